@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The programs.
+ *
+ *   syntap_ingress, syntap_egress  tcx, on a live interface: select, clone to the carrier. Always TCX_NEXT.
+ *   syntap_carry                   tcx egress of the carrier: trim the clone, put the metadata in front, pick
+ * the ring. syntap_ring                    XDP at the far end of the carrier: into the ring of the receive
+ * queue. syntap_span                    XDP on an interface that only receives copies: select, put the metadata
+ * in front, into the ring of the receive queue. Everything else is dropped.
+ *
+ * syntap_carry runs inside bpf_clone_redirect(), on the same CPU with bottom halves off, so the metadata
+ * travels from hook to carrier in a per-CPU element and the original packet is never written to.
+ */
+#include "select.h"
+
+enum {
+	TCX_VERDICT_NEXT = -1,
+	TCX_VERDICT_PASS = 0,
+	TCX_VERDICT_DROP = 2,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SYNTAP_LANES);
+	__type(key, __u32);
+	__type(value, struct syntap_counters);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SYNTAP_LANES);
+	__type(key, __u32);
+	__type(value, struct syntap_census);
+} census SEC(".maps");
+
+/* Names the contract's enums, so that the compiler writes them into BTF and user space can check its own. */
+const volatile struct {
+	enum syntap_limits limits;
+	enum syntap_reason reason;
+	enum syntap_counter counter;
+} contract SEC(".rodata.contract") = {};
+
+/* What the hook hands to the carrier. */
+enum handover_state {
+	HANDOVER_EMPTY,
+	HANDOVER_READY,
+	HANDOVER_TAKEN,
+	HANDOVER_FAILED, /* and counted */
+};
+
+struct syntap_handover {
+	struct syntap_meta meta;
+	__u32 state;
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct syntap_handover);
+} handover SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, SYNTAP_RINGS);
+	__type(key, __u32);
+	__type(value, __u32);
+} rings SEC(".maps");
+
+static __always_inline __u32 find_slot(__u32 ifindex)
+{
+	__u32 i;
+
+#pragma unroll
+	for (i = 0; i < SYNTAP_SLOTS; i++)
+		if (*(volatile __u32 *)&tables.slots[i].ifindex == ifindex)
+			return i;
+	return SYNTAP_SLOTS;
+}
+
+static __always_inline void count(struct syntap_counters *n, __u32 which)
+{
+	/* verifier: every caller passes an enum syntap_counter, and the register compared is the one used. */
+	barrier_var(which);
+	if (which < SYNTAP_COUNTERS)
+		n->n[which]++;
+}
+
+static __always_inline void take_census(__u32 lane, __u8 flags, __u32 segments)
+{
+	struct syntap_census *c = bpf_map_lookup_elem(&census, &lane);
+
+	if (!c)
+		return;
+	c->flags[flags].packets++;
+	c->flags[flags].segments += segments;
+}
+
+/*
+ * Selects. True with *meta filled in for a packet to mirror; the counters are bumped either way.
+ * The caller has set meta->ifindex, wire_len, gso_segs and the VLAN tag.
+ */
+static __always_inline bool wanted(struct cursor *c, __u32 lane, struct syntap_counters *n,
+				   struct syntap_meta *meta)
+{
+	enum syntap_class class = SYNTAP_CLASS_CONTROL;
+	struct parsed p = {};
+	__u64 hash = 0, now = 0;
+	__u16 reason = 0;
+	bool hard;
+
+	parse(c, &p);
+	switch (p.kind) {
+	case KIND_NONE:
+		count(n, p.why);
+		return false;
+	case KIND_ARP:
+		reason = SYNTAP_REASON_ARP;
+		class = SYNTAP_CLASS_NEIGHBOUR;
+		break;
+	case KIND_NEIGHBOUR:
+		reason = SYNTAP_REASON_NEIGHBOUR;
+		class = SYNTAP_CLASS_NEIGHBOUR;
+		break;
+	default:
+		if (!port_chosen(p.src.port) && !port_chosen(p.dst.port)) {
+			count(n, SYNTAP_N_PORT_NOT_CHOSEN);
+			return false;
+		}
+		hash = hash_tuple(&p.src, &p.dst, config.key);
+		if (p.kind == KIND_ICMP) {
+			reason = SYNTAP_REASON_ICMP;
+			class = SYNTAP_CLASS_ICMP;
+			break;
+		}
+		if (p.has_flags) {
+			take_census(lane, p.flags, meta->gso_segs);
+			reason = flag_reasons(p.flags);
+			if ((p.flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_SYN)
+				class = SYNTAP_CLASS_SYN;
+		}
+		if (p.kind == KIND_BROKEN) {
+			reason |= SYNTAP_REASON_BROKEN;
+			class = SYNTAP_CLASS_CONTROL;
+		}
+		if (!reason) {
+			if (!watch_hit(hash, &now)) {
+				count(n, SYNTAP_N_NOT_WATCHED);
+				return false;
+			}
+			reason = SYNTAP_REASON_WATCH;
+			class = SYNTAP_CLASS_WATCH;
+		}
+	}
+	if (p.fragment)
+		reason |= SYNTAP_REASON_FRAGMENT;
+	if (!now)
+		now = bpf_ktime_get_ns();
+	if (!budget_take(class, hash, now, &hard)) {
+		count(n, SYNTAP_N_SHED_SYN + class);
+		if (hard)
+			count(n, SYNTAP_N_SHED_HARD);
+		return false;
+	}
+	count(n, SYNTAP_N_SELECTED_SYN + class);
+	if (reason & SYNTAP_REASON_BROKEN)
+		count(n, SYNTAP_N_BROKEN);
+	if (reason & (SYNTAP_REASON_SYN | SYNTAP_REASON_FIN | SYNTAP_REASON_RST))
+		watch_arm(hash, now);
+
+	meta->time_ns = now;
+	meta->hash = hash;
+	meta->reason = reason;
+	meta->version = SYNTAP_VERSION;
+	meta->magic = SYNTAP_MAGIC;
+	return true;
+}
+
+static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
+{
+	__u32 zero = 0, slot = find_slot(skb->ifindex);
+	__u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + direction : SYNTAP_LANE_STRAY;
+	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
+	struct cursor c = {
+		.ctx = skb,
+		.data = (void *)(long)skb->data,
+		.data_end = (void *)(long)skb->data_end,
+		.end = skb->len,
+		.hook = HOOK_SKB,
+	};
+	struct syntap_meta meta = {};
+	struct syntap_handover *h;
+
+	if (!n) /* verifier: the lane is in bounds */
+		return;
+	count(n, SYNTAP_N_PACKETS);
+	if (slot >= SYNTAP_SLOTS) {
+		count(n, SYNTAP_N_NO_SLOT);
+		return;
+	}
+	meta.gso_segs = skb->gso_segs ? skb->gso_segs : 1;
+	if (!wanted(&c, lane, n, &meta))
+		return;
+	h = bpf_map_lookup_elem(&handover, &zero);
+	if (!h) /* verifier: element 0 of an array is there */
+		return;
+	meta.ifindex = skb->ifindex;
+	meta.wire_len = skb->len;
+	meta.vlan_tpid = skb->vlan_present ? bpf_ntohs(skb->vlan_proto) : 0;
+	meta.vlan_tci = skb->vlan_present ? skb->vlan_tci : 0;
+	meta.slot = slot;
+	meta.direction = direction;
+	h->meta = meta;
+	h->state = HANDOVER_READY;
+	if (!config.carrier)
+		return;
+	/* A positive answer is a drop on the way, a negative one an error; the carrier may have counted it. */
+	if (!bpf_clone_redirect(skb, config.carrier, 0))
+		count(n, SYNTAP_N_MIRRORED);
+	else if (h->state != HANDOVER_FAILED)
+		count(n, SYNTAP_N_CLONE_FAILED);
+	h->state = HANDOVER_EMPTY;
+}
+
+SEC("tcx/ingress")
+int syntap_ingress(struct __sk_buff *skb)
+{
+	tap_skb(skb, SYNTAP_INGRESS);
+	return TCX_VERDICT_NEXT;
+}
+
+SEC("tcx/egress")
+int syntap_egress(struct __sk_buff *skb)
+{
+	tap_skb(skb, SYNTAP_EGRESS);
+	return TCX_VERDICT_NEXT;
+}
+
+static __always_inline void count_for(const struct syntap_meta *meta, __u32 which)
+{
+	__u32 lane = meta ? meta->slot * 2 + (meta->direction & 1) : SYNTAP_LANE_STRAY;
+	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
+
+	if (n)
+		count(n, which);
+}
+
+static __always_inline int carry_failed(struct syntap_handover *h, __u32 which)
+{
+	h->state = HANDOVER_FAILED;
+	count_for(&h->meta, which);
+	return TCX_VERDICT_DROP;
+}
+
+SEC("tcx/egress")
+int syntap_carry(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct syntap_handover *h = bpf_map_lookup_elem(&handover, &zero);
+	__u32 want = skb->len < config.snap ? skb->len : config.snap;
+	struct syntap_meta *front;
+
+	if (!h || h->state != HANDOVER_READY) {
+		count_for(NULL, SYNTAP_N_STRAY);
+		return TCX_VERDICT_DROP;
+	}
+	h->state = HANDOVER_TAKEN;
+	/* To its own length where it is shorter: that ends segmentation offload, which would cut the clone in
+	 * pieces. Refused for encapsulated packets and where a checksum would be cut off. */
+	if ((skb->len > want || skb->gso_size) && bpf_skb_change_tail(skb, want, 0) &&
+	    (skb->gso_size || skb->len > SYNTAP_CARRY_MAX))
+		return carry_failed(h, SYNTAP_N_TRIM_FAILED);
+	if (bpf_skb_change_head(skb, SYNTAP_META_LEN, 0))
+		return carry_failed(h, SYNTAP_N_PUSH_FAILED);
+	front = (void *)(long)skb->data;
+	if ((void *)(front + 1) > (void *)(long)skb->data_end)
+		return carry_failed(h, SYNTAP_N_PUSH_FAILED);
+	*front = h->meta;
+	/* The pair's transmit queue, one more because 0 means unset; its receive queue of that number is the
+	 * ring. One ring carries both directions of a tuple on all interfaces, in the order they were cloned.
+	 */
+	skb->queue_mapping = h->meta.hash % config.shards + 1;
+	return TCX_VERDICT_PASS;
+}
+
+SEC("xdp")
+int syntap_ring(struct xdp_md *ctx)
+{
+	const struct syntap_meta *meta = (void *)(long)ctx->data;
+	int verdict;
+
+	if ((void *)(meta + 1) > (void *)(long)ctx->data_end || meta->magic != SYNTAP_MAGIC ||
+	    meta->version != SYNTAP_VERSION) {
+		count_for(NULL, SYNTAP_N_STRAY);
+		return XDP_DROP;
+	}
+	verdict = bpf_redirect_map(&rings, ctx->rx_queue_index, XDP_DROP);
+	if (verdict != XDP_REDIRECT)
+		count_for(meta, SYNTAP_N_NO_RING);
+	return verdict;
+}
+
+SEC("xdp")
+int syntap_span(struct xdp_md *ctx)
+{
+	__u32 slot = find_slot(ctx->ingress_ifindex);
+	__u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + SYNTAP_INGRESS : SYNTAP_LANE_STRAY;
+	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
+	struct cursor c = {
+		.ctx = ctx,
+		.data = (void *)(long)ctx->data,
+		.data_end = (void *)(long)ctx->data_end,
+		.end = ctx->data_end - ctx->data,
+		.hook = HOOK_XDP,
+	};
+	struct syntap_meta meta = {}, *front;
+	int verdict, extra;
+
+	if (!n) /* verifier: the lane is in bounds */
+		return XDP_DROP;
+	count(n, SYNTAP_N_PACKETS);
+	if (slot >= SYNTAP_SLOTS) {
+		count(n, SYNTAP_N_NO_SLOT);
+		return XDP_DROP;
+	}
+	meta.wire_len = c.end;
+	meta.gso_segs = 1;
+	if (!wanted(&c, lane, n, &meta))
+		return XDP_DROP;
+	meta.ifindex = ctx->ingress_ifindex;
+	meta.slot = slot;
+	meta.direction = SYNTAP_INGRESS;
+	/* Copy mode copies only what is left. A frame that cannot be shortened goes whole. */
+	extra = (int)meta.wire_len - (int)config.snap;
+	if (extra > 0)
+		bpf_xdp_adjust_tail(ctx, -extra);
+	if (bpf_xdp_adjust_head(ctx, -SYNTAP_META_LEN)) {
+		count(n, SYNTAP_N_PUSH_FAILED);
+		return XDP_DROP;
+	}
+	front = (void *)(long)ctx->data;
+	if ((void *)(front + 1) > (void *)(long)ctx->data_end) {
+		count(n, SYNTAP_N_PUSH_FAILED);
+		return XDP_DROP;
+	}
+	*front = meta;
+	verdict = bpf_redirect_map(&rings, tables.slots[slot & (SYNTAP_SLOTS - 1)].ring + ctx->rx_queue_index,
+				   XDP_DROP);
+	count(n, verdict == XDP_REDIRECT ? SYNTAP_N_MIRRORED : SYNTAP_N_NO_RING);
+	return verdict;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT OR Apache-2.0 */
+/*
+ * What the kernel side and user space say to each other. Everything that crosses is declared here and nowhere
+ * else: the metadata in front of each mirrored packet, the counters, the configuration, the tables.
+ *
+ *   direction      what                       where
+ *   kernel -> us   struct syntap_meta         first SYNTAP_META_LEN bytes of every frame in a ring
+ *   kernel -> us   struct syntap_counters     map "counters", per CPU, one element a lane
+ *   kernel -> us   struct syntap_census       map "census", per CPU, one element a lane
+ *   us -> kernel   struct syntap_config       read-only data, fixed at load: the JIT folds it into the code
+ *   us -> kernel   struct syntap_tables       writable data, may change while attached
+ *   both           struct syntap_watch_bucket map "watch"
+ *
+ * A lane is one direction of one tap point: slot * 2 + direction. src/bpf/abi.rs mirrors these types; a test
+ * compares every member's offset with the BTF that the compiler wrote into the object.
+ */
+#ifndef SYNTAP_H
+#define SYNTAP_H
+
+#include <linux/types.h>
+
+enum syntap_limits {
+	/* Goes up with any change of struct syntap_meta; user space refuses a frame of another version. */
+	SYNTAP_VERSION = 1,
+	/* Second mark of a frame of ours, so that a stray packet in the private pair is never taken for one. */
+	SYNTAP_MAGIC = 0xa7,
+
+	/* Half a cache line; a multiple of 8, so that the packet behind it keeps the frame's alignment. */
+	SYNTAP_META_LEN = 32,
+
+	/* Tap points. Each packet scans the table, so it is short; a gateway has two to four interfaces. */
+	SYNTAP_SLOTS = 16,
+	/* The last lane collects what belongs to no slot (an interface that was re-created with a new index).
+	 */
+	SYNTAP_LANES = SYNTAP_SLOTS * 2 + 1,
+	SYNTAP_LANE_STRAY = SYNTAP_SLOTS * 2,
+
+	/* Rings over all interfaces: XSKMAP elements. 256 queues is the largest NIC in the field's use. */
+	SYNTAP_RINGS = 256,
+
+	/* 65,536 ports as 64-bit words. */
+	SYNTAP_PORT_WORDS = 65536 / 64,
+
+	/* Tags in the bytes. 802.1ad knows two; a third is either a mistake or a tunnel nobody asked for. */
+	SYNTAP_VLAN_TAGS = 2,
+	/* IPv6 extension headers. RFC 8200 section 4.1 lists seven places; eight lets one repeat. */
+	SYNTAP_IPV6_HEADERS = 8,
+
+	/* Four entries of 16 bytes fill a cache line: a look-up costs one miss, however it ends. */
+	SYNTAP_WATCH_WAYS = 4,
+
+	/* The budget's clock. Shorter cuts bursts that a ring holds easily; longer lets one window's burst
+	 * (budget / 100 packets) outgrow the 4,096 frames of a ring: 2,000 at the default budget of 200,000/s.
+	 */
+	SYNTAP_WINDOW_NS = 10000000,
+	/* keep == KEEP_ALL mirrors every tuple, keep == KEEP_ALL / 4 one tuple in four. */
+	SYNTAP_KEEP_ALL = 65536,
+
+	/* A clone that cannot be trimmed goes on whole if it is no longer than this: what a UMEM frame of
+	 * 2,048 bytes holds after 256 of XDP headroom, and the private pair's MTU of 1,500 with Ethernet. */
+	SYNTAP_CARRY_MAX = 1514 - SYNTAP_META_LEN,
+};
+
+/* Why a packet was mirrored: bits of syntap_meta.reason. */
+enum syntap_reason {
+	SYNTAP_REASON_SYN = 1 << 0,
+	SYNTAP_REASON_FIN = 1 << 1,
+	SYNTAP_REASON_RST = 1 << 2,
+	/* Flags that no stack sends: no ACK outside SYN and RST, or two of SYN, FIN, RST at once. */
+	SYNTAP_REASON_ODD = 1 << 3,
+	/* A plain packet of a tuple that a SYN, FIN or RST (or user space) put under watch. */
+	SYNTAP_REASON_WATCH = 1 << 4,
+	SYNTAP_REASON_ARP = 1 << 5,
+	/* IPv6 neighbour solicitation or advertisement. */
+	SYNTAP_REASON_NEIGHBOUR = 1 << 6,
+	/* An ICMP error that quotes a TCP tuple with a chosen port. */
+	SYNTAP_REASON_ICMP = 1 << 7,
+	/* The ports can be read, the TCP header cannot: cut by the packet's own length, or a bad data offset.
+	 */
+	SYNTAP_REASON_BROKEN = 1 << 8,
+	/* First fragment of several. Never alone. */
+	SYNTAP_REASON_FRAGMENT = 1 << 9,
+};
+
+enum syntap_direction {
+	SYNTAP_INGRESS = 0,
+	SYNTAP_EGRESS = 1,
+};
+
+/* Classes that the budget counts apart, most wanted first. */
+enum syntap_class {
+	SYNTAP_CLASS_SYN,     /* SYN without ACK */
+	SYNTAP_CLASS_CONTROL, /* SYN-ACK, FIN, RST, odd, broken */
+	SYNTAP_CLASS_WATCH,
+	SYNTAP_CLASS_NEIGHBOUR, /* ARP and neighbour discovery */
+	SYNTAP_CLASS_ICMP,
+	SYNTAP_CLASSES,
+};
+
+/*
+ * Counters of a lane. Each packet bumps PACKETS and exactly one counter from NO_SLOT to SHED_ICMP; each
+ * selected packet bumps one from MIRRORED to NO_RING. So packets  == no_slot + ... + shed_icmp selected ==
+ * mirrored + clone_failed + trim_failed + push_failed + no_ring and a test holds both.
+ */
+enum syntap_counter {
+	SYNTAP_N_PACKETS,
+	/* Not for us, or not readable. */
+	SYNTAP_N_NO_SLOT,
+	SYNTAP_N_NOT_IP,
+	SYNTAP_N_NOT_TCP,
+	SYNTAP_N_LATER_FRAGMENT,
+	SYNTAP_N_PORT_NOT_CHOSEN,
+	SYNTAP_N_LINK_CUT,
+	SYNTAP_N_VLAN_BAD,
+	SYNTAP_N_IPV4_BAD,
+	SYNTAP_N_IPV6_BAD,
+	SYNTAP_N_IPV6_CHAIN_BAD,
+	SYNTAP_N_TCP_CUT,
+	/* TCP on a chosen port, plain flags, tuple not under watch. */
+	SYNTAP_N_NOT_WATCHED,
+	/* Chosen, within the budget; in order of enum syntap_class. */
+	SYNTAP_N_SELECTED_SYN,
+	SYNTAP_N_SELECTED_CONTROL,
+	SYNTAP_N_SELECTED_WATCH,
+	SYNTAP_N_SELECTED_NEIGHBOUR,
+	SYNTAP_N_SELECTED_ICMP,
+	/* Chosen, over the budget; same order. */
+	SYNTAP_N_SHED_SYN,
+	SYNTAP_N_SHED_CONTROL,
+	SYNTAP_N_SHED_WATCH,
+	SYNTAP_N_SHED_NEIGHBOUR,
+	SYNTAP_N_SHED_ICMP,
+	/* What became of the selected ones. */
+	SYNTAP_N_MIRRORED,
+	SYNTAP_N_CLONE_FAILED, /* no memory, or the private pair's ring was full */
+	SYNTAP_N_TRIM_FAILED,
+	SYNTAP_N_PUSH_FAILED,
+	SYNTAP_N_NO_RING, /* no socket bound to the queue */
+	/* Beside the sums: part of shed_* that met the hard cap, so its tuples are not whole. */
+	SYNTAP_N_SHED_HARD,
+	/* Beside the sums: selected packets whose TCP header is broken. */
+	SYNTAP_N_BROKEN,
+	/* In the stray lane: a packet in the private pair that we did not put there. */
+	SYNTAP_N_STRAY,
+	SYNTAP_COUNTERS,
+};
+
+struct syntap_counters {
+	__u64 n[SYNTAP_COUNTERS];
+};
+
+/* In front of every frame. Host byte order. */
+struct syntap_meta {
+	__u64 time_ns; /* CLOCK_MONOTONIC, taken at the hook */
+	__u32 hash;    /* low half of the symmetric tuple hash; 0 for ARP and neighbours */
+	__u32 ifindex;
+	__u32 wire_len;	 /* bytes at the hook, link header included; a GSO packet counts whole */
+	__u16 reason;	 /* enum syntap_reason */
+	__u16 gso_segs;	 /* segments the packet stands for; 1 for a plain one */
+	__u16 vlan_tpid; /* tag that is not in the bytes; 0 without one */
+	__u16 vlan_tci;
+	__u8 slot;	/* tap point */
+	__u8 direction; /* enum syntap_direction */
+	__u8 version;	/* SYNTAP_VERSION */
+	__u8 magic;	/* SYNTAP_MAGIC */
+};
+
+_Static_assert(sizeof(struct syntap_meta) == SYNTAP_META_LEN, "the metadata fills its length");
+
+struct syntap_census_cell {
+	__u64 packets;
+	__u64 segments;
+};
+
+/* TCP packets on chosen ports by their eight flag bits. */
+struct syntap_census {
+	struct syntap_census_cell flags[256];
+};
+
+struct syntap_config {
+	__u64 key[2];		/* secret of the tuple hash: ports are the attacker's choice */
+	__u64 watch_ns;		/* how long a tuple stays under watch */
+	__u32 watch_packets;	/* how many plain packets it may mirror meanwhile */
+	__u32 watch_mask;	/* buckets - 1, a power of two less one */
+	__u32 budget;		/* mirrored packets a window and CPU; at least 1 */
+	__u32 neighbour_budget; /* of which ARP and neighbour packets, metered apart */
+	__u32 shards;		/* rings of the inline mode; at least 1 */
+	__u32 snap;		/* bytes of a packet that are mirrored */
+	__u32 carrier;		/* ifindex of the private pair's near end; 0 selects and does not clone */
+	__u32 reserved;
+};
+
+_Static_assert(sizeof(struct syntap_config) == 56, "no hidden padding");
+
+struct syntap_slot {
+	__u32 ifindex; /* 0: free */
+	__u32 ring;    /* span: ring of receive queue 0; queue q goes to ring + q */
+};
+
+struct syntap_tables {
+	__u64 ports[SYNTAP_PORT_WORDS]; /* bit p % 64 of word p / 64: port p is chosen */
+	struct syntap_slot slots[SYNTAP_SLOTS];
+};
+
+struct syntap_watch_entry {
+	__u32 tag;	  /* low half of the tuple hash, never 0 in use */
+	__u32 left;	  /* plain packets still to mirror */
+	__u64 expires_ns; /* CLOCK_MONOTONIC */
+};
+
+struct syntap_watch_bucket {
+	struct syntap_watch_entry way[SYNTAP_WATCH_WAYS];
+};
+
+_Static_assert(sizeof(struct syntap_watch_bucket) == 64, "a bucket is a cache line");
+
+struct syntap_budget {
+	__u64 window_ns;  /* when the window began */
+	__u32 used;	  /* mirrored in it */
+	__u32 demand;	  /* mirrored and shed in it */
+	__u32 keep;	  /* tuples whose hash slice is below this are mirrored */
+	__u32 neighbours; /* ARP and neighbour packets mirrored in it */
+};
+
+#endif /* SYNTAP_H */

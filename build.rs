@@ -1,0 +1,29 @@
+//! Compiles `bpf/syntap.bpf.c` into an object that the library embeds.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::exit;
+
+use libbpf_cargo::SkeletonBuilder;
+
+const SOURCE: &str = "bpf/syntap.bpf.c";
+
+fn main() {
+    println!("cargo:rerun-if-changed=bpf");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the target");
+
+    // Debian and its kin keep <asm/types.h> under the multiarch name, where a BPF target does not look.
+    let mut args: Vec<OsString> = vec!["-I".into(), format!("/usr/include/{arch}-linux-gnu").into()];
+    // v3: 32-bit compares and subtractions; in every kernel that has tcx or AF_XDP with BTF.
+    args.extend(["-mcpu=v3", "-Wall", "-Wextra", "-Werror"].map(OsString::from));
+
+    if let Err(e) =
+        SkeletonBuilder::new().source(SOURCE).obj(out.join("syntap.bpf.o")).clang_args(args).build()
+    {
+        eprintln!("cannot compile {SOURCE}: {e:?}");
+        eprintln!("hint: apt install clang llvm libelf-dev zlib1g-dev linux-libc-dev");
+        exit(1);
+    }
+}
