@@ -1,0 +1,178 @@
+//! Attaching by bpf links, and asking what else is attached.
+//!
+//! A link is a descriptor: when it closes, also by a crash, the kernel detaches the program. Nothing here
+//! replaces a program that is not ours: links are created, never updated, and XDP links are exclusive.
+//!
+//! Unsafe invariants:
+//! - U1: an options struct is all zero but for what is set, and its `sz` is its own size.
+//! - U2: a descriptor or pointer passed to a call outlives the call.
+//! - U3: a non-negative answer of `bpf_link_create` is a descriptor that nobody else owns.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use libbpf_rs::query::ProgInfoIter;
+use libbpf_sys as sys;
+
+/// How an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, after the driver built an skb: works everywhere, costs what the skb costs.
+    Generic,
+}
+
+impl XdpMode {
+    /// The word in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        }
+    }
+}
+
+/// Which tcx hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcxHook {
+    /// Packets that the interface received.
+    Ingress,
+    /// Packets that leave by the interface.
+    Egress,
+}
+
+impl TcxHook {
+    fn attach_type(self) -> sys::bpf_attach_type {
+        match self {
+            TcxHook::Ingress => sys::BPF_TCX_INGRESS,
+            TcxHook::Egress => sys::BPF_TCX_EGRESS,
+        }
+    }
+}
+
+/// A foreign or own program on a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its id, as `bpftool prog` shows it.
+    pub id: u32,
+    /// Its name; empty if it has none or is gone by now.
+    pub name: String,
+}
+
+/// An attachment; dropping it detaches.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Detaching before the close makes it certain that no packet enters the program afterwards, whatever
+        // other references the kernel still holds.
+        // SAFETY: U2: the descriptor is owned by self.
+        unsafe { sys::bpf_link_detach(self.0.as_raw_fd()) };
+    }
+}
+
+fn create(program: RawFd, ifindex: u32, hook: sys::bpf_attach_type, flags: u32) -> io::Result<Link> {
+    let opts = sys::bpf_link_create_opts {
+        sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: U1, U2.
+    let fd = unsafe { sys::bpf_link_create(program, ifindex as i32, hook, &opts) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: U3.
+    Ok(Link(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Attaches a tcx program in front of all others on the hook.
+///
+/// In front on both hooks: a program that answers anything but "next" ends the chain, so behind it the tap would
+/// silently see nothing. The price is that it shows a packet which a later program drops or rewrites.
+pub fn tcx(program: &OwnedFd, ifindex: u32, hook: TcxHook) -> io::Result<Link> {
+    create(program.as_raw_fd(), ifindex, hook.attach_type(), sys::BPF_F_BEFORE)
+}
+
+/// Attaches an XDP program; fails where there is one already.
+pub fn xdp(program: &OwnedFd, ifindex: u32, mode: XdpMode) -> io::Result<Link> {
+    // XDP_FLAGS_SKB_MODE and XDP_FLAGS_DRV_MODE of linux/if_link.h.
+    let flags = match mode {
+        XdpMode::Generic => 1 << 1,
+        XdpMode::Native => 1 << 2,
+    };
+    create(program.as_raw_fd(), ifindex, sys::BPF_XDP, flags)
+}
+
+/// What the kernel says of XDP on an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct XdpState {
+    /// The attached program.
+    pub attached: Option<Attached>,
+    /// Driver feature bits (`NETDEV_XDP_ACT_*`); 0 where kernel or driver do not tell.
+    pub features: u64,
+    /// `xdp_zc_max_segs`: 0 without zero-copy.
+    pub zero_copy_segments: u32,
+}
+
+impl XdpState {
+    /// Native XDP with redirection, or `None` where it is not told.
+    pub fn native(&self) -> Option<bool> {
+        // NETDEV_XDP_ACT_BASIC and _REDIRECT.
+        (self.features != 0).then_some(self.features & 3 == 3)
+    }
+
+    /// AF_XDP zero-copy, or `None` where it is not told.
+    pub fn zero_copy(&self) -> Option<bool> {
+        // NETDEV_XDP_ACT_XSK_ZEROCOPY.
+        (self.features != 0).then_some(self.features & 8 != 0)
+    }
+}
+
+/// The XDP program on an interface and what its driver can do.
+pub fn xdp_state(ifindex: u32) -> io::Result<XdpState> {
+    let mut opts = sys::bpf_xdp_query_opts {
+        sz: size_of::<sys::bpf_xdp_query_opts>() as sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: U1, U2.
+    let err = unsafe { sys::bpf_xdp_query(ifindex as i32, 0, &mut opts) };
+    if err < 0 {
+        return Err(io::Error::from_raw_os_error(-err));
+    }
+    let id =
+        [opts.prog_id, opts.drv_prog_id, opts.skb_prog_id, opts.hw_prog_id].into_iter().find(|id| *id != 0);
+    Ok(XdpState {
+        attached: id.map(describe),
+        features: opts.feature_flags,
+        zero_copy_segments: opts.xdp_zc_max_segs,
+    })
+}
+
+/// The tcx programs on a hook, first to run first.
+pub fn tcx_programs(ifindex: u32, hook: TcxHook) -> io::Result<Vec<Attached>> {
+    let mut ids = [0u32; 64];
+    let mut opts = sys::bpf_prog_query_opts {
+        sz: size_of::<sys::bpf_prog_query_opts>() as sys::size_t,
+        ..Default::default()
+    };
+    opts.prog_ids = ids.as_mut_ptr();
+    opts.__bindgen_anon_1.prog_cnt = ids.len() as u32;
+    // SAFETY: U1, U2: `ids` outlives the call and has room for `prog_cnt` of them.
+    let err = unsafe { sys::bpf_prog_query_opts(ifindex as i32, hook.attach_type(), &mut opts) };
+    if err < 0 {
+        return Err(io::Error::from_raw_os_error(-err));
+    }
+    // SAFETY: both members of the union are the same count.
+    let count = unsafe { opts.__bindgen_anon_1.prog_cnt } as usize;
+    Ok(ids[..count.min(ids.len())].iter().map(|id| describe(*id)).collect())
+}
+
+fn describe(id: u32) -> Attached {
+    let name = ProgInfoIter::default().find(|p| p.id == id).map(|p| p.name.to_string_lossy().into_owned());
+    Attached { id, name: name.unwrap_or_default() }
+}

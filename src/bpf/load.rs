@@ -1,0 +1,272 @@
+//! Loading the programs, and reading what they count.
+//!
+//! Everything is fixed at load: the configuration is read-only data that the JIT folds into the code. What is
+//! loaded lives as long as [`Kernel`]; nothing is pinned, so nothing outlives the process.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel};
+
+use super::abi::{self, Census, Config, Counters, LANES, RINGS, SLOTS};
+
+/// The compiled object.
+#[repr(C, align(8))]
+struct Aligned<B: ?Sized>(B);
+static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/syntap.bpf.o")));
+/// ELF readers want its sections aligned as in a file.
+pub static OBJECT: &[u8] = &ALIGNED.0;
+
+/// How long a tuple stays under watch after its last SYN, FIN or RST. A refused reuse and its retries, and the
+/// answers to a retransmitted SYN (1, 2, 4 s on Linux), come within 7 s; much longer and idle tuples crowd out
+/// new ones in the table.
+pub const WATCH_NS: u64 = 10_000_000_000;
+/// Plain packets mirrored for a watched tuple. The handshake's ACK, the first request and answer and their
+/// acknowledgements are six; sixteen leaves room for a short connection, and bounds what a bulk transfer adds to
+/// sixteen packets each time a control packet arms it.
+pub const WATCH_PACKETS: u32 = 16;
+/// Buckets of four tuples: 262,144 tuples in 4 MiB. At 20,000 new connections a second the 200,000 of the last
+/// [`WATCH_NS`] fit; beyond that the oldest go first.
+pub const WATCH_BUCKETS: u32 = 1 << 16;
+/// Mirrored packets a second and CPU. A clone costs up to 1.6 us where packets come one at a time (measured on a veth
+/// pair: 0.45 to select and clone, 0.15 to put the metadata in front, 0.85 for the pair, 0.15 for the ring), less in
+/// batches, so this is a third of a core at worst. Lower sheds on machines that could bear more, higher lets a SYN
+/// flood take the gateway's CPU.
+pub const BUDGET_PPS: u64 = 200_000;
+/// ARP and neighbour packets a second and CPU, metered apart: a network scan asks some thousands a second, and
+/// must not crowd out TCP.
+pub const NEIGHBOUR_PPS: u64 = 5_000;
+/// Bytes of a packet that are mirrored: Ethernet, two tags, IPv6 with a few extension headers, and a full TCP
+/// header are under 200; the rest is the first payload, where a middlebox says why it resets.
+pub const SNAP: u32 = 256;
+
+/// What the programs are loaded with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Secret of the tuple hash.
+    pub key: [u64; 2],
+    /// The port set: bit `p % 64` of word `p / 64`.
+    pub ports: Box<[u64; 1024]>,
+    /// Interface index and first ring (span) of each tap point, at most [`SLOTS`].
+    pub slots: Vec<(u32, u32)>,
+    /// Rings of the inline mode, at least 1.
+    pub shards: u32,
+    /// Interface index of the carrier; 0 selects without cloning.
+    pub carrier: u32,
+    /// See [`WATCH_NS`].
+    pub watch_ns: u64,
+    /// See [`WATCH_PACKETS`].
+    pub watch_packets: u32,
+    /// See [`WATCH_BUCKETS`]; rounded up to a power of two.
+    pub watch_buckets: u32,
+    /// See [`BUDGET_PPS`].
+    pub budget_pps: u64,
+    /// See [`NEIGHBOUR_PPS`].
+    pub neighbour_pps: u64,
+    /// See [`SNAP`].
+    pub snap: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            key: [0; 2],
+            ports: Box::new([u64::MAX; 1024]),
+            slots: Vec::new(),
+            shards: 1,
+            carrier: 0,
+            watch_ns: WATCH_NS,
+            watch_packets: WATCH_PACKETS,
+            watch_buckets: WATCH_BUCKETS,
+            budget_pps: BUDGET_PPS,
+            neighbour_pps: NEIGHBOUR_PPS,
+            snap: SNAP,
+        }
+    }
+}
+
+/// The programs by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// tcx ingress of a live interface.
+    Ingress,
+    /// tcx egress of a live interface.
+    Egress,
+    /// tcx egress of the carrier.
+    Carry,
+    /// XDP at the far end of the carrier.
+    Ring,
+    /// XDP of an interface that only receives copies.
+    Span,
+}
+
+impl Program {
+    /// The name in the object and in `bpftool prog`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Program::Ingress => "syntap_ingress",
+            Program::Egress => "syntap_egress",
+            Program::Carry => "syntap_carry",
+            Program::Ring => "syntap_ring",
+            Program::Span => "syntap_span",
+        }
+    }
+}
+
+/// Why the kernel did not take the programs.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}: {source}{log}")]
+pub struct LoadError {
+    /// What was tried.
+    pub operation: &'static str,
+    /// What libbpf says.
+    pub source: libbpf_rs::Error,
+    /// Its last words, each after a line break.
+    pub log: String,
+}
+
+/// Loaded programs and their maps.
+pub struct Kernel {
+    object: Object,
+    counters: MapHandle,
+    census: MapHandle,
+    rings: MapHandle,
+}
+
+/// libbpf has one callback for the process; what it says is kept for the next error.
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn keep_log(level: PrintLevel, line: String) {
+    if level == PrintLevel::Warn
+        && let Ok(mut log) = LOG.lock()
+    {
+        log.push(line.trim_end().to_owned());
+        // A verifier's log is long and its end tells.
+        let extra = log.len().saturating_sub(8);
+        log.drain(..extra);
+    }
+}
+
+fn taken_log() -> String {
+    let lines = LOG.lock().map(|mut l| std::mem::take(&mut *l)).unwrap_or_default();
+    lines.iter().flat_map(|l| l.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev()).fold(
+        String::new(),
+        |mut text, line| {
+            text.push_str("\n  ");
+            text.push_str(line);
+            text
+        },
+    )
+}
+
+fn failed(operation: &'static str) -> impl Fn(libbpf_rs::Error) -> LoadError {
+    move |source| LoadError { operation, source, log: taken_log() }
+}
+
+impl Kernel {
+    /// Loads the programs. Nothing is attached.
+    ///
+    /// # Panics
+    /// With more slots than [`SLOTS`], or no shard.
+    pub fn load(options: &Options) -> Result<Kernel, LoadError> {
+        assert!(options.slots.len() <= SLOTS && options.shards > 0);
+        libbpf_rs::set_print(Some((PrintLevel::Warn, keep_log)));
+        let mut open =
+            ObjectBuilder::default().open_memory(OBJECT).map_err(failed("read the embedded programs"))?;
+
+        let per_window =
+            |pps: u64| (pps * abi::WINDOW_NS / 1_000_000_000).clamp(1, u64::from(u32::MAX)) as u32;
+        let buckets = options.watch_buckets.clamp(1, 1 << 26).next_power_of_two();
+        let config = Config {
+            key: options.key,
+            watch_ns: options.watch_ns,
+            watch_packets: options.watch_packets,
+            watch_mask: buckets - 1,
+            budget: per_window(options.budget_pps),
+            neighbour_budget: per_window(options.neighbour_pps),
+            shards: options.shards,
+            snap: options.snap,
+            carrier: options.carrier,
+        };
+        for mut map in open.maps_mut() {
+            let done = match map.name().to_str().unwrap_or("") {
+                ".rodata.config" => map.set_initial_value(&config.bytes()),
+                ".data.tables" => map.set_initial_value(&abi::tables_bytes(&options.ports, &options.slots)),
+                "watch" => map.set_max_entries(buckets),
+                _ => Ok(()),
+            };
+            done.map_err(failed("configure the programs"))?;
+        }
+        let object = open.load().map_err(failed("load the programs"))?;
+        let handle = |name: &str| {
+            let map = object.maps().find(|m| m.name() == name).expect("the object has this map");
+            MapHandle::try_from(&map).map_err(failed("open a map"))
+        };
+        let (counters, census, rings) = (handle("counters")?, handle("census")?, handle("rings")?);
+        Ok(Kernel { object, counters, census, rings })
+    }
+
+    /// A program's descriptor, to attach it.
+    pub fn program(&self, program: Program) -> OwnedFd {
+        let name = program.name();
+        let found = self.object.progs().find(|p| p.name() == name).expect("the object has this program");
+        found.as_fd().try_clone_to_owned().expect("a descriptor is free")
+    }
+
+    /// Puts a socket into the XSKMAP.
+    pub fn set_ring(&self, ring: u32, socket: BorrowedFd<'_>) -> Result<(), libbpf_rs::Error> {
+        assert!(ring < RINGS);
+        use std::os::fd::AsRawFd;
+        self.rings.update(&ring.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
+    }
+
+    /// A reader of the counters that can go to another thread.
+    pub fn readings(&self) -> Result<Readings, LoadError> {
+        let again = |m: &MapHandle| MapHandle::try_from(m).map_err(failed("open a map"));
+        Ok(Readings { counters: again(&self.counters)?, census: again(&self.census)? })
+    }
+
+    /// The loaded object: tests run its programs and read its maps.
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// The same, for [`libbpf_rs::ProgramMut::test_run`].
+    pub fn object_mut(&mut self) -> &mut Object {
+        &mut self.object
+    }
+}
+
+/// Counters and census as the kernel has them now.
+pub struct Readings {
+    counters: MapHandle,
+    census: MapHandle,
+}
+
+impl Readings {
+    /// All lanes' counters, summed over CPUs: slot 0 ingress, slot 0 egress, slot 1 ingress, ..., stray.
+    pub fn counters(&self) -> Result<Vec<Counters>, libbpf_rs::Error> {
+        (0..LANES as u32)
+            .map(|lane| {
+                let mut sum = Counters::default();
+                for cpu in per_cpu(&self.counters, lane)? {
+                    sum.add_bytes(&cpu);
+                }
+                Ok(sum)
+            })
+            .collect()
+    }
+
+    /// One lane's census, summed over CPUs.
+    pub fn census(&self, lane: usize) -> Result<Census, libbpf_rs::Error> {
+        let mut sum = Census::default();
+        for cpu in per_cpu(&self.census, lane as u32)? {
+            sum.add_bytes(&cpu);
+        }
+        Ok(sum)
+    }
+}
+
+fn per_cpu(map: &MapHandle, key: u32) -> Result<Vec<Vec<u8>>, libbpf_rs::Error> {
+    Ok(map.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default())
+}

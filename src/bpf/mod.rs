@@ -1,0 +1,12 @@
+//! The kernel side: the compiled programs, the types they share with user space, loading and attaching.
+//!
+//! The programs themselves are in `bpf/`; `bpf/syntap.h` is the contract. Nothing here knows sockets or frames:
+//! [`crate::capture`] binds the rings.
+
+pub mod abi;
+pub mod attach;
+pub mod hash;
+pub mod load;
+
+pub use abi::{Counter, Meta};
+pub use load::{Kernel, LoadError, Options, Program};

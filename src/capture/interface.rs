@@ -1,0 +1,326 @@
+//! Interfaces over rtnetlink: what one is, and the private pair that clones travel through.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::RawFd;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkLayerType, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// An rtnetlink socket of the namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Rtnetlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+/// What the tap must know of an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// Index.
+    pub index: u32,
+    /// Frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// Administratively up.
+    pub up: bool,
+    /// The bridge, bond or team it belongs to.
+    pub master: Option<String>,
+    /// VLANs, macvlans and the like on top of it.
+    pub uppers: Vec<String>,
+    /// Its addresses, IPv6 link-local ones left out: any interface that is up has one.
+    pub addresses: Vec<IpAddr>,
+    /// It is where the default route leads.
+    pub default_route: bool,
+    /// Receive queues it was made with.
+    pub receive_queues: u32,
+    /// MTU.
+    pub mtu: u32,
+}
+
+impl Interface {
+    /// Why the interface carries traffic of this machine, in words; `None` if nothing says so.
+    pub fn live_because(&self) -> Option<String> {
+        if let Some(address) = self.addresses.first() {
+            return Some(format!("it has the address {address}"));
+        }
+        if let Some(master) = &self.master {
+            return Some(format!("it belongs to {master}"));
+        }
+        if let Some(upper) = self.uppers.first() {
+            return Some(format!("{upper} is on top of it"));
+        }
+        self.default_route.then(|| "the default route leads over it".into())
+    }
+}
+
+impl Rtnetlink {
+    /// Opens a socket.
+    pub fn open() -> io::Result<Rtnetlink> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Rtnetlink { socket, sequence: 0 })
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        Ok(())
+    }
+
+    /// Answers until the kernel says that was all or acknowledges; with `single`, one read of them. Messages that
+    /// cannot be read (attributes of a newer kernel) are left out.
+    fn answers(&mut self, single: bool) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut all = Vec::new();
+        loop {
+            let (bytes, _) = self.socket.recv_from_full()?;
+            let mut rest = &bytes[..];
+            while let Some(length) = rest.first_chunk::<4>() {
+                let length = u32::from_ne_bytes(*length) as usize;
+                if length < 16 || length > rest.len() {
+                    break;
+                }
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length]);
+                rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+                let Ok(message) = message else { continue };
+                match message.payload {
+                    NetlinkPayload::Done(_) => return Ok(all),
+                    NetlinkPayload::Error(e) => {
+                        return match e.code {
+                            None => Ok(all),
+                            Some(code) => Err(io::Error::from_raw_os_error(code.get().abs())),
+                        };
+                    }
+                    NetlinkPayload::InnerMessage(inner) => all.push(inner),
+                    _ => {}
+                }
+            }
+            if single && !all.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_DUMP)?;
+        self.answers(false)
+    }
+
+    fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.send(message, NLM_F_ACK | flags)?;
+        self.answers(false).map(drop)
+    }
+
+    fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
+        let all = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        Ok(all
+            .into_iter()
+            .filter_map(|m| match m {
+                RouteNetlinkMessage::NewLink(link) => Some(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// All interfaces.
+    pub fn interfaces(&mut self) -> io::Result<Vec<Interface>> {
+        let links = self.links()?;
+        let names: Vec<(u32, String)> = links.iter().map(|l| (l.header.index, name_of(l))).collect();
+        let name = |index: u32| names.iter().find(|n| n.0 == index).map(|n| n.1.clone());
+        let mut out: Vec<Interface> = links
+            .iter()
+            .map(|link| {
+                let mut interface = Interface {
+                    name: name_of(link),
+                    index: link.header.index,
+                    ethernet: matches!(
+                        link.header.link_layer_type,
+                        LinkLayerType::Ether | LinkLayerType::Loopback
+                    ),
+                    up: link.header.flags.contains(LinkFlags::Up),
+                    receive_queues: 1,
+                    ..Interface::default()
+                };
+                for attribute in &link.attributes {
+                    match attribute {
+                        LinkAttribute::Controller(index) => {
+                            interface.master = name(*index)
+                                .or_else(|| Some(format!("interface {index}")))
+                                .filter(|_| *index != 0);
+                        }
+                        LinkAttribute::NumRxQueues(n) => interface.receive_queues = *n,
+                        LinkAttribute::Mtu(n) => interface.mtu = *n,
+                        _ => {}
+                    }
+                }
+                interface
+            })
+            .collect();
+        for link in &links {
+            let peer_elsewhere = link.attributes.iter().any(|a| matches!(a, LinkAttribute::LinkNetNsId(_)));
+            let lower = link.attributes.iter().find_map(|a| match a {
+                // A veth names its peer the same way as a VLAN its parent.
+                LinkAttribute::Link(index) if !peer_elsewhere && !is_veth(link) => Some(*index),
+                _ => None,
+            });
+            if let Some(lower) = out.iter_mut().find(|i| Some(i.index) == lower) {
+                lower.uppers.push(name_of(link));
+            }
+        }
+        for message in self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+            let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+            let address = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            });
+            let Some(address) = address.filter(|ip| !is_link_local(ip)) else { continue };
+            if let Some(interface) = out.iter_mut().find(|i| i.index == message.header.index) {
+                interface.addresses.push(address);
+            }
+        }
+        for probe in [
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        ] {
+            if let Some(index) = self.route(probe)
+                && let Some(interface) = out.iter_mut().find(|i| i.index == index)
+            {
+                interface.default_route = true;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Where a packet to an address for documentation would go: over the default route. Asking for one
+    /// destination is cheap where dumping a full table of routes is not.
+    fn route(&mut self, to: IpAddr) -> Option<u32> {
+        let mut message = RouteMessage::default();
+        let (family, bits, address) = match to {
+            IpAddr::V4(ip) => (AddressFamily::Inet, 32, RouteAddress::Inet(ip)),
+            IpAddr::V6(ip) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(ip)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Destination(address));
+        self.send(RouteNetlinkMessage::GetRoute(message), 0).ok()?;
+        self.answers(true).ok()?.into_iter().find_map(|m| match m {
+            RouteNetlinkMessage::NewRoute(route) => route.attributes.iter().find_map(|a| match a {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            }),
+            _ => None,
+        })
+    }
+
+    /// Makes a veth pair with `queues` queues at both ends, `name` here and `peer` in `namespace`. Neither end
+    /// will get an IPv6 address of its own, and neither answers ARP.
+    pub fn add_veth(&mut self, name: &str, peer: &str, namespace: RawFd, queues: u32) -> io::Result<()> {
+        let mut far = LinkMessage::default();
+        far.header.flags = LinkFlags::Noarp;
+        far.attributes = vec![
+            LinkAttribute::IfName(peer.into()),
+            LinkAttribute::NumTxQueues(queues),
+            LinkAttribute::NumRxQueues(queues),
+            LinkAttribute::NetNsFd(namespace),
+        ];
+        let mut near = LinkMessage::default();
+        near.header.flags = LinkFlags::Noarp;
+        near.header.change_mask = LinkFlags::Noarp;
+        near.attributes = vec![
+            LinkAttribute::IfName(name.into()),
+            LinkAttribute::NumTxQueues(queues),
+            LinkAttribute::NumRxQueues(queues),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+            ]),
+        ];
+        self.change(RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Forbids an interface to give itself an IPv6 address.
+    pub fn silence(&mut self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes =
+            vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
+                In6AddrGenMode::None,
+            )])])];
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Sets an interface up, without ARP.
+    pub fn set_up(&mut self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = LinkFlags::Up | LinkFlags::Noarp;
+        link.header.change_mask = LinkFlags::Up | LinkFlags::Noarp;
+        self.change(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Removes an interface.
+    pub fn delete(&mut self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        self.change(RouteNetlinkMessage::DelLink(link), 0)
+    }
+
+    /// Index of an interface by its name.
+    pub fn index(&mut self, name: &str) -> io::Result<u32> {
+        let links = self.links()?;
+        let found = links.iter().find(|l| name_of(l) == name).map(|l| l.header.index);
+        found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
+    /// Packets that an interface dropped on transmission.
+    pub fn transmit_drops(&mut self, index: u32) -> io::Result<u64> {
+        let links = self.links()?;
+        let link = links.iter().find(|l| l.header.index == index);
+        let drops = link.and_then(|l| {
+            l.attributes.iter().find_map(|a| match a {
+                LinkAttribute::Stats64(stats) => Some(stats.tx_dropped),
+                _ => None,
+            })
+        });
+        drops.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+}
+
+fn name_of(link: &LinkMessage) -> String {
+    let name = link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_default()
+}
+
+fn is_veth(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|a| match a {
+        LinkAttribute::LinkInfo(info) => info.contains(&LinkInfo::Kind(InfoKind::Veth)),
+        _ => false,
+    })
+}
+
+fn is_link_local(ip: &IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.segments()[0] & 0xffc0 == 0xfe80)
+}

@@ -1,0 +1,501 @@
+//! A live tap: interfaces in, one source a ring out.
+//!
+//! `Inline` interfaces carry live traffic. tcx programs clone what is selected into the carrier; the original is
+//! never changed, delayed by more than the clone, or dropped. `Span` interfaces only receive copies. An XDP program
+//! redirects what is selected and drops the rest.
+//!
+//! Everything is held by descriptors: links, the private namespace, the sockets. Dropping [`Tap`], or dying, takes
+//! all of it back; an error in the middle of [`Tap::open`] does the same.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd;
+
+use super::clock::ClockOffset;
+use super::ethtool;
+use super::interface::{Interface, Rtnetlink};
+pub use super::pair::is_carrier;
+use super::pair::{FAR_NAME, Pair};
+use super::ports::PortSet;
+pub use super::tap_error::TapError;
+use super::xsk::{FRAMES, RingConfig, RingSocket, RingStats, XskSource};
+use crate::bpf::abi::{Census, Counters, RINGS, SLOTS};
+use crate::bpf::attach::{self, Link, TcxHook, XdpMode};
+use crate::bpf::load::{BUDGET_PPS, Readings};
+use crate::bpf::{Kernel, Options, Program};
+
+/// How an interface is tapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It carries live traffic: packets are cloned and go on.
+    Inline,
+    /// It only receives copies: selected packets are taken, the rest dropped.
+    Span,
+}
+
+impl Mode {
+    /// The word in options and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Inline => "inline",
+            Mode::Span => "span",
+        }
+    }
+}
+
+/// One interface to tap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapInterface {
+    /// Its name.
+    pub name: String,
+    /// How, or `None` to go by what it is: span only if nothing says that it carries traffic.
+    pub mode: Option<Mode>,
+}
+
+/// What to tap and how.
+#[derive(Clone, Debug)]
+pub struct TapConfig {
+    /// Interfaces; their order numbers the points.
+    pub interfaces: Vec<TapInterface>,
+    /// Ports; a packet is chosen if either of its ports is in the set.
+    pub ports: PortSet,
+    /// Rings of the inline interfaces, at least 1: one source and one worker each.
+    pub shards: u16,
+    /// Mirrored packets a second and CPU, at least 100.
+    pub budget_pps: u64,
+    /// Tap as span what carries live traffic.
+    pub force: bool,
+    /// Workers spin in the kernel instead of sleeping.
+    pub busy_poll: bool,
+    /// UMEM frames a ring, rounded up to a power of two.
+    pub frames: u32,
+    /// Tuples under watch, in buckets of four.
+    pub watch_buckets: u32,
+    /// Bytes of a packet that are mirrored.
+    pub snap: u32,
+}
+
+impl Default for TapConfig {
+    fn default() -> TapConfig {
+        let kernel = Options::default();
+        TapConfig {
+            interfaces: Vec::new(),
+            ports: PortSet::all(),
+            shards: 1,
+            budget_pps: BUDGET_PPS,
+            force: false,
+            busy_poll: false,
+            frames: FRAMES,
+            watch_buckets: kernel.watch_buckets,
+            snap: kernel.snap,
+        }
+    }
+}
+
+/// What became of an interface.
+#[derive(Clone, Debug)]
+pub struct PointInfo {
+    /// Name.
+    pub name: String,
+    /// Index.
+    pub ifindex: u32,
+    /// How it is tapped.
+    pub mode: Mode,
+    /// Span: where the XDP program runs, and why not in the driver if it does not.
+    pub xdp: Option<(XdpMode, Option<String>)>,
+    /// Whether frames arrive without a copy, or why they do not.
+    pub zero_copy: Result<(), String>,
+    /// Rings of this interface alone; 0 for an inline one, which shares the carrier's.
+    pub rings: u32,
+}
+
+/// What a tap has counted.
+#[derive(Clone, Debug, Default)]
+pub struct TapStats {
+    /// One a tap point, in order.
+    pub points: Vec<PointStats>,
+    /// What belongs to no point: packets of an interface that changed its index, strays in the carrier.
+    pub stray: Counters,
+    /// One a ring, in the order of the sources.
+    pub rings: Vec<RingInfo>,
+    /// Packets the carrier's near end dropped: what its ring could not hold.
+    pub carrier_drops: u64,
+}
+
+/// A ring's losses.
+#[derive(Clone, Debug)]
+pub struct RingInfo {
+    /// Interface and queue.
+    pub name: String,
+    /// From the kernel.
+    pub stats: RingStats,
+}
+
+/// Counters of one tap point.
+#[derive(Clone, Debug, Default)]
+pub struct PointStats {
+    /// Interface.
+    pub name: String,
+    /// Into the machine.
+    pub ingress: Counters,
+    /// Out of it.
+    pub egress: Counters,
+    /// TCP flags on chosen ports, into the machine.
+    pub ingress_census: Census,
+    /// Out of it.
+    pub egress_census: Census,
+}
+
+impl TapStats {
+    /// All points and directions together.
+    pub fn total(&self) -> Counters {
+        let mut sum = self.stray;
+        for point in &self.points {
+            sum.add(&point.ingress);
+            sum.add(&point.egress);
+        }
+        sum
+    }
+
+    /// All rings together.
+    pub fn ring_total(&self) -> RingStats {
+        self.rings.iter().fold(RingStats::default(), |sum, r| RingStats {
+            dropped: sum.dropped + r.stats.dropped,
+            invalid: sum.invalid + r.stats.invalid,
+            ring_full: sum.ring_full + r.stats.ring_full,
+            fill_empty: sum.fill_empty + r.stats.fill_empty,
+        })
+    }
+}
+
+/// An open tap. Fields are dropped in order: hooks first, then what they lead to.
+pub struct Tap {
+    hooks: Vec<Link>,
+    points: Vec<PointInfo>,
+    clock: ClockOffset,
+    readings: Readings,
+    sockets: Vec<(String, RingSocket)>,
+    key: [u64; 2],
+    shards: u32,
+    kernel: Kernel,
+    pair: Option<Pair>,
+}
+
+/// An interface and how it will be tapped.
+struct Planned {
+    interface: Interface,
+    mode: Mode,
+    queues: u32,
+    ring: u32,
+}
+
+fn failed(operation: &'static str, object: &str) -> impl Fn(io::Error) -> TapError {
+    move |source| TapError::System { operation, object: object.to_owned(), source }
+}
+
+impl Tap {
+    /// Opens the tap: from the return on, packets arrive in the sources. The interfaces are those of the calling
+    /// thread's network namespace.
+    pub fn open(config: &TapConfig) -> Result<(Tap, Vec<XskSource>), TapError> {
+        let plan = plan(config)?;
+        let inline = plan.iter().any(|p| p.mode == Mode::Inline);
+        Tap::with_plan(config, plan, inline)
+    }
+
+    fn with_plan(
+        config: &TapConfig,
+        plan: Vec<Planned>,
+        inline: bool,
+    ) -> Result<(Tap, Vec<XskSource>), TapError> {
+        let shards = u32::from(config.shards.max(1));
+        let rings = plan.iter().map(|p| p.queues).sum::<u32>() + if inline { shards } else { 0 };
+        if rings > RINGS {
+            return Err(TapError::TooManyRings { count: rings, most: RINGS });
+        }
+
+        let pair = if inline { Some(Pair::open(shards)?) } else { None };
+        let key = random_key()?;
+        let kernel = Kernel::load(&Options {
+            key,
+            ports: Box::new(*config.ports.words()),
+            slots: plan.iter().map(|p| (p.interface.index, p.ring)).collect(),
+            shards,
+            carrier: pair.as_ref().map_or(0, |p| p.near),
+            watch_buckets: config.watch_buckets,
+            budget_pps: config.budget_pps.max(100),
+            snap: config.snap,
+            ..Options::default()
+        })?;
+        let readings = kernel.readings()?;
+        let mut tap = Tap {
+            hooks: Vec::new(),
+            points: Vec::new(),
+            clock: ClockOffset::new(),
+            readings,
+            sockets: Vec::new(),
+            key,
+            shards,
+            kernel,
+            pair,
+        };
+        let mut sources = Vec::new();
+        if inline {
+            tap.open_carrier(config, &mut sources)?;
+        }
+        for planned in plan.iter().filter(|p| p.mode == Mode::Span) {
+            let info = tap.open_span(config, planned, &mut sources)?;
+            tap.points.push(info);
+        }
+        for planned in plan.iter().filter(|p| p.mode == Mode::Inline) {
+            let info = tap.open_inline(planned)?;
+            tap.points.push(info);
+        }
+        let order = |p: &PointInfo| plan.iter().position(|q| q.interface.index == p.ifindex);
+        tap.points.sort_by_key(order);
+        Ok((tap, sources))
+    }
+
+    fn ring_config(config: &TapConfig, zero_copy: bool) -> RingConfig {
+        RingConfig { frames: config.frames, busy_poll: config.busy_poll, zero_copy }
+    }
+
+    fn add_ring(&mut self, ring: u32, source: &XskSource, socket: RingSocket) -> Result<(), TapError> {
+        let set = self.kernel.set_ring(ring, socket.as_fd());
+        set.map_err(|source| TapError::Map { operation: "put a socket into the map of rings", source })?;
+        self.sockets.push((source.name().to_owned(), socket));
+        Ok(())
+    }
+
+    /// The carrier's programs and rings.
+    fn open_carrier(&mut self, config: &TapConfig, sources: &mut Vec<XskSource>) -> Result<(), TapError> {
+        let pair = self.pair.as_ref().expect("inline taps have a carrier");
+        let (near, far, near_name) = (pair.near, pair.far, pair.near_name.clone());
+        let ring_program = self.kernel.program(Program::Ring);
+        let (shards, clock) = (self.shards, self.clock.clone());
+        let ring_config = Tap::ring_config(config, false);
+        let opened =
+            pair.namespace.run(|| {
+                let link = attach::xdp(&ring_program, far, XdpMode::Native).map_err(|source| {
+                    TapError::Xdp { name: near_name.clone(), mode: XdpMode::Native, source }
+                })?;
+                let mut opened = Vec::new();
+                for queue in 0..shards {
+                    opened.push(
+                        XskSource::bind(FAR_NAME, queue, ring_config, clock.clone())
+                            .map_err(|source| TapError::Ring { name: near_name.clone(), queue, source })?,
+                    );
+                }
+                Ok::<_, TapError>((link, opened))
+            });
+        let (link, opened) = opened.map_err(failed("enter", "the private network namespace"))??;
+        self.hooks.push(link);
+        for (ring, (source, socket)) in opened.into_iter().enumerate() {
+            self.add_ring(ring as u32, &source, socket)?;
+            sources.push(source);
+        }
+        let carry = attach::tcx(&self.kernel.program(Program::Carry), near, TcxHook::Egress);
+        self.hooks.push(carry.map_err(|source| TapError::Tcx { name: near_name, hook: "egress", source })?);
+        Ok(())
+    }
+
+    fn open_inline(&mut self, planned: &Planned) -> Result<PointInfo, TapError> {
+        let name = &planned.interface.name;
+        let index = planned.interface.index;
+        // Egress first: a SYN-ACK without its SYN is a smaller riddle than a SYN that nothing answers.
+        for (program, hook, word) in
+            [(Program::Egress, TcxHook::Egress, "egress"), (Program::Ingress, TcxHook::Ingress, "ingress")]
+        {
+            let link = attach::tcx(&self.kernel.program(program), index, hook);
+            let link = link.map_err(|source| TapError::Tcx { name: name.clone(), hook: word, source })?;
+            // In front: hooks are dropped in order, and the live ones must go before the carrier's.
+            self.hooks.insert(0, link);
+        }
+        Ok(PointInfo {
+            name: name.clone(),
+            ifindex: index,
+            mode: Mode::Inline,
+            xdp: None,
+            zero_copy: Err("clones are copied: the original keeps its memory".into()),
+            rings: 0,
+        })
+    }
+
+    fn open_span(
+        &mut self,
+        config: &TapConfig,
+        planned: &Planned,
+        sources: &mut Vec<XskSource>,
+    ) -> Result<PointInfo, TapError> {
+        let name = &planned.interface.name;
+        let index = planned.interface.index;
+        let foreign = || attach::xdp_state(index).ok().and_then(|s| s.attached);
+        if let Some(program) = foreign() {
+            return Err(TapError::ForeignXdp { name: name.clone(), program });
+        }
+        let program = self.kernel.program(Program::Span);
+        let (link, mode, why_not_native) = match attach::xdp(&program, index, XdpMode::Native) {
+            Ok(link) => (link, XdpMode::Native, None),
+            Err(native) => match attach::xdp(&program, index, XdpMode::Generic) {
+                Ok(link) => (link, XdpMode::Generic, Some(native.to_string())),
+                Err(source) => {
+                    return Err(match foreign() {
+                        Some(program) => TapError::ForeignXdp { name: name.clone(), program },
+                        None => TapError::Xdp { name: name.clone(), mode: XdpMode::Generic, source },
+                    });
+                }
+            },
+        };
+        self.hooks.push(link);
+
+        let mut zero_copy = match mode {
+            XdpMode::Native => Ok(()),
+            XdpMode::Generic => Err("zero-copy needs native XDP".to_owned()),
+        };
+        for queue in 0..planned.queues {
+            let bind =
+                |zero: bool| XskSource::bind(name, queue, Tap::ring_config(config, zero), self.clock.clone());
+            let bound = if zero_copy.is_ok() {
+                bind(true).or_else(|e| {
+                    zero_copy = Err(e.to_string());
+                    bind(false)
+                })
+            } else {
+                bind(false)
+            };
+            let (source, socket) =
+                bound.map_err(|source| TapError::Ring { name: name.clone(), queue, source })?;
+            self.add_ring(planned.ring + queue, &source, socket)?;
+            sources.push(source);
+        }
+        Ok(PointInfo {
+            name: name.clone(),
+            ifindex: index,
+            mode: Mode::Span,
+            xdp: Some((mode, why_not_native)),
+            zero_copy,
+            rings: planned.queues,
+        })
+    }
+
+    /// The tap points, in the order of the configuration.
+    pub fn points(&self) -> &[PointInfo] {
+        &self.points
+    }
+
+    /// The offset that turns stamps into epoch time; shared with the sources.
+    pub fn clock(&self) -> &ClockOffset {
+        &self.clock
+    }
+
+    /// Secret of the tuple hash: with [`crate::bpf::hash::tuple`] it tells the ring of a tuple.
+    pub fn key(&self) -> &[u64; 2] {
+        &self.key
+    }
+
+    /// Everything counted so far.
+    pub fn stats(&self) -> Result<TapStats, TapError> {
+        let unreadable = |source| TapError::Map { operation: "read the counters", source };
+        let lanes = self.readings.counters().map_err(unreadable)?;
+        let mut points = Vec::with_capacity(self.points.len());
+        for (slot, info) in self.points.iter().enumerate() {
+            points.push(PointStats {
+                name: info.name.clone(),
+                ingress: lanes[slot * 2],
+                egress: lanes[slot * 2 + 1],
+                ingress_census: self.readings.census(slot * 2).map_err(unreadable)?,
+                egress_census: self.readings.census(slot * 2 + 1).map_err(unreadable)?,
+            });
+        }
+        let mut rings = Vec::with_capacity(self.sockets.len());
+        for (name, socket) in &self.sockets {
+            let stats = socket.stats().map_err(failed("read the statistics of", name))?;
+            rings.push(RingInfo { name: name.clone(), stats });
+        }
+        let carrier_drops = match &self.pair {
+            Some(pair) => pair.drops().map_err(failed("read the statistics of", &pair.near_name))?,
+            None => 0,
+        };
+        Ok(TapStats { points, stray: lanes[SLOTS * 2], rings, carrier_drops })
+    }
+
+    /// Detaches every hook, so that nothing new is mirrored, while what is in the rings can still be read.
+    pub fn detach(&mut self) {
+        self.hooks.drain(..).for_each(drop);
+    }
+
+    /// Detaches, reads the counters a last time, and takes everything down.
+    pub fn close(mut self) -> Result<TapStats, TapError> {
+        self.detach();
+        self.stats()
+    }
+}
+
+/// Opens a carrier and its ring and takes them down again: what an inline tap needs, without an interface.
+pub fn probe() -> Result<(), TapError> {
+    let config = TapConfig { frames: 64, ..TapConfig::default() };
+    let (tap, _sources) = Tap::with_plan(&config, Vec::new(), true)?;
+    drop(tap);
+    Ok(())
+}
+
+/// Decides each interface's mode, and refuses what cannot be tapped before anything is touched.
+fn plan(config: &TapConfig) -> Result<Vec<Planned>, TapError> {
+    if config.interfaces.is_empty() {
+        return Err(TapError::NoInterface);
+    }
+    if config.interfaces.len() > SLOTS {
+        return Err(TapError::TooMany { count: config.interfaces.len(), most: SLOTS });
+    }
+    let known = Rtnetlink::open().and_then(|mut r| r.interfaces()).map_err(failed("list", "interfaces"))?;
+    let shared = u32::from(config.shards.max(1));
+    let mut seen = HashSet::new();
+    let mut plan: Vec<Planned> = Vec::new();
+    for wanted in &config.interfaces {
+        let Some(interface) = known.iter().find(|i| i.name == wanted.name) else {
+            return Err(TapError::Unknown {
+                name: wanted.name.clone(),
+                known: known.iter().map(|i| i.name.clone()).collect(),
+            });
+        };
+        if !seen.insert(interface.index) {
+            return Err(TapError::Twice(wanted.name.clone()));
+        }
+        if !interface.ethernet {
+            return Err(TapError::NotEthernet(wanted.name.clone()));
+        }
+        let live = interface.live_because();
+        let mode = wanted.mode.unwrap_or(if live.is_some() { Mode::Inline } else { Mode::Span });
+        if mode == Mode::Span {
+            if let Some(because) = live.filter(|_| !config.force) {
+                return Err(TapError::Live { name: wanted.name.clone(), because });
+            }
+            if !interface.up {
+                return Err(TapError::Down(wanted.name.clone()));
+            }
+        }
+        let queues = match mode {
+            Mode::Inline => 0,
+            Mode::Span => ethtool::receive_queues(&wanted.name).ok().filter(|n| *n > 0).unwrap_or(1),
+        };
+        // The carrier's rings are the first ones; they are left free where there is none.
+        let ring = plan.last().map_or(shared, |p| p.ring + p.queues);
+        plan.push(Planned { interface: interface.clone(), mode, queues, ring });
+    }
+    // Without a carrier the first rings need not stay free.
+    if plan.iter().all(|p| p.mode == Mode::Span) {
+        plan.iter_mut().for_each(|p| p.ring -= shared);
+    }
+    Ok(plan)
+}
+
+fn random_key() -> Result<[u64; 2], TapError> {
+    let mut bytes = [0u8; 16];
+    io::Read::read_exact(
+        &mut std::fs::File::open("/dev/urandom").map_err(failed("open", "/dev/urandom"))?,
+        &mut bytes,
+    )
+    .map_err(failed("read", "/dev/urandom"))?;
+    let (a, b) = bytes.split_at(8);
+    let word = |b: &[u8]| u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]);
+    Ok([word(a), word(b)])
+}

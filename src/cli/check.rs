@@ -1,0 +1,299 @@
+//! `syntap check`: whether this machine can be tapped, how, at what cost, and the command that mends what is missing.
+//!
+//! What can be tried is tried: the programs are loaded and the carrier with its ring is opened and closed again.
+//! Nothing is attached to any interface.
+
+use std::fs;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::bpf::attach::{self, Attached, TcxHook};
+use crate::bpf::{Kernel, Options};
+use crate::capture::ethtool;
+use crate::capture::interface::{Interface, Rtnetlink};
+use crate::capture::tap::{self, Mode, TapError};
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Interfaces to look at; all Ethernet ones that are up if not given. A role after `=` is allowed and has no effect.
+    #[arg(short, long = "interface", value_name = "IF", value_delimiter = ',')]
+    interfaces: Vec<String>,
+}
+
+/// How a finding bears on running.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    /// As it should be.
+    Fine,
+    /// Works, and is worth knowing.
+    Note,
+    /// Cannot run before this is mended.
+    Missing,
+}
+
+/// Prints findings and remembers whether one of them stands in the way.
+struct Findings<W: Write> {
+    out: W,
+    missing: usize,
+}
+
+impl<W: Write> Findings<W> {
+    fn head(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "{text}")
+    }
+
+    fn say(&mut self, grade: Grade, text: impl AsRef<str>, mend: Option<&str>) -> io::Result<()> {
+        let word = match grade {
+            Grade::Fine => "ok",
+            Grade::Note => "note",
+            Grade::Missing => "NO",
+        };
+        self.missing += usize::from(grade == Grade::Missing);
+        let mut lines = text.as_ref().lines();
+        writeln!(self.out, "  {word:<5} {}", lines.next().unwrap_or(""))?;
+        for line in lines {
+            writeln!(self.out, "        {line}")?;
+        }
+        match mend {
+            Some(mend) => writeln!(self.out, "        mend: {mend}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs it: exit code 0 if this machine can be tapped, 2 if something is missing.
+pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let mut findings = Findings { out: io::stdout().lock(), missing: 0 };
+    machine(&mut findings)?;
+    interfaces(&mut findings, &args.interfaces)?;
+    let verdict = match findings.missing {
+        0 => "This machine can be tapped.".to_owned(),
+        1 => "This machine cannot be tapped before the line marked NO is mended.".to_owned(),
+        n => format!("This machine cannot be tapped before the {n} lines marked NO are mended."),
+    };
+    writeln!(findings.out, "\n{verdict}")?;
+    Ok(if findings.missing == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// `6.18.44-x` as (6, 18).
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The capabilities a tap needs, by number in linux/capability.h, and what for.
+const CAPABILITIES: [(u32, &str, &str); 5] = [
+    (12, "CAP_NET_ADMIN", "attach programs, make the private pair"),
+    (13, "CAP_NET_RAW", "open AF_XDP sockets"),
+    (14, "CAP_IPC_LOCK", "lock the frames' memory"),
+    (21, "CAP_SYS_ADMIN", "make a private network namespace"),
+    (39, "CAP_BPF", "load programs"),
+];
+
+fn machine<W: Write>(findings: &mut Findings<W>) -> io::Result<()> {
+    findings.head("machine")?;
+    let release = nix::sys::utsname::uname()
+        .map(|u| u.release().to_string_lossy().into_owned())
+        .unwrap_or_else(|_| "unknown".into());
+    match version(&release) {
+        Some(v) if v >= (6, 6) => findings.say(
+            Grade::Fine,
+            format!("Linux {release}: tcx hooks for live interfaces (since 6.6), AF_XDP"),
+            None,
+        )?,
+        Some(v) if v >= (5, 18) => findings.say(
+            Grade::Missing,
+            format!("Linux {release}: no tcx hooks (since 6.6), so only span interfaces can be tapped"),
+            Some("a newer kernel, on Debian 12: apt install -t bookworm-backports linux-image-amd64"),
+        )?,
+        _ => findings.say(
+            Grade::Missing,
+            format!("Linux {release}: too old; span taps need 5.18, inline taps 6.6"),
+            Some("a newer kernel"),
+        )?,
+    }
+
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let lacking: Vec<_> = CAPABILITIES.iter().filter(|c| effective >> c.0 & 1 == 0).collect();
+    if lacking.is_empty() {
+        findings.say(Grade::Fine, "privileges", None)?;
+    } else {
+        let list: Vec<_> = lacking.iter().map(|c| format!("{} ({})", c.1, c.2)).collect();
+        findings.say(
+            Grade::Missing,
+            format!("privileges are missing: {}", list.join(", ")),
+            Some("run it as root (sudo syntap check)"),
+        )?;
+        return findings.say(Grade::Note, "programs and rings were not tried without them", None);
+    }
+
+    match Kernel::load(&Options::default()) {
+        Ok(_) => findings.say(Grade::Fine, "the programs load (the kernel's BTF is not needed)", None)?,
+        Err(e) => {
+            let hint = TapError::from(e);
+            findings.say(Grade::Missing, hint.to_string(), hint.hint().as_deref())?;
+        }
+    }
+    match tap::probe() {
+        Ok(()) => findings.say(Grade::Fine, "the private veth pair and an AF_XDP ring open", None)?,
+        Err(e) => findings.say(Grade::Missing, e.to_string(), e.hint().as_deref())?,
+    }
+    let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
+    if jit.is_ok_and(|j| j.trim() == "0") {
+        let mend = Some("sysctl net.core.bpf_jit_enable=1");
+        findings.say(Grade::Note, "the BPF compiler is off: every packet costs several times more", mend)?;
+    }
+    Ok(())
+}
+
+fn interfaces<W: Write>(findings: &mut Findings<W>, wanted: &[String]) -> io::Result<()> {
+    let known = match Rtnetlink::open().and_then(|mut r| r.interfaces()) {
+        Ok(known) => known,
+        Err(e) => {
+            findings.head("interfaces")?;
+            return findings.say(Grade::Missing, format!("cannot list interfaces: {e}"), None);
+        }
+    };
+    if wanted.is_empty() {
+        for interface in
+            known.iter().filter(|i| i.ethernet && i.up && i.name != "lo" && !tap::is_carrier(&i.name))
+        {
+            one(findings, interface)?;
+        }
+        return Ok(());
+    }
+    for name in wanted {
+        let name = name.split('=').next().unwrap_or(name);
+        match known.iter().find(|i| i.name == name) {
+            Some(interface) => one(findings, interface)?,
+            None => {
+                findings.head(name)?;
+                let names: Vec<_> = known.iter().map(|i| i.name.as_str()).collect();
+                let there = format!("interfaces here: {}", names.join(", "));
+                findings.say(Grade::Missing, "there is no such interface", Some(&there))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one<W: Write>(findings: &mut Findings<W>, interface: &Interface) -> io::Result<()> {
+    let name = &interface.name;
+    findings.head(name)?;
+    if !interface.ethernet {
+        let mend = Some("tap the Ethernet interface under it; tunnels are decoded there");
+        return findings.say(Grade::Missing, "its packets have no Ethernet header", mend);
+    }
+    let driver = ethtool::driver(name).unwrap_or_else(|_| "unknown".into());
+    let queues = ethtool::receive_queues(name).ok().filter(|n| *n > 0).unwrap_or(interface.receive_queues);
+    let about = format!("driver {driver}, {queues} receive queue{}, MTU {}", plural(queues), interface.mtu);
+    if interface.up {
+        findings.say(Grade::Fine, about, None)?;
+    } else {
+        findings.say(Grade::Note, format!("{about}, down"), Some(&format!("ip link set {name} up")))?;
+    }
+
+    let live = interface.live_because();
+    let mode = if live.is_some() { Mode::Inline } else { Mode::Span };
+    let xdp = attach::xdp_state(interface.index).unwrap_or_default();
+    match &live {
+        Some(because) => findings.say(
+            Grade::Fine,
+            format!(
+                "will be tapped inline: {because}\n\
+                 costs 10 to 20 ns for each packet, and up to 1.6 us more for one that is mirrored"
+            ),
+            None,
+        )?,
+        None => findings.say(
+            Grade::Fine,
+            format!(
+                "will be tapped as span: no address, route, master or upper interface speaks for live traffic\n\
+                 that takes ALL its packets away from this machine; if they matter: -i {name}=inside or {name}=outside"
+            ),
+            None,
+        )?,
+    }
+    let native = match xdp.native() {
+        Some(true) => "native",
+        Some(false) => "generic only (an skb for each packet, some 80 ns)",
+        None => "not told by kernel or driver; native is tried first",
+    };
+    let zero_copy = match xdp.zero_copy() {
+        Some(true) => "zero-copy",
+        Some(false) => "copied (30 to 170 ns)",
+        None => "tried first",
+    };
+    if mode == Mode::Span {
+        findings.say(Grade::Fine, format!("XDP: {native}; frames: {zero_copy}"), None)?;
+    }
+    if let Some(program) = &xdp.attached {
+        let text = format!("XDP program {} is attached", describe(program));
+        match mode {
+            Mode::Inline => {
+                findings.say(Grade::Note, format!("{text}; an inline tap does not touch it"), None)?
+            }
+            Mode::Span => findings.say(
+                Grade::Missing,
+                format!("{text}, and a span tap never replaces one"),
+                Some(&format!(
+                    "bpftool prog show id {}; if nobody needs it: ip link set {name} xdp off",
+                    program.id
+                )),
+            )?,
+        }
+    }
+    for (hook, word) in [(TcxHook::Ingress, "ingress"), (TcxHook::Egress, "egress")] {
+        let programs = attach::tcx_programs(interface.index, hook).unwrap_or_default();
+        if !programs.is_empty() {
+            let list: Vec<_> = programs.iter().map(describe).collect();
+            let text = format!("tcx programs on {word}: {}; the tap runs before them", list.join(", "));
+            findings.say(Grade::Note, text, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn plural(n: u32) -> &'static str {
+    if n == 1 { "" } else { "s" }
+}
+
+fn describe(program: &Attached) -> String {
+    match program.name.as_str() {
+        "" => format!("id {}", program.id),
+        name => format!("{name} (id {})", program.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_releases_are_read_as_numbers() {
+        assert_eq!(version("6.18.44-fc-v657"), Some((6, 18)));
+        assert_eq!(version("6.1.0-13-amd64"), Some((6, 1)));
+        assert_eq!(version("6.6-rc3"), Some((6, 6)));
+        assert_eq!(version("unknown"), None);
+    }
+
+    #[test]
+    fn only_what_is_missing_stands_in_the_way() {
+        let mut findings = Findings { out: Vec::new(), missing: 0 };
+        findings.say(Grade::Fine, "one", None).unwrap();
+        findings.say(Grade::Note, "two\nlines", Some("do this")).unwrap();
+        assert_eq!(findings.missing, 0);
+        findings.say(Grade::Missing, "three", None).unwrap();
+        assert_eq!(findings.missing, 1);
+        let text = String::from_utf8(findings.out).unwrap();
+        assert_eq!(text, "  ok    one\n  note  two\n        lines\n        mend: do this\n  NO    three\n");
+    }
+}

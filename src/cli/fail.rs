@@ -1,0 +1,42 @@
+//! How the program says that it cannot go on: one line, and a hint where one is known.
+
+use std::fmt;
+
+/// An error for a person.
+#[derive(Debug)]
+pub struct Fail {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Fail {
+    /// Without a hint.
+    pub fn new(message: impl Into<String>) -> Fail {
+        Fail { message: message.into(), hint: None }
+    }
+
+    /// With the way out.
+    pub fn hint(mut self, hint: impl Into<String>) -> Fail {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Fail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Fail {}
+
+/// True if `error` is a write to a pipe that nobody reads any more: `syntap show | head` is a success.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| {
+        e.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

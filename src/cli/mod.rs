@@ -1,0 +1,85 @@
+//! The command line: one file a command, and the only place that prints.
+
+mod check;
+mod explain;
+mod fail;
+mod losses;
+mod mirror_file;
+mod output;
+mod replay;
+mod report;
+mod run;
+mod show;
+mod status;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use fail::{Fail, is_broken_pipe};
+
+/// A packet tap for busy Linux gateways: names what went wrong with TCP connections, with the packets that prove it.
+#[derive(Debug, Parser)]
+#[command(name = "syntap", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 anomalies found (replay --check), 2 usage or operational error, 130 interrupted twice.
+
+Examples:
+  syntap check -i eth0
+  syntap run -i eth0=inside -i eth1=outside -p 443,8080 -w /var/lib/syntap
+  syntap replay --json capture.pcapng
+  syntap report /var/lib/syntap";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tap interfaces of this machine and write records of what goes wrong.
+    Run(run::RunArgs),
+    /// Run captures (pcap, pcapng) through the same pipeline; needs no root.
+    Replay(replay::ReplayArgs),
+    /// Print records, with their packets in tcpdump's words.
+    Show(show::ShowArgs),
+    /// Say what is wrong here, how often, since when, whose doing, and what to do.
+    Report(report::ReportArgs),
+    /// Describe an anomaly: what it means, the rule, the usual causes, the fix.
+    Explain(explain::ExplainArgs),
+    /// Say whether this machine can be tapped, how, at what cost, and what is missing.
+    Check(check::CheckArgs),
+}
+
+/// Flows by default: 262,144 of them with their part of recorder and index take about 150 MiB.
+pub(crate) const MAX_FLOWS: usize = 262_144;
+
+/// Says on standard error what of a shard could not be read.
+fn shard_notes(path: &std::path::Path, state: &crate::record::ShardState) {
+    if let Some(at) = state.lost_at {
+        let records =
+            if state.lost_records > 0 { format!(", {} records", state.lost_records) } else { String::new() };
+        eprintln!(
+            "syntap: {}: {} bytes from byte {at} on belong to no whole frame{records}; {} records were read",
+            path.display(),
+            state.lost_bytes,
+            state.records
+        );
+    }
+    if state.odd_lines > 0 {
+        eprintln!("syntap: {}: {} lines are not records of this version", path.display(), state.odd_lines);
+    }
+}
+
+/// Runs what was asked for.
+pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Check(args) => check::run(&args),
+    }
+}

@@ -1,0 +1,95 @@
+//! The status line of a live run.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use super::losses::Losses;
+use crate::pipeline::{Interval, WorkerCounters};
+
+/// What the next status line is made of.
+pub struct Status {
+    since: Instant,
+    recent: Interval,
+    total: Interval,
+    before: WorkerCounters,
+}
+
+impl Status {
+    /// From now on.
+    pub fn new() -> Status {
+        Status {
+            since: Instant::now(),
+            recent: Interval::default(),
+            total: Interval::default(),
+            before: WorkerCounters::default(),
+        }
+    }
+
+    /// Where latencies are gathered until the next line.
+    pub fn latencies(&mut self) -> &mut Interval {
+        &mut self.recent
+    }
+
+    /// All latencies of the run.
+    pub fn total(&mut self) -> &Interval {
+        self.total.add(&self.recent);
+        self.recent.clear();
+        &self.total
+    }
+
+    /// Prints one line: handshakes and their rate, the time from SYN to SYN-ACK, failed attempts of all, resets, and
+    /// what was mirrored, shed, dropped and missed since the start.
+    pub fn print(&mut self, to: &mut dyn Write, c: &WorkerCounters, losses: &Losses) -> io::Result<()> {
+        let seconds = self.since.elapsed().as_secs_f64().max(0.001);
+        let handshakes = c.handshakes - self.before.handshakes;
+        let rate = handshakes as f64 / seconds;
+        let latency = latency(&self.recent);
+        let clock = jiff::Zoned::now().strftime("%H:%M:%S");
+        writeln!(
+            to,
+            "{clock} handshakes {handshakes} ({rate:.0}/s) {latency} | errors {}/{} | resets {} | {losses}",
+            c.failed, c.attempts, c.resets,
+        )?;
+        self.total();
+        self.before = *c;
+        self.since = Instant::now();
+        Ok(())
+    }
+}
+
+/// `median 0.21 p95 0.40 p99 1.1 max 12 ms`, or that there were none.
+pub fn latency(of: &Interval) -> String {
+    if of.is_empty() {
+        return "no latency".into();
+    }
+    let ms = |us: u64| match us {
+        0..10_000 => format!("{:.2}", us as f64 / 1e3),
+        10_000..100_000 => format!("{:.1}", us as f64 / 1e3),
+        _ => format!("{:.0}", us as f64 / 1e3),
+    };
+    format!(
+        "median {} p95 {} p99 {} max {} ms",
+        ms(of.quantile_us(0.5)),
+        ms(of.quantile_us(0.95)),
+        ms(of.quantile_us(0.99)),
+        ms(of.max_us())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_keep_two_digits_where_they_matter() {
+        let mut i = Interval::default();
+        assert_eq!(latency(&i), "no latency");
+        for us in [210u64, 210, 210, 1_040_000] {
+            i.latency(us * 1_000);
+        }
+        let text = latency(&i);
+        assert!(text.starts_with("median 0.21 ") && text.ends_with(" ms"), "{text}");
+        let max: f64 = text.rsplit(' ').nth(1).and_then(|m| m.parse().ok()).expect("a figure");
+        assert!((1_030.0..1_060.0).contains(&max), "{text}");
+    }
+}

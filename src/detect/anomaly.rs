@@ -1,0 +1,68 @@
+//! A rule that fired, with its evidence: what the detectors hand to the records.
+
+use std::borrow::Cow;
+
+use super::{Certainty, Kind, Severity, Verdict};
+use crate::flow::{Digest, Tuple};
+use crate::wire::{Nanos, Way};
+
+/// One of a kind's own numbers or words. Becomes a JSON value of the record's `facts`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// Not known, or does not apply.
+    Null,
+    /// Yes or no.
+    Bool(bool),
+    /// A count, a sequence number, milliseconds.
+    U64(u64),
+    /// A signed distance.
+    I64(i64),
+    /// A figure with a fraction.
+    F64(f64),
+    /// A word or an address.
+    Str(Cow<'static, str>),
+    /// Several.
+    List(Vec<Fact>),
+}
+
+/// A kind's own numbers, in the order they are written.
+pub type Facts = Vec<(&'static str, Fact)>;
+
+/// A rule that fired.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Anomaly {
+    /// What was seen.
+    pub kind: Kind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Whose doing.
+    pub verdict: Verdict,
+    /// How well proven.
+    pub certainty: Certainty,
+    /// One sentence with the numbers in it.
+    pub summary: String,
+    /// When the rule could be sure.
+    pub time: Nanos,
+    /// First packet of the episode.
+    pub first: Nanos,
+    /// Last packet of the episode.
+    pub last: Nanos,
+    /// How many times within this record.
+    pub count: u64,
+    /// Tap point number; `None` for what belongs to the tool itself.
+    pub point: Option<u8>,
+    /// Which way the decisive packet went.
+    pub way: Way,
+    /// Originator to responder; `None` for link-layer and tool records.
+    pub tuple: Option<Tuple>,
+    /// VLAN identifier.
+    pub vlan: Option<u16>,
+    /// Zeek's history letters so far.
+    pub history: String,
+    /// Zeek's connection state so far, or empty.
+    pub conn_state: &'static str,
+    /// The kind's own numbers.
+    pub facts: Facts,
+    /// The packets that prove it, oldest first.
+    pub packets: Vec<Digest>,
+}

@@ -1,0 +1,454 @@
+//! Two answers to one question: who has this address? IPv6 neighbour advertisements count as ARP answers.
+//!
+//! The two answers of a duel between a proxy and the owner carry the same MAC and are bit-identical; only that there
+//! are two tells (rule 8). Two answers with different MACs are two owners. Peers: Wireshark "Duplicate IP address
+//! configured" (the second only), Snort 112:4; nobody reports the first.
+
+use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
+use crate::wire::{Addr, Arp, Mac, Nanos, Way};
+
+/// An answer later than this belongs to another request: Linux asks again after 1 s (`retrans_time_ms`).
+const ANSWER_WITHIN: u64 = Nanos::SEC;
+
+/// One record an address and kind in this time; the rest is counted into the next.
+const TELL_EVERY: u64 = 60 * Nanos::SEC;
+
+/// Requests remembered. Direct-mapped: a collision forgets the older request, which loses a count and invents none.
+const REQUESTS: usize = 1024;
+
+/// Addresses with findings remembered, likewise.
+const FINDINGS: usize = 256;
+
+/// Points that answered one address within one window, at most this many are named.
+const POINTS: usize = 8;
+
+#[derive(Clone, Copy, Default)]
+struct Request {
+    used: bool,
+    asked: Addr,
+    asker: Addr,
+    point: u8,
+    at: Nanos,
+    /// The same request seen again (both sides of a hop, or asked again) before its answer.
+    times: u32,
+    answers: u32,
+    way: Way,
+    mac: Mac,
+    first_answer: Nanos,
+}
+
+#[derive(Clone, Copy)]
+struct Found {
+    kind: Kind,
+    asked: Addr,
+    told: Nanos,
+    first: Nanos,
+    last: Nanos,
+    count: u64,
+    gap_ns: u64,
+    macs: [Mac; 2],
+    points: [u8; POINTS],
+    npoints: u8,
+    last_point: u8,
+    way: Way,
+}
+
+/// A to B and back to A within this time is flapping; slower it is two moves.
+const FLAP_WITHIN: u64 = 60 * Nanos::SEC;
+
+/// The same question or answer again within this time, with another sender MAC, is one that a bridge passes on in its
+/// own name (wireless bridges do): no claim of an address.
+const PASSED_ON_WITHIN: u64 = 100 * Nanos::MS;
+
+/// Addresses whose MAC is remembered, likewise.
+const BINDINGS: usize = 1024;
+
+/// Who an address belongs to, by what senders of ARP say of themselves.
+#[derive(Clone, Copy, Default)]
+struct Binding {
+    used: bool,
+    ip: Addr,
+    point: u8,
+    mac: Mac,
+    before: Mac,
+    moved_at: Nanos,
+    seen: Nanos,
+    /// The newest packet: what it asked or answered.
+    target: Addr,
+    request: bool,
+}
+
+/// The table of requests, of bindings and of what was found.
+pub struct ArpWatch {
+    bindings: Box<[Binding]>,
+    requests: Box<[Request]>,
+    found: Box<[Option<Found>]>,
+}
+
+impl Default for ArpWatch {
+    fn default() -> Self {
+        ArpWatch {
+            bindings: vec![Binding::default(); BINDINGS].into_boxed_slice(),
+            requests: vec![Request::default(); REQUESTS].into_boxed_slice(),
+            found: vec![None; FINDINGS].into_boxed_slice(),
+        }
+    }
+}
+
+/// FNV-1a over the address and one more byte; addresses here are the local link's own.
+fn place(addr: &Addr, with: u8, size: usize) -> usize {
+    let mut h = 0xcbf2_9ce4_8422_2325u64;
+    for b in addr.0.iter().chain([&with]) {
+        h = (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (h ^ h >> 32) as usize & (size - 1)
+}
+
+impl ArpWatch {
+    /// Looks at one packet; `src_mac` is the Ethernet source.
+    pub fn packet(
+        &mut self,
+        arp: &Arp,
+        src_mac: Mac,
+        point: u8,
+        way: Way,
+        ts: Nanos,
+        out: &mut dyn FnMut(Anomaly),
+    ) {
+        self.binding(arp, src_mac, point, way, ts, out);
+        if arp.request {
+            self.request(arp, point, ts);
+        } else {
+            self.answer(arp, point, way, ts, out);
+        }
+    }
+
+    /// Learns who has the sender's address, and whether that changed.
+    fn binding(
+        &mut self,
+        arp: &Arp,
+        src_mac: Mac,
+        point: u8,
+        way: Way,
+        ts: Nanos,
+        out: &mut dyn FnMut(Anomaly),
+    ) {
+        // Probes have no sender (RFC 5227); neighbour messages may carry no MAC.
+        if arp.sender_ip == Addr::default() || arp.sender_ip == Addr::v4([0; 4]) || arp.sender_mac.is_zero() {
+            return;
+        }
+        let b = &mut self.bindings[place(&arp.sender_ip, point, BINDINGS)];
+        let known = b.used && b.ip == arp.sender_ip && b.point == point;
+        let now = Binding {
+            used: true,
+            ip: arp.sender_ip,
+            point,
+            mac: arp.sender_mac,
+            seen: ts,
+            target: arp.target_ip,
+            request: arp.request,
+            ..Binding::default()
+        };
+        if !known {
+            *b = now;
+        } else if b.mac == arp.sender_mac {
+            (b.seen, b.target, b.request) = (ts, arp.target_ip, arp.request);
+        } else {
+            let passed_on =
+                b.target == arp.target_ip && b.request == arp.request && ts.since(b.seen) <= PASSED_ON_WITHIN;
+            if passed_on {
+                return;
+            }
+            let back = b.before == arp.sender_mac && ts.since(b.moved_at) <= FLAP_WITHIN;
+            let (was, moved_at) = (b.mac, b.moved_at);
+            *b = Binding { before: was, moved_at: ts, ..now };
+            let kind = if back { Kind::AddressFlapping } else { Kind::AddressMoved };
+            let first = if back { moved_at } else { ts };
+            self.found(kind, arp.sender_ip, ts.since(first), [was, arp.sender_mac], point, way, ts, out);
+            return;
+        }
+        if !src_mac.is_zero() && src_mac != arp.sender_mac && !arp.ipv6 {
+            self.found(Kind::ArpSpoofSign, arp.sender_ip, 0, [src_mac, arp.sender_mac], point, way, ts, out);
+        }
+    }
+
+    fn request(&mut self, arp: &Arp, point: u8, ts: Nanos) {
+        let r = &mut self.requests[place(&arp.target_ip, point, REQUESTS)];
+        let same = r.used && r.asked == arp.target_ip && r.asker == arp.sender_ip && r.point == point;
+        if same && r.answers == 0 && ts.since(r.at) < ANSWER_WITHIN {
+            r.times += 1;
+        } else {
+            *r = Request {
+                used: true,
+                asked: arp.target_ip,
+                asker: arp.sender_ip,
+                point,
+                at: ts,
+                times: 1,
+                ..Request::default()
+            };
+        }
+    }
+
+    fn answer(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        let r = &mut self.requests[place(&arp.sender_ip, point, REQUESTS)];
+        let mine = r.used && r.asked == arp.sender_ip && r.point == point && ts.since(r.at) <= ANSWER_WITHIN;
+        // Unsolicited (gratuitous ARP, an advertisement to all nodes) answers nobody.
+        if !mine || !arp.solicited || (!arp.ipv6 && arp.target_ip != r.asker) {
+            return;
+        }
+        r.answers += 1;
+        if r.answers == 1 {
+            (r.way, r.mac, r.first_answer) = (way, arp.sender_mac, ts);
+            return;
+        }
+        // The same frame on its way in and on its way out is one answer.
+        if r.way != way {
+            r.answers -= 1;
+            return;
+        }
+        let (kind, macs) = if r.mac != arp.sender_mac {
+            (Kind::AddressConflict, [r.mac, arp.sender_mac])
+        } else if r.answers > r.times {
+            (Kind::ArpTwoAnswers, [r.mac, r.mac])
+        } else {
+            return;
+        };
+        let gap_ns = ts.since(r.first_answer);
+        self.found(kind, arp.sender_ip, gap_ns, macs, point, way, ts, out);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn found(
+        &mut self,
+        kind: Kind,
+        asked: Addr,
+        gap_ns: u64,
+        macs: [Mac; 2],
+        point: u8,
+        way: Way,
+        ts: Nanos,
+        out: &mut dyn FnMut(Anomaly),
+    ) {
+        let slot = &mut self.found[place(&asked, kind as u8, FINDINGS)];
+        if slot.is_some_and(|f| f.kind != kind || f.asked != asked)
+            && let Some(old) = slot.take()
+            && old.count > 0
+        {
+            out(old.anomaly());
+        }
+        let f = slot.get_or_insert(Found {
+            kind,
+            asked,
+            told: Nanos(0),
+            first: ts,
+            last: ts,
+            count: 0,
+            gap_ns,
+            macs,
+            points: [0; POINTS],
+            npoints: 0,
+            last_point: point,
+            way,
+        });
+        if f.count == 0 {
+            f.first = ts;
+        }
+        f.count += 1;
+        (f.last, f.gap_ns, f.macs, f.last_point, f.way) = (ts, gap_ns, macs, point, way);
+        if !f.points[..usize::from(f.npoints)].contains(&point) && usize::from(f.npoints) < POINTS {
+            f.points[usize::from(f.npoints)] = point;
+            f.npoints += 1;
+        }
+        // The first at once, then one a minute with what came since.
+        if f.told.0 == 0 || ts.since(f.told) >= TELL_EVERY {
+            out(f.anomaly());
+            f.told = ts;
+            f.count = 0;
+        }
+    }
+
+    /// What was counted and not told.
+    pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
+        for slot in &mut self.found {
+            if let Some(f) = slot.take()
+                && f.count > 0
+            {
+                out(f.anomaly());
+            }
+        }
+    }
+}
+
+impl Found {
+    fn anomaly(&self) -> Anomaly {
+        let gap_us = self.gap_ns / 1_000;
+        let times = if self.count == 1 { String::new() } else { format!(", {} times", self.count) };
+        let conflict = self.kind == Kind::AddressConflict;
+        let [a, b] = self.macs;
+        let asked = self.asked;
+        let summary = match self.kind {
+            Kind::AddressConflict => format!(
+                "{asked} is claimed by two machines, {a} and {b}: both answered one request, {gap_us} us apart{times}"
+            ),
+            Kind::AddressFlapping => format!(
+                "{asked} went from {a} back to {b}, {:.1} s after it had left{times}: two machines claim it",
+                self.gap_ns as f64 / 1e9
+            ),
+            Kind::AddressMoved => format!("{asked} moved from {a} to {b}{times}"),
+            Kind::ArpSpoofSign => format!("an ARP packet from {a} says that {asked} is at {b}{times}"),
+            _ => format!(
+                "one request for {asked} was answered twice with the same MAC {a}, {gap_us} us apart{times}: two ports answer for it"
+            ),
+        };
+        let severity = match self.kind {
+            Kind::AddressConflict => Severity::Error,
+            Kind::AddressMoved | Kind::ArpSpoofSign => Severity::Info,
+            _ => Severity::Warning,
+        };
+        let span = self.last.since(self.first).max(TELL_EVERY) as f64 / 60e9;
+        let mut facts = vec![
+            ("request", Fact::Str(self.asked.to_string().into())),
+            ("gap_us", Fact::U64(gap_us)),
+            ("per_minute", Fact::F64((self.count as f64 / span * 10.0).round() / 10.0)),
+        ];
+        if self.kind != Kind::ArpTwoAnswers {
+            let macs = self.macs.iter().map(|m| Fact::Str(m.to_string().into())).collect();
+            facts.push(("macs", Fact::List(macs)));
+        } else {
+            facts.push(("mac", Fact::Str(self.macs[0].to_string().into())));
+        }
+        let points =
+            self.points[..usize::from(self.npoints)].iter().map(|p| Fact::U64((*p).into())).collect();
+        facts.push(("interfaces", Fact::List(points)));
+        facts.push(("last_interface", Fact::U64(self.last_point.into())));
+        Anomaly {
+            kind: self.kind,
+            severity,
+            verdict: Verdict::Network,
+            certainty: if conflict { Certainty::Proven } else { Certainty::Likely },
+            summary,
+            time: self.last,
+            first: self.first,
+            last: self.last,
+            count: self.count,
+            point: Some(self.last_point),
+            way: self.way,
+            tuple: None,
+            vlan: None,
+            history: String::new(),
+            conn_state: "",
+            facts,
+            packets: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: u64 = 1_000;
+    const OWNER: Mac = Mac([2, 0, 0, 0, 0, 3]);
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 9]);
+    const ASKER: Addr = Addr::v4([10, 0, 0, 1]);
+    const ASKED: Addr = Addr::v4([10, 0, 0, 3]);
+
+    fn request() -> Arp {
+        Arp {
+            request: true,
+            sender_ip: ASKER,
+            sender_mac: Mac([2, 0, 0, 0, 0, 1]),
+            target_ip: ASKED,
+            target_mac: Mac::default(),
+            ipv6: false,
+            solicited: false,
+        }
+    }
+
+    fn answer(mac: Mac) -> Arp {
+        Arp {
+            request: false,
+            sender_ip: ASKED,
+            sender_mac: mac,
+            target_ip: ASKER,
+            target_mac: mac,
+            ipv6: false,
+            solicited: true,
+        }
+    }
+
+    fn run(packets: &[(u64, Arp, Way)]) -> Vec<Anomaly> {
+        let mut w = ArpWatch::default();
+        let mut out = Vec::new();
+        for (at, arp, way) in packets {
+            w.packet(arp, arp.sender_mac, 0, *way, Nanos(1_000 * Nanos::SEC + at * US), &mut |a| out.push(a));
+        }
+        w.finish(&mut |a| out.push(a));
+        out
+    }
+
+    #[test]
+    fn two_answers_with_one_mac_are_a_duel_and_with_two_macs_a_conflict() {
+        let i = Way::Ingress;
+        let duel = run(&[(0, request(), i), (30, answer(OWNER), i), (36, answer(OWNER), i)]);
+        assert_eq!(duel.len(), 1);
+        assert_eq!((duel[0].kind, duel[0].count), (Kind::ArpTwoAnswers, 1));
+        assert_eq!(duel[0].facts[1], ("gap_us", Fact::U64(6)));
+        let conflict = run(&[(0, request(), i), (30, answer(OWNER), i), (44, answer(OTHER), i)]);
+        assert_eq!(conflict[0].kind, Kind::AddressConflict);
+    }
+
+    #[test]
+    fn one_answer_a_request_is_quiet_however_often_it_is_asked_or_seen() {
+        let i = Way::Ingress;
+        assert!(run(&[(0, request(), i), (30, answer(OWNER), i)]).is_empty());
+        // Asked again, answered again.
+        let again =
+            [(0, request(), i), (30, answer(OWNER), i), (900_000, request(), i), (900_030, answer(OWNER), i)];
+        assert!(run(&again).is_empty());
+        // A tap that sees both sides of a hop: each packet twice.
+        let twice = [(0, request(), i), (2, request(), i), (30, answer(OWNER), i), (33, answer(OWNER), i)];
+        assert!(run(&twice).is_empty());
+        // The same answer in and out of the port.
+        let through = [(0, request(), i), (30, answer(OWNER), i), (31, answer(OWNER), Way::Egress)];
+        assert!(run(&through).is_empty());
+        // An answer long after its request is no second answer; that the address moved is worth knowing.
+        let late = run(&[(0, request(), i), (30, answer(OWNER), i), (3_000_000, answer(OTHER), i)]);
+        assert_eq!(late.iter().map(|a| a.kind).collect::<Vec<_>>(), [Kind::AddressMoved]);
+    }
+
+    #[test]
+    fn an_address_that_goes_back_and_forth_flaps_and_one_that_a_bridge_repeats_does_not() {
+        let i = Way::Ingress;
+        let gratuitous = |mac| Arp { target_ip: ASKED, solicited: false, ..answer(mac) };
+        let s = 1_000_000;
+        let flaps =
+            run(&[(0, gratuitous(OWNER), i), (5 * s, gratuitous(OTHER), i), (9 * s, gratuitous(OWNER), i)]);
+        let kinds: Vec<Kind> = flaps.iter().map(|a| a.kind).collect();
+        assert_eq!(kinds, [Kind::AddressMoved, Kind::AddressFlapping]);
+        // A wireless bridge asks again in its own name, at once.
+        let bridged = |mac| Arp { sender_mac: mac, ..request() };
+        let mut packets = Vec::new();
+        for n in 0..5 {
+            packets.push((n * s, bridged(OWNER), i));
+            packets.push((n * s + 2_000, bridged(OTHER), i));
+        }
+        assert!(run(&packets).is_empty());
+    }
+
+    #[test]
+    fn a_duel_that_lasts_is_told_once_a_minute_with_its_count() {
+        let mut packets = Vec::new();
+        for n in 0..200u64 {
+            let at = n * 500_000;
+            packets.extend([
+                (at, request(), Way::Ingress),
+                (at + 30, answer(OWNER), Way::Ingress),
+                (at + 36, answer(OWNER), Way::Ingress),
+            ]);
+        }
+        let told = run(&packets);
+        assert_eq!(told.iter().map(|a| a.count).collect::<Vec<_>>(), [1, 120, 79]);
+    }
+}

@@ -1,0 +1,27 @@
+//! Rules: what a step of a flow, or an ARP answer, means to an operator.
+//!
+//! Pure. A rule comes from the protocol and from the kernel's source; where the packets do not decide, it says less.
+
+mod anomaly;
+mod arp;
+mod ending;
+mod evidence;
+pub mod explain;
+mod explain_more;
+mod handshake;
+mod kind;
+mod opening;
+mod reset;
+mod reuse;
+mod rules;
+mod services;
+mod shape;
+mod storms;
+pub mod tool;
+
+pub use anomaly::{Anomaly, Fact, Facts};
+pub use arp::ArpWatch;
+pub use evidence::{EVIDENCE, View};
+pub use kind::{Certainty, Kind, Severity, Verdict};
+pub use rules::Rules;
+pub use services::Services;

@@ -1,0 +1,175 @@
+//! What goes wrong between SYN and the first data, beyond silence and refusal.
+
+use super::evidence::{Finding, View, duration, endpoint, ms};
+use super::{Anomaly, Certainty, Fact, Facts, Kind, Severity, Verdict};
+use crate::flow::{Digest, Side};
+use crate::track::{SegClass, Step, note};
+use crate::wire::{Nanos, Segment, TcpFlags};
+
+/// SYN-ACKs again after the final ACK passed that make a full accept queue likely: one can be an ACK lost behind this
+/// tap; two in a row, with the originator's answers to both, hardly.
+const AFTER_ACK_AGAIN: u16 = 2;
+
+/// The largest window scale (RFC 7323 section 2.3).
+const SCALE_MAX: u8 = 14;
+
+/// A kind's finding with the parts that most of these share.
+fn finding(
+    kind: Kind,
+    verdict: Verdict,
+    certainty: Certainty,
+    at: Nanos,
+    summary: String,
+    facts: Facts,
+) -> Finding {
+    Finding { kind, severity: Severity::Info, verdict, certainty, summary, first: at, time: at, facts }
+}
+
+/// Looks at what the step noted; each kind is told once a life (`told` keeps the bits).
+pub fn opening(
+    view: &View<'_>,
+    step: &Step,
+    seg: &Segment,
+    ts: Nanos,
+    told: &mut dyn FnMut(Kind) -> bool,
+    out: &mut dyn FnMut(Anomaly),
+) {
+    let flow = view.flow;
+    let responder = endpoint(view.tuple(flow.orig).dst);
+    let has = |bit: u32| step.notes & bit != 0;
+    let mut tell = |f: Finding| {
+        if told(f.kind) {
+            out(view.anomaly(flow.orig, f));
+        }
+    };
+    let t = &flow.tallies;
+    if has(note::ACKED_LATE) {
+        let waited = ts.since(t.syn_ack_first);
+        let text = format!(
+            "{responder} sent its SYN-ACK {} times before an acknowledgement passed, {} after the first",
+            t.syn_acks,
+            duration(waited)
+        );
+        let facts = vec![
+            ("attempts", Fact::U64(t.syn_acks.into())),
+            ("acknowledged_after_ms", Fact::F64(ms(waited))),
+        ];
+        // Below a second it is a duplicate or a simultaneous retransmission: nobody waited.
+        let severity = if waited >= Nanos::SEC { Severity::Warning } else { Severity::Info };
+        let f = finding(Kind::SynackUnacknowledged, Verdict::Network, Certainty::Likely, ts, text, facts);
+        tell(Finding { severity, first: t.syn_ack_first, ..f });
+    }
+    if has(note::SYN_ACK_AFTER_ACK) && t.syn_acks_after_ack >= AFTER_ACK_AGAIN {
+        let text = format!(
+            "{responder} sent its SYN-ACK {} times after the final ACK had passed: it dropped that ACK, as a listener with a full accept queue does",
+            t.syn_acks_after_ack
+        );
+        let facts = vec![
+            ("attempts", Fact::U64(t.syn_acks_after_ack.into())),
+            ("acked_at", Fact::U64(t.acked_at.0)),
+            ("acked_after_ms", Fact::F64(ms(t.acked_at.since(t.syn_ack_first)))),
+        ];
+        let f = finding(Kind::AcceptQueueOverflow, Verdict::Responder, Certainty::Likely, ts, text, facts);
+        tell(Finding { severity: Severity::Warning, first: t.syn_ack_first, ..f });
+    }
+    if has(note::SYN_ACK_WRONG_ACK) {
+        let expected = flow.attempt.isn.add(1);
+        let text = format!("SYN-ACK from {responder} acknowledges {}, the SYN asks for {expected}", seg.ack);
+        let facts = vec![("ack", Fact::U64(seg.ack.0.into())), ("expected", Fact::U64(expected.0.into()))];
+        tell(finding(Kind::SynackWrongAck, Verdict::Responder, Certainty::Proven, ts, text, facts));
+    }
+    if has(note::SYN_ACK_UNSOLICITED) {
+        let text = format!("SYN-ACK from {responder} on a tuple of which no SYN was seen");
+        tell(finding(Kind::SynackUnsolicited, Verdict::Network, Certainty::Possible, ts, text, vec![]));
+    }
+    if has(note::SYN_ACK_DIFFERS) {
+        let before = flow.end(Side::Resp).isn;
+        let text = format!("two SYN-ACKs from {responder} to one SYN: sequence {before}, then {}", seg.seq);
+        let facts = vec![("first", Fact::U64(before.0.into())), ("second", Fact::U64(seg.seq.0.into()))];
+        tell(finding(Kind::SynackDiffers, Verdict::Middlebox, Certainty::Likely, ts, text, facts));
+    }
+    if has(note::SYN_ACK_FROM_ORIGINATOR) {
+        let text = format!("the end that opened the connection to {responder} sent a SYN-ACK itself");
+        tell(finding(Kind::SynackFromOriginator, Verdict::Originator, Certainty::Likely, ts, text, vec![]));
+    }
+    if has(note::CROSSED) {
+        let text = format!("SYNs crossed on the way between {responder} and its peer");
+        tell(finding(Kind::SimultaneousOpen, Verdict::Unknown, Certainty::Likely, ts, text, vec![]));
+    }
+    if has(note::SPLIT) {
+        let text =
+            format!("split handshake: {responder} sent a SYN of its own and acknowledged with a plain ACK");
+        tell(finding(Kind::SplitHandshake, Verdict::Responder, Certainty::Likely, ts, text, vec![]));
+    }
+    if has(note::ISN_CHANGED) {
+        let text =
+            format!("{} different initial sequence numbers were tried before {responder} answered", t.isns);
+        let facts = vec![("isns", Fact::U64(t.isns.into())), ("isn", Fact::U64(flow.attempt.isn.0.into()))];
+        tell(finding(Kind::IsnChangedWhileOpening, Verdict::Originator, Certainty::Proven, ts, text, facts));
+    }
+    if seg.flags.any(TcpFlags::SYN)
+        && let Some((option, was)) = altered(seg)
+    {
+        let text = format!(
+            "{} carries {option} {was}: no stack sends that, a device on the way may have",
+            seg.flags
+        );
+        let facts =
+            vec![("option", Fact::Str(option.into())), ("was", Fact::Str(was.into())), ("now", Fact::Null)];
+        tell(finding(Kind::OptionsAltered, Verdict::Middlebox, Certainty::Possible, ts, text, facts));
+    }
+}
+
+/// An option or field of a SYN or SYN-ACK that cannot be right.
+fn altered(seg: &Segment) -> Option<(&'static str, String)> {
+    let o = &seg.options;
+    if o.broken {
+        return Some(("options", "that cannot be read".into()));
+    }
+    if let Some(scale) = o.wscale.filter(|&s| s > SCALE_MAX) {
+        return Some(("wscale", scale.to_string()));
+    }
+    let syn_alone = SegClass::of(seg.flags) == SegClass::Syn;
+    (syn_alone && seg.ack.0 != 0).then(|| ("ack", format!("{} without its flag", seg.ack)))
+}
+
+/// `mac_changed_in_flow`: the near end's MAC is not what it was. `before` is that end's last packet.
+///
+/// Peers: Snort 129:9 and 129:10.
+pub fn mac_changed(view: &View<'_>, before: &Digest, now: &Digest, role: Side) -> Anomaly {
+    let who = if role == Side::Orig { "originator" } else { "responder" };
+    let text = format!(
+        "packets of the {who} came from {} until now and come from {}: its next hop changed, or another machine took its place",
+        before.src_mac, now.src_mac
+    );
+    let facts = vec![
+        ("side", Fact::Str(role.name().into())),
+        ("before", Fact::Str(before.src_mac.to_string().into())),
+        ("after", Fact::Str(now.src_mac.to_string().into())),
+    ];
+    let f = finding(Kind::MacChangedInFlow, Verdict::Unknown, Certainty::Likely, now.ts, text, facts);
+    view.anomaly(view.flow.orig, f)
+}
+
+/// `seen_twice`: once a flow.
+pub fn seen_twice(view: &View<'_>, first: &Digest, second: &Digest) -> Anomaly {
+    let ttl = i64::from(first.ttl) - i64::from(second.ttl);
+    let text = format!(
+        "the same packet was seen twice, {} apart, with TTL {} and {}: this tap point sees both sides of a hop",
+        duration(second.ts.since(first.ts)),
+        first.ttl,
+        second.ttl
+    );
+    let facts = vec![("ttl_delta", Fact::I64(ttl)), ("gap_us", Fact::U64(second.ts.since(first.ts) / 1_000))];
+    let f = finding(Kind::SeenTwice, Verdict::Unknown, Certainty::Proven, second.ts, text, facts);
+    view.anomaly(view.flow.orig, f)
+}
+
+/// `frame_loop`: the same frame out of a tap point and back in.
+pub fn frame_loop(view: &View<'_>, first: &Digest, second: &Digest) -> Anomaly {
+    let gap = second.ts.since(first.ts);
+    let text = format!("the same frame went out and came back in {} later: a loop", duration(gap));
+    let facts = vec![("gap_us", Fact::U64(gap / 1_000))];
+    let f = finding(Kind::FrameLoop, Verdict::Network, Certainty::Proven, second.ts, text, facts);
+    view.anomaly(view.flow.orig, Finding { severity: Severity::Warning, ..f })
+}

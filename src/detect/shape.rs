@@ -1,0 +1,156 @@
+//! What concerns a tap point and not one connection: odd flags, broken headers, a view of one direction only.
+
+use super::{Anomaly, Certainty, Fact, Facts, Kind, Severity, Verdict};
+use crate::flow::{Digest, Tuple};
+use crate::track::Flow;
+use crate::wire::{Malformed, Nanos, Way};
+
+/// Counted for this long in one record.
+const COUNT_FOR: u64 = 10 * Nanos::SEC;
+
+/// Tap points told apart.
+const POINTS: usize = 16;
+
+/// Flows seen in one direction only that make a one-sided view, and their share among flows that say something.
+const ONE_SIDED: u64 = 10;
+const ONE_SIDED_SHARE: u64 = 80;
+
+#[derive(Clone, Copy, Default)]
+struct Count {
+    first: Nanos,
+    last: Nanos,
+    count: u64,
+}
+
+impl Count {
+    /// Counts one; gives back what was counted before, when its time is over.
+    fn add(&mut self, ts: Nanos) -> Option<Count> {
+        let due = self.count > 0 && ts.since(self.first) >= COUNT_FOR;
+        let told = due.then_some(*self);
+        if due || self.count == 0 {
+            *self = Count { first: ts, last: ts, count: 0 };
+        }
+        self.count += 1;
+        self.last = ts;
+        told
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Point {
+    malformed: [Count; Malformed::COUNT],
+    one_way: u64,
+    both_ways: u64,
+    told: bool,
+}
+
+/// See the module.
+pub struct Shape {
+    points: Box<[Point; POINTS]>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape { points: Box::new([Point::default(); POINTS]) }
+    }
+}
+
+fn anomaly(kind: Kind, point: u8, at: (Nanos, Nanos), count: u64, summary: String, facts: Facts) -> Anomaly {
+    Anomaly {
+        kind,
+        severity: Severity::Info,
+        verdict: Verdict::Unknown,
+        certainty: Certainty::Proven,
+        summary,
+        time: at.1,
+        first: at.0,
+        last: at.1,
+        count,
+        point: Some(point),
+        way: Way::Unknown,
+        tuple: None,
+        vlan: None,
+        history: String::new(),
+        conn_state: "",
+        facts,
+        packets: Vec::new(),
+    }
+}
+
+fn malformed(point: u8, reason: Malformed, c: Count) -> Anomaly {
+    let text = format!("{} packets could not be read: {}", c.count, reason.name().replace('_', " "));
+    let facts = vec![("reason", Fact::Str(reason.name().into())), ("count", Fact::U64(c.count))];
+    anomaly(Kind::Malformed, point, (c.first, c.last), c.count, text, facts)
+}
+
+impl Shape {
+    /// Counts a packet that could not be decoded. A packet cut by the snap length is none.
+    pub fn malformed(&mut self, point: u8, reason: Malformed, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        if reason == Malformed::SnapLength {
+            return;
+        }
+        let Some(p) = self.points.get_mut(usize::from(point)) else { return };
+        if let Some(before) = p.malformed[reason as usize].add(ts) {
+            out(malformed(point, reason, before));
+        }
+    }
+
+    /// Learns from a life that is over whether both directions pass here.
+    pub fn over(&mut self, point: u8, flow: &Flow, out: &mut dyn FnMut(Anomaly)) {
+        let Some(p) = self.points.get_mut(usize::from(point)) else { return };
+        let [o, r] = &flow.ends;
+        // An originator that goes on past its SYN has heard an answer; a responder alone has heard a SYN.
+        let opened = flow.zeek.went_on();
+        match (o.packets, r.packets) {
+            (1.., 1..) => p.both_ways += 1,
+            (1.., 0) if opened => p.one_way += 1,
+            (0, 1..) => p.one_way += 1,
+            _ => {}
+        }
+        if !p.told && self.one_sided(point) {
+            let p = &mut self.points[usize::from(point)];
+            p.told = true;
+            let (one, both) = (p.one_way, p.both_ways);
+            let text = format!(
+                "of {} flows only one direction was seen, of {both} both: no verdict here rests on a missing answer",
+                one
+            );
+            let facts = vec![("one_way", Fact::U64(one)), ("both_ways", Fact::U64(both))];
+            out(anomaly(Kind::OneSidedView, point, (flow.first, flow.last), 1, text, facts));
+        }
+    }
+
+    /// True if most flows of this tap point show one direction only.
+    pub fn one_sided(&self, point: u8) -> bool {
+        self.points.get(usize::from(point)).is_some_and(|p| {
+            p.one_way >= ONE_SIDED && p.one_way * 100 >= (p.one_way + p.both_ways) * ONE_SIDED_SHARE
+        })
+    }
+
+    /// What was counted and not told.
+    pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
+        for (n, p) in self.points.iter().enumerate() {
+            for (reason, c) in Malformed::ALL.iter().zip(&p.malformed).filter(|(_, c)| c.count > 0) {
+                out(malformed(n as u8, *reason, *c));
+            }
+        }
+    }
+}
+
+/// `invalid_flags`: a mixture that no stack sends.
+///
+/// Peers: Zeek history `q` and `i`, `TCP_christmas`, `baroque_SYN`; Snort SYN+FIN; nDPI NULL, FIN and XMAS scans.
+pub fn invalid_flags(point: u8, tuple: Tuple, digest: Digest) -> Anomaly {
+    let bits = digest.flags.0 & 0xff;
+    let name = match bits {
+        0 => "null",
+        b if b & 0x29 == 0x29 && b & 0x16 == 0 => "xmas",
+        b if b & 3 == 3 => "syn_fin",
+        b if b & 6 == 6 => "syn_rst",
+        _ => "mixture",
+    };
+    let text = format!("flags [{}] in one packet ({name}): no stack sends that", digest.flags);
+    let facts = vec![("flags", Fact::Str(digest.flags.to_string().into())), ("name", Fact::Str(name.into()))];
+    let a = anomaly(Kind::InvalidFlags, point, (digest.ts, digest.ts), 1, text, facts);
+    Anomaly { tuple: Some(tuple), way: digest.way, verdict: Verdict::Originator, packets: vec![digest], ..a }
+}

@@ -1,0 +1,76 @@
+//! What the flight recorder keeps of a packet.
+
+use crate::wire::{Mac, Nanos, Seq, TcpFlags, Way};
+
+/// Which end of a flow sent a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Side {
+    /// The end that called.
+    #[default]
+    Orig = 0,
+    /// The end that was called.
+    Resp = 1,
+}
+
+impl Side {
+    /// The other end.
+    #[inline]
+    pub const fn other(self) -> Side {
+        match self {
+            Side::Orig => Side::Resp,
+            Side::Resp => Side::Orig,
+        }
+    }
+
+    /// `orig` or `resp`, as in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Side::Orig => "orig",
+            Side::Resp => "resp",
+        }
+    }
+}
+
+/// One packet of a flow, as evidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// When.
+    pub ts: Nanos,
+    /// Sequence number.
+    pub seq: Seq,
+    /// Acknowledgement number as on the wire.
+    pub ack: Seq,
+    /// TSval; meaningful if `has_ts`.
+    pub tsval: u32,
+    /// TSecr; meaningful if `has_ts`.
+    pub tsecr: u32,
+    /// Payload bytes.
+    pub len: u32,
+    /// TCP flags.
+    pub flags: TcpFlags,
+    /// Window field, unscaled.
+    pub win: u16,
+    /// IPv4 identification.
+    pub ip_id: u16,
+    /// VLAN identifier plus 1; 0 without a tag.
+    pub vlan: u16,
+    /// Ethernet source.
+    pub src_mac: Mac,
+    /// Ethernet destination.
+    pub dst_mac: Mac,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Tap point.
+    pub point: u8,
+    /// Which way.
+    pub way: Way,
+    /// Who sent it.
+    pub from: Side,
+    /// Whether the packet had timestamps.
+    pub has_ts: bool,
+    /// MSS option; 0 without.
+    pub mss: u16,
+    /// Window scale option plus 1; 0 without.
+    pub wscale: u8,
+}

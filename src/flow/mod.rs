@@ -1,0 +1,17 @@
+//! Flows: tuples, the table that holds them, the timer wheel and the flight recorder.
+//!
+//! Pure: no kernel, no threads, no clock. Memory is taken at start and never grows.
+
+mod digest;
+mod key;
+mod recorder;
+mod table;
+mod tuple;
+mod wheel;
+
+pub use digest::{Digest, Side};
+pub use key::{FlowKey, Seed};
+pub use recorder::{Mark, Recorder};
+pub use table::{Class, FlowId, Table};
+pub use tuple::{Endpoint, Tuple};
+pub use wheel::Wheel;

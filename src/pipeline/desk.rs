@@ -1,0 +1,203 @@
+//! Where all events meet: one place that knows every responder and every loss, and makes records of anomalies.
+
+use super::event::Event;
+use crate::detect::{Anomaly, Certainty, Kind, Services, Severity};
+use crate::record::{Coalescer, Context, Loss, Record};
+use crate::wire::Nanos;
+
+/// Stretches of loss remembered for the records that follow. A record waits at most two minutes for its last packet,
+/// and losses are looked at every second.
+const LOSSES: usize = 256;
+
+/// Anomalies held at most while news of losses may come.
+const HELD: usize = 4096;
+
+/// Where records go.
+pub trait RecordSink {
+    /// Takes one. An error stops the run; what can be survived (a full disk) is counted inside.
+    fn record(&mut self, record: &Record) -> std::io::Result<()>;
+}
+
+/// Anomalies by kind and severity.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    counts: Vec<[u64; 3]>,
+}
+
+impl Tally {
+    fn add(&mut self, a: &Anomaly) {
+        self.counts.resize(Kind::ALL.len(), [0; 3]);
+        self.counts[a.kind as usize][a.severity as usize] += a.count;
+    }
+
+    /// Kinds that occurred, with how often and how severe at most; the frequent ones first.
+    pub fn rows(&self) -> Vec<(Kind, u64, Severity)> {
+        let mut rows: Vec<_> = Kind::ALL
+            .iter()
+            .zip(&self.counts)
+            .filter(|(_, c)| c.iter().any(|&n| n > 0))
+            .map(|(&k, c)| {
+                let worst = match c {
+                    [_, _, errors] if *errors > 0 => Severity::Error,
+                    [_, warnings, _] if *warnings > 0 => Severity::Warning,
+                    _ => Severity::Info,
+                };
+                (k, c.iter().sum(), worst)
+            })
+            .collect();
+        rows.sort_by_key(|&(k, n, s)| (std::cmp::Reverse(s), std::cmp::Reverse(n), k));
+        rows
+    }
+
+    /// How many were above `info`.
+    pub fn above_info(&self) -> u64 {
+        self.counts.iter().map(|c| c[1] + c[2]).sum()
+    }
+
+    /// How many of all severities.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().flatten().sum()
+    }
+}
+
+/// See the module.
+pub struct Desk<S> {
+    services: Services,
+    losses: std::collections::VecDeque<LossSpan>,
+    coalescer: Coalescer,
+    context: Context,
+    tally: Tally,
+    sink: S,
+    /// How long what rests on an absence waits for news of losses; 0 where nothing can be lost.
+    hold_ns: u64,
+    held: std::collections::VecDeque<Anomaly>,
+}
+
+#[derive(Clone, Copy)]
+struct LossSpan {
+    first: Nanos,
+    last: Nanos,
+    drops: u64,
+    misses: u64,
+}
+
+impl<S: RecordSink> Desk<S> {
+    /// A desk that writes to `sink`.
+    pub fn new(context: Context, sink: S) -> Desk<S> {
+        Desk {
+            services: Services::default(),
+            losses: std::collections::VecDeque::with_capacity(LOSSES),
+            coalescer: Coalescer::default(),
+            context,
+            tally: Tally::default(),
+            sink,
+            hold_ns: 0,
+            held: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// Lets what rests on an absence wait this long, in packet time, for news of losses: for a live run, where the
+    /// counters are looked at after the packets.
+    pub fn hold(mut self, ns: u64) -> Desk<S> {
+        self.hold_ns = ns;
+        self
+    }
+
+    /// Lets time pass: what was held long enough is written.
+    pub fn tick(&mut self, now: Nanos) -> std::io::Result<()> {
+        while self.held.front().is_some_and(|a| now.since(a.time) >= self.hold_ns) {
+            if let Some(a) = self.held.pop_front() {
+                self.write(a)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an event of a worker.
+    pub fn event(&mut self, event: Event) -> std::io::Result<()> {
+        match event {
+            Event::Answered { responder, at } => {
+                self.services.answered(responder, at);
+                Ok(())
+            }
+            Event::Anomaly(a) => self.anomaly(*a),
+        }
+    }
+
+    /// Takes an anomaly, of a worker or of the tool itself.
+    pub fn anomaly(&mut self, a: Anomaly) -> std::io::Result<()> {
+        if self.hold_ns > 0 && a.kind == Kind::SynUnanswered {
+            if self.held.len() < HELD {
+                self.held.push_back(a);
+                return Ok(());
+            }
+            // More than fit wait: the oldest makes room.
+            self.held.push_back(a);
+            return match self.held.pop_front() {
+                Some(oldest) => self.write(oldest),
+                None => Ok(()),
+            };
+        }
+        self.write(a)
+    }
+
+    fn write(&mut self, mut a: Anomaly) -> std::io::Result<()> {
+        self.services.judge(&mut a);
+        let loss = self.loss_in(a.first, a.last);
+        if loss.is_some() && a.kind == Kind::SynUnanswered {
+            // It rests on an absence, and something is absent that was there.
+            a.certainty = Certainty::Possible;
+            a.severity = Severity::Info;
+            a.summary.push_str("; but this tool lost packets meanwhile, and the answer may be among them");
+        }
+        self.tally.add(&a);
+        let Desk { coalescer, context, sink, .. } = self;
+        let mut failed = Ok(());
+        coalescer.push(Record::from_anomaly(&a, context, loss), &mut |r: Record| {
+            if failed.is_ok() {
+                failed = sink.record(&r);
+            }
+        });
+        failed
+    }
+
+    /// Remembers that packets were lost between `first` and `last`: drops by this program, misses before it.
+    pub fn lost(&mut self, first: Nanos, last: Nanos, drops: u64, misses: u64) {
+        if self.losses.len() == LOSSES {
+            self.losses.pop_front();
+        }
+        self.losses.push_back(LossSpan { first, last, drops, misses });
+    }
+
+    fn loss_in(&self, first: Nanos, last: Nanos) -> Option<Loss> {
+        let spans = self.losses.iter().filter(|l| l.last >= first && l.first <= last);
+        let (drops, misses) = spans.fold((0, 0), |(d, m), l| (d + l.drops, m + l.misses));
+        (drops + misses > 0).then_some(Loss { drops, misses })
+    }
+
+    /// Ends: what was held back is written. Gives back the sink and the tally.
+    pub fn finish(mut self) -> std::io::Result<(S, Tally)> {
+        while let Some(a) = self.held.pop_front() {
+            self.write(a)?;
+        }
+        let Desk { coalescer, sink, .. } = &mut self;
+        let mut failed = Ok(());
+        coalescer.finish(&mut |r: Record| {
+            if failed.is_ok() {
+                failed = sink.record(&r);
+            }
+        });
+        failed?;
+        Ok((self.sink, self.tally))
+    }
+
+    /// Where records go, for its clock.
+    pub fn sink(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
+    /// What was found so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}

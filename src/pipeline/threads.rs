@@ -1,0 +1,434 @@
+//! The threads of a live run: one worker for each ring, one writer. No locks: events, reports and mirrored packets
+//! travel over single-producer single-consumer rings, and a full ring drops and counts.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::desk::{Desk, RecordSink, Tally};
+use super::event::{Event, Outlet};
+use super::latency::Interval;
+use super::worker::{Worker, WorkerConfig, WorkerCounters};
+use crate::capture::{Packet, Point, Polled, Source, SourceError};
+use crate::detect::Anomaly;
+use crate::wire::{LinkType, Nanos, OffloadedVlan, Way};
+
+/// Events a worker can be ahead of the writer: half a second of 100,000 handshakes a second.
+const EVENTS: usize = 65_536;
+
+/// Mirrored packets a worker can be ahead of `--mirror-to`'s file.
+const COPIES: usize = 16_384;
+
+/// How often a worker reports.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+/// How long a worker waits for packets before it looks at the clock: flow timers may be this late, and so may the end.
+const WAIT_MS: u32 = 50;
+
+/// How long the writer sleeps when there is nothing to write.
+const WRITER_NAP: Duration = Duration::from_millis(5);
+
+/// How long an unanswered SYN waits for news of losses: they are looked at every second.
+const HOLD_NS: u64 = 2 * Nanos::SEC;
+
+/// What the control thread tells the writer.
+#[derive(Debug)]
+pub enum Notice {
+    /// An anomaly of the tool itself.
+    Anomaly(Box<Anomaly>),
+    /// Packets were lost.
+    Lost {
+        /// From when,
+        first: Nanos,
+        /// to when,
+        last: Nanos,
+        /// by this program,
+        drops: u64,
+        /// or before it.
+        misses: u64,
+    },
+}
+
+/// What a worker tells the control thread.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Its counters.
+    pub counters: WorkerCounters,
+    /// Handshake latencies since the report before.
+    pub latencies: Box<Interval>,
+}
+
+/// A copy of a mirrored packet, for `--mirror-to`.
+#[derive(Debug)]
+pub struct Copied {
+    /// When.
+    pub ts: Nanos,
+    /// Where.
+    pub point: Point,
+    /// Which way.
+    pub way: Way,
+    /// Link type.
+    pub link: LinkType,
+    /// Length on the wire.
+    pub wire_len: u32,
+    /// Tag outside the bytes.
+    pub vlan: OffloadedVlan,
+    /// The bytes.
+    pub bytes: Box<[u8]>,
+}
+
+/// Where copies of mirrored packets go.
+pub trait CopySink: Send {
+    /// Takes one.
+    fn copied(&mut self, packet: &Copied) -> io::Result<()>;
+    /// The capture ended at this time.
+    fn end(&mut self, at: Nanos) -> io::Result<()>;
+}
+
+/// Counters that several threads see.
+#[derive(Debug, Default)]
+pub struct Shared {
+    stop: AtomicBool,
+    /// When the capture ended: one moment for all, so that a replay of the mirrored packets ends as the run did.
+    end: AtomicU64,
+    /// Events that did not fit the ring to the writer.
+    pub events_dropped: AtomicU64,
+    /// Copies that did not fit the ring to the mirror file.
+    pub copies_dropped: AtomicU64,
+    /// Set when the writer or a worker failed and the run cannot go on.
+    pub failed: AtomicBool,
+}
+
+/// How the run is to be set up.
+pub struct Plan<'a> {
+    /// For each worker.
+    pub worker: WorkerConfig,
+    /// CPUs to pin workers to, in turn; empty pins nothing.
+    pub cpus: &'a [usize],
+    /// The present time on the packets' clock.
+    pub clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
+    /// Where mirrored packets are copied to, if anywhere.
+    pub copies: Option<Box<dyn CopySink>>,
+}
+
+/// A running pipeline.
+pub struct Pipeline<S> {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<Result<Report, SourceError>>>,
+    reports: Vec<Consumer<Report>>,
+    latest: Vec<WorkerCounters>,
+    notices: Option<Producer<Notice>>,
+    writer: Option<JoinHandle<io::Result<(S, Tally)>>>,
+    clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
+    copier: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Shared {
+    fn end(&self) -> Nanos {
+        Nanos(self.end.load(Ordering::Relaxed))
+    }
+}
+
+struct Ring {
+    events: Producer<Event>,
+    shared: Arc<Shared>,
+}
+
+impl Outlet for Ring {
+    fn event(&mut self, event: Event) {
+        if self.events.push(event).is_err() {
+            self.shared.events_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
+    /// Starts one worker for each source, and the writer.
+    pub fn start(
+        sources: Vec<Box<dyn Source + Send>>,
+        desk: impl FnOnce() -> io::Result<Desk<S>> + Send + 'static,
+        plan: Plan<'_>,
+    ) -> io::Result<Pipeline<S>> {
+        let shared = Arc::new(Shared::default());
+        let (mut workers, mut reports, mut events, mut copies) = (vec![], vec![], vec![], vec![]);
+        let copying = plan.copies.is_some();
+        for (n, source) in sources.into_iter().enumerate() {
+            let (event_tx, event_rx) = RingBuffer::new(EVENTS);
+            let (report_tx, report_rx) = RingBuffer::new(16);
+            let (copy_tx, copy_rx) = RingBuffer::new(if copying { COPIES } else { 1 });
+            events.push(event_rx);
+            reports.push(report_rx);
+            copies.push(copy_rx);
+            let lane = Lane {
+                source,
+                outlet: Ring { events: event_tx, shared: shared.clone() },
+                reports: report_tx,
+                copies: copying.then_some(copy_tx),
+                shared: shared.clone(),
+                clock: plan.clock.clone(),
+                cpu: plan.cpus.get(n % plan.cpus.len().max(1)).copied(),
+            };
+            let config = plan.worker.clone();
+            let thread = std::thread::Builder::new().name(format!("syntap-w{n}"));
+            workers.push(thread.spawn(move || lane.run(Worker::new(&config)))?);
+        }
+        let (notice_tx, notice_rx) = RingBuffer::new(1024);
+        let clock = plan.clock.clone();
+        let writer_shared = shared.clone();
+        let writer_clock = plan.clock.clone();
+        let writer = std::thread::Builder::new().name("syntap-writer".into()).spawn(move || {
+            let written =
+                desk().and_then(|desk| write(desk.hold(HOLD_NS), events, notice_rx, &*writer_clock));
+            if written.is_err() {
+                writer_shared.failed.store(true, Ordering::Relaxed);
+            }
+            written
+        })?;
+        let copier = match plan.copies {
+            None => None,
+            Some(sink) => {
+                let shared = shared.clone();
+                let thread = std::thread::Builder::new().name("syntap-mirror".into());
+                Some(thread.spawn(move || copy(sink, copies, &shared))?)
+            }
+        };
+        Ok(Pipeline {
+            latest: vec![WorkerCounters::default(); workers.len()],
+            shared,
+            workers,
+            reports,
+            notices: Some(notice_tx),
+            writer: Some(writer),
+            clock,
+            copier,
+        })
+    }
+
+    /// The shared counters.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Whether a thread failed: the run must end.
+    pub fn failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Relaxed) || self.workers.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Tells the writer.
+    pub fn notice(&mut self, notice: Notice) {
+        if let Some(ring) = &mut self.notices
+            && ring.push(notice).is_err()
+        {
+            self.shared.events_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What the workers reported since the last call: latencies are added to `latencies`, counters summed up.
+    pub fn gather(&mut self, latencies: &mut Interval) -> WorkerCounters {
+        for (ring, latest) in self.reports.iter_mut().zip(&mut self.latest) {
+            while let Ok(report) = ring.pop() {
+                latencies.add(&report.latencies);
+                *latest = report.counters;
+            }
+        }
+        let mut sum = WorkerCounters::default();
+        for c in &self.latest {
+            sum.add(c);
+        }
+        sum
+    }
+
+    /// The present time on the packets' clock.
+    pub fn now(&self) -> Nanos {
+        (self.clock)()
+    }
+
+    /// Asks the workers to work off what their rings hold and to stop, and waits for them. No packet may be on its
+    /// way into the rings any more. `latencies` and the counters are complete after this.
+    pub fn drain(&mut self, latencies: &mut Interval) -> Result<WorkerCounters, SourceError> {
+        self.shared.end.store(self.now().0, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Release);
+        let mut failed = Ok(());
+        let mut last = Vec::new();
+        for w in self.workers.drain(..) {
+            match w.join() {
+                Ok(Ok(report)) => last.push(report),
+                Ok(Err(e)) => failed = Err(e),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        let mut sum = self.gather(latencies);
+        if last.len() == self.latest.len() {
+            sum = WorkerCounters::default();
+            for report in &last {
+                latencies.add(&report.latencies);
+                sum.add(&report.counters);
+            }
+        }
+        failed.map(|()| sum)
+    }
+
+    /// Waits for the writer to write the rest. Call after [`Pipeline::drain`].
+    pub fn finish(mut self) -> io::Result<(S, Tally)> {
+        self.notices = None;
+        let joined = self.writer.take().map(JoinHandle::join);
+        let copied = self.copier.take().map(JoinHandle::join);
+        let joined = match joined {
+            Some(Ok(result)) => result?,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => return Err(io::Error::other("the writer is gone")),
+        };
+        match copied {
+            Some(Ok(result)) => result?,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => {}
+        }
+        Ok(joined)
+    }
+}
+
+/// A sink that wants to know that time passes, to flush.
+pub trait Ticking {
+    /// Called a few times a second.
+    fn tick(&mut self) -> io::Result<()>;
+}
+
+/// One worker thread's belongings.
+struct Lane {
+    source: Box<dyn Source + Send>,
+    outlet: Ring,
+    reports: Producer<Report>,
+    copies: Option<Producer<Copied>>,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
+    cpu: Option<usize>,
+}
+
+impl Lane {
+    fn run(mut self, mut worker: Worker) -> Result<Report, SourceError> {
+        if let Some(cpu) = self.cpu {
+            let mut set = nix::sched::CpuSet::new();
+            // A CPU that is not ours to use only costs speed.
+            if set.set(cpu).is_ok() {
+                let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+            }
+        }
+        let mut reported = Instant::now();
+        loop {
+            // Read before the poll: what was in the ring when the stop came is worked off.
+            let stopping = self.shared.stop.load(Ordering::Acquire);
+            let Lane { source, outlet, copies, shared, .. } = &mut self;
+            let wait = if stopping { 0 } else { WAIT_MS };
+            let polled = source.poll(wait, &mut |packets| {
+                if let Some(ring) = copies {
+                    copy_out(packets, ring, shared);
+                }
+                worker.batch(packets, outlet);
+            })?;
+            let idle = !matches!(polled, Polled::Packets(_));
+            if idle {
+                if stopping || polled == Polled::End {
+                    break;
+                }
+                // Packets may still be on their way into the ring: timers follow at a distance.
+                let now = (self.clock)();
+                worker.idle(Nanos(now.0.saturating_sub(200 * Nanos::MS)), &mut self.outlet);
+            }
+            if reported.elapsed() >= REPORT_EVERY {
+                self.report(&mut worker);
+                reported = Instant::now();
+            }
+        }
+        worker.finish(self.shared.end(), &mut self.outlet);
+        Ok(Report { counters: *worker.counters(), latencies: worker.take_interval(Box::default()) })
+    }
+
+    fn report(&mut self, worker: &mut Worker) {
+        if self.reports.is_full() {
+            return; // The next one carries this one's latencies too.
+        }
+        let latencies = worker.take_interval(Box::default());
+        let report = Report { counters: *worker.counters(), latencies };
+        // There was room, and nobody else pushes.
+        let _ = self.reports.push(report);
+    }
+}
+
+fn copy_out(packets: &[Packet<'_>], ring: &mut Producer<Copied>, shared: &Shared) {
+    for p in packets {
+        let copied = Copied {
+            ts: p.ts,
+            point: p.point,
+            way: p.way,
+            link: p.link,
+            wire_len: p.wire_len,
+            vlan: p.vlan,
+            bytes: p.bytes.into(),
+        };
+        if ring.push(copied).is_err() {
+            shared.copies_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The writer's loop: ends when all rings are empty and their producers gone.
+fn write<S: RecordSink + Ticking>(
+    mut desk: Desk<S>,
+    mut events: Vec<Consumer<Event>>,
+    mut notices: Consumer<Notice>,
+    clock: &dyn Fn() -> Nanos,
+) -> io::Result<(S, Tally)> {
+    loop {
+        let mut took = false;
+        // Asked before the rings are emptied: nothing can come after an abandoned ring was found empty.
+        let last = notices.is_abandoned() && events.iter().all(Consumer::is_abandoned);
+        while let Ok(notice) = notices.pop() {
+            took = true;
+            match notice {
+                Notice::Anomaly(a) => desk.anomaly(*a)?,
+                Notice::Lost { first, last, drops, misses } => desk.lost(first, last, drops, misses),
+            }
+        }
+        for ring in &mut events {
+            // A bounded bite of each ring in turn, so that none starves.
+            for _ in 0..1024 {
+                let Ok(event) = ring.pop() else { break };
+                took = true;
+                desk.event(event)?;
+            }
+        }
+        desk.tick(clock())?;
+        desk.sink().tick()?;
+        if !took {
+            if last {
+                return desk.finish();
+            }
+            std::thread::sleep(WRITER_NAP);
+        }
+    }
+}
+
+/// The loop behind `--mirror-to`.
+fn copy(mut sink: Box<dyn CopySink>, mut rings: Vec<Consumer<Copied>>, shared: &Shared) -> io::Result<()> {
+    loop {
+        let last = rings.iter().all(Consumer::is_abandoned);
+        let mut took = false;
+        for ring in &mut rings {
+            for _ in 0..1024 {
+                let Ok(packet) = ring.pop() else { break };
+                took = true;
+                sink.copied(&packet)?;
+            }
+        }
+        if !took {
+            if last {
+                return sink.end(shared.end());
+            }
+            std::thread::sleep(WRITER_NAP);
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! One worker: batches of packets in, events out. The same code for live rings and for captures.
+//!
+//! It owns its flows, recorder and rules; it takes no lock, makes no system call and allocates nothing but the
+//! anomalies it hands over. Time comes with the packets.
+
+use super::event::{Event, Outlet};
+use super::latency::Interval;
+use crate::capture::{BATCH, Packet, PortSet};
+use crate::detect::{Rules, View};
+use crate::flow::{Class, Digest, Endpoint, FlowId, FlowKey, Recorder, Seed, Side, Table, Wheel};
+use crate::track::{Ended, Flow, Outcome, SegClass, State, Step};
+use crate::wire::{self, Body, Decoded, IcmpError, Malformed, Nanos, Segment, TcpFlags, Way};
+
+/// The same packet within this time is the same packet: crossing a hop takes microseconds, the shortest
+/// retransmission timeout is 200 ms.
+const SAME_PACKET_WITHIN: u64 = 10 * Nanos::MS;
+
+/// A frame that went out and is back within this time came round a loop: a wire or a bridge away, no machine's answer.
+const LOOP_WITHIN: u64 = Nanos::MS;
+
+/// Packets of the flow that are compared with.
+const LOOK_BACK: usize = 6;
+
+/// What a worker needs to know at start.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Flows there is room for.
+    pub max_flows: usize,
+    /// Packet digests in the flight recorder.
+    pub recorder: usize,
+    /// The secret of the flow table's hash.
+    pub seed: Seed,
+    /// Packets with neither port in the set are passed over.
+    pub ports: PortSet,
+}
+
+/// What a worker counted: plain fields, read between batches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerCounters {
+    /// Packets handed in.
+    pub packets: u64,
+    /// Of these, TCP segments on chosen ports.
+    pub segments: u64,
+    /// ARP packets and neighbour messages.
+    pub arp: u64,
+    /// Fragments that are not the first.
+    pub later_fragments: u64,
+    /// Packets of other protocols or ports.
+    pub others: u64,
+    /// Undecodable packets, by [`Malformed`].
+    pub malformed: [u64; Malformed::COUNT],
+    /// Flows begun: lives of tuples, not tuples.
+    pub flows: u64,
+    /// Flows given up for room before their time.
+    pub evicted: u64,
+    /// Flows in the table now.
+    pub live: u64,
+    /// Handshakes that were answered with a SYN-ACK.
+    pub handshakes: u64,
+    /// Attempts to open that ended, well or not.
+    pub attempts: u64,
+    /// Attempts that led to nothing: refused, given up, never answered.
+    pub failed: u64,
+    /// Resets on open flows.
+    pub resets: u64,
+}
+
+impl WorkerCounters {
+    /// Adds another worker's.
+    pub fn add(&mut self, o: &WorkerCounters) {
+        self.packets += o.packets;
+        self.segments += o.segments;
+        self.arp += o.arp;
+        self.later_fragments += o.later_fragments;
+        self.others += o.others;
+        for (a, b) in self.malformed.iter_mut().zip(o.malformed) {
+            *a += b;
+        }
+        self.flows += o.flows;
+        self.evicted += o.evicted;
+        self.live += o.live;
+        self.handshakes += o.handshakes;
+        self.attempts += o.attempts;
+        self.failed += o.failed;
+        self.resets += o.resets;
+    }
+}
+
+/// A packet of the batch after decoding: where its flow is, and by which end it was sent.
+#[derive(Clone, Copy)]
+struct Lookup {
+    key: FlowKey,
+    hash: u64,
+    end: Side,
+    tcp: bool,
+}
+
+/// See the module.
+pub struct Worker {
+    table: Table<Flow>,
+    wheel: Wheel,
+    recorder: Recorder,
+    rules: Rules,
+    ports: PortSet,
+    decoded: Box<[Decoded; BATCH]>,
+    lookups: Box<[Lookup; BATCH]>,
+    counters: WorkerCounters,
+    interval: Box<Interval>,
+    now: Nanos,
+}
+
+impl Worker {
+    /// Takes all its memory.
+    pub fn new(config: &WorkerConfig) -> Worker {
+        let table = Table::new(config.max_flows, config.seed);
+        let empty = Lookup { key: FlowKey::default(), hash: 0, end: Side::Orig, tcp: false };
+        Worker {
+            wheel: Wheel::new(table.capacity()),
+            table,
+            recorder: Recorder::new(config.recorder),
+            rules: Rules::default(),
+            ports: config.ports.clone(),
+            decoded: Box::new([Decoded::NOTHING; BATCH]),
+            lookups: Box::new([empty; BATCH]),
+            counters: WorkerCounters::default(),
+            interval: Box::default(),
+            now: Nanos(0),
+        }
+    }
+
+    /// What it counted so far.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.counters
+    }
+
+    /// Newest packet time seen.
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// Bytes taken for each flow there is room for.
+    pub fn bytes_per_flow(&self) -> usize {
+        self.table.bytes_per_flow()
+    }
+
+    /// Exchanges the handshake latencies gathered since the last call for `empty`, which must be.
+    pub fn take_interval(&mut self, empty: Box<Interval>) -> Box<Interval> {
+        std::mem::replace(&mut self.interval, empty)
+    }
+
+    /// Works through one batch: decode all, hash all, touch all, then look up and step one by one.
+    pub fn batch(&mut self, packets: &[Packet<'_>], out: &mut dyn Outlet) {
+        for chunk in packets.chunks(BATCH) {
+            let mut touched = 0u32;
+            for (i, p) in chunk.iter().enumerate() {
+                let d = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
+                let look = &mut self.lookups[i];
+                look.tcp = false;
+                if let Body::Tcp(seg) = &d.body
+                    && (self.ports.contains(seg.sport) || self.ports.contains(seg.dport))
+                {
+                    let src = Endpoint { addr: seg.src, port: seg.sport };
+                    let dst = Endpoint { addr: seg.dst, port: seg.dport };
+                    let (key, end) = FlowKey::new(src, dst, p.point.0);
+                    let key = key.in_network(d.tunnel.network());
+                    let hash = self.table.hash(&key);
+                    *look = Lookup { key, hash, end, tcp: true };
+                    touched ^= self.table.touch(hash);
+                }
+                self.decoded[i] = d;
+            }
+            std::hint::black_box(touched);
+            for (i, p) in chunk.iter().enumerate() {
+                self.advance(p.ts, out);
+                self.packet(i, p, out);
+            }
+        }
+        self.counters.live = self.table.len() as u64;
+    }
+
+    /// Lets time go on without packets.
+    pub fn idle(&mut self, now: Nanos, out: &mut dyn Outlet) {
+        self.advance(now, out);
+        self.counters.live = self.table.len() as u64;
+    }
+
+    /// Concludes everything at `now`, the end of the capture.
+    pub fn finish(&mut self, now: Nanos, out: &mut dyn Outlet) {
+        let now = now.max(self.now);
+        self.advance(now, out);
+        // In the order of the flows' beginnings, so that the end of a replay does not depend on the table.
+        while let Some(id) = self.table.first() {
+            if let Some(ended) = self.table.get_mut(id).finish(now) {
+                self.silence(id, &ended, out);
+            }
+            self.forget(id, out);
+        }
+        self.rules.finish(&mut |a| out.event(Event::Anomaly(Box::new(a))));
+        self.counters.live = 0;
+    }
+
+    fn packet(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) {
+        self.counters.packets += 1;
+        match self.decoded[i].body {
+            Body::Tcp(seg) if self.lookups[i].tcp => {
+                self.counters.segments += 1;
+                self.segment(i, &seg, p, out);
+            }
+            Body::Arp(arp) => {
+                self.counters.arp += 1;
+                self.rules.arp(&arp, self.decoded[i].src_mac, p.point.0, p.way, p.ts, &mut |a| {
+                    out.event(Event::Anomaly(Box::new(a)))
+                });
+            }
+            Body::LaterFragment => self.counters.later_fragments += 1,
+            Body::Icmp(error) => self.icmp(&error, p, out),
+            Body::Malformed(m) => {
+                self.counters.malformed[m as usize] += 1;
+                self.rules.malformed(p.point.0, m, p.ts, &mut |a| out.event(Event::Anomaly(Box::new(a))));
+            }
+            _ => self.counters.others += 1,
+        }
+    }
+
+    fn segment(&mut self, i: usize, seg: &Segment, p: &Packet<'_>, out: &mut dyn Outlet) {
+        let Lookup { key, hash, end, .. } = self.lookups[i];
+        let found = self.table.find(&key, hash);
+        let id = match found {
+            Some(id) => {
+                // A deadline that lies before this packet is met before it, whatever the wheel's tick.
+                if self.table.get(id).deadline <= p.ts && !self.wake(id, p.ts, out) {
+                    self.open(key, hash, i, out)
+                } else {
+                    id
+                }
+            }
+            None => self.open(key, hash, i, out),
+        };
+        let digest = digest(&self.decoded[i], seg, p, end);
+        if self.again(id, &key, &digest, out) {
+            self.table.get_mut(id).count(seg.flags);
+            return;
+        }
+        let flow = self.table.get_mut(id);
+        flow.newest = self.recorder.push(flow.newest, digest);
+        let before = flow.deadline;
+        let mut began = false;
+        let (rules, recorder) = (&mut self.rules, &self.recorder);
+        let step = flow.step(seg, end, p.ts, |old| {
+            began = true;
+            let view = View { key: &key, flow: old, recorder };
+            rules.over(&view, &mut |a| out.event(Event::Anomaly(Box::new(a))));
+            out.over(&key, old);
+        });
+        let class = class_of(flow.state);
+        let deadline = flow.deadline;
+        self.count(&step, began, seg, p.ts, out);
+        if deadline < before || before.0 == 0 {
+            self.wheel.arm(id, deadline);
+        }
+        self.table.set_class(id, class);
+        let control = seg.flags.any(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN);
+        if control || step.notes != 0 || step.ended.is_some() || step.reset.is_some() {
+            let mut told = self.table.get(id).tallies.told;
+            let view = View { key: &key, flow: self.table.get(id), recorder: &self.recorder };
+            self.rules.segment(&view, &step, seg, &digest, &mut told, &mut |a| {
+                out.event(Event::Anomaly(Box::new(a)));
+            });
+            self.table.get_mut(id).tallies.told = told;
+        }
+    }
+
+    /// Compares with the newest packets of the flow: the same one again, on the other side of a hop, is no part of the
+    /// conversation (true); another MAC at the same end is worth a word.
+    fn again(&mut self, id: FlowId, key: &FlowKey, d: &Digest, out: &mut dyn Outlet) -> bool {
+        let flow = self.table.get(id);
+        let mut told = flow.tallies.told;
+        let mut newest = flow.newest;
+        let (mut twice, mut before, mut looped) = (None, None, None);
+        for _ in 0..LOOK_BACK {
+            let Some((other, older)) = self.recorder.get(newest) else { break };
+            newest = older;
+            if other.from != d.from {
+                continue;
+            }
+            before = before.or(Some(other));
+            if d.ts.since(other.ts) > SAME_PACKET_WITHIN {
+                break;
+            }
+            let moved = other.ttl != d.ttl || other.src_mac != d.src_mac || other.dst_mac != d.dst_mac;
+            let same = (other.seq, other.ack, other.flags, other.len, other.win, other.ip_id)
+                == (d.seq, d.ack, d.flags, d.len, d.win, d.ip_id);
+            let returned = other.way == Way::Egress && d.way == Way::Ingress;
+            if same && !moved && returned && d.ts.since(other.ts) <= LOOP_WITHIN {
+                looped = Some(other);
+                break;
+            }
+            if same && moved && (d.ip_id != 0 || other.ttl != d.ttl) {
+                twice = Some(other);
+                break;
+            }
+        }
+        let view = View { key, flow, recorder: &self.recorder };
+        let mut tell = |a| out.event(Event::Anomaly(Box::new(a)));
+        if let Some(first) = looped {
+            self.rules.looped(&view, &first, d, &mut told, &mut tell);
+        } else if let Some(first) = twice {
+            self.rules.twice(&view, &first, d, &mut told, &mut tell);
+        } else if let Some(b) = before
+            && b.src_mac != d.src_mac
+            && !b.src_mac.is_zero()
+            && !d.src_mac.is_zero()
+            && b.way == d.way
+            && flow.tallies.twice == 0
+            && !flow.state.is_over()
+        {
+            self.rules.mac(&view, &b, d, &mut told, &mut tell);
+        }
+        let tallies = &mut self.table.get_mut(id).tallies;
+        tallies.told = told;
+        tallies.twice += u32::from(twice.is_some());
+        twice.is_some() || looped.is_some()
+    }
+
+    /// An ICMP error: it ends the attempt whose SYN it quotes.
+    fn icmp(&mut self, error: &IcmpError, p: &Packet<'_>, out: &mut dyn Outlet) {
+        self.counters.others += 1;
+        let src = Endpoint { addr: error.src, port: error.sport };
+        let dst = Endpoint { addr: error.dst, port: error.dport };
+        let (key, end) = FlowKey::new(src, dst, p.point.0);
+        let hash = self.table.hash(&key);
+        let Some(id) = self.table.find(&key, hash) else { return };
+        if let Some(ended) = self.table.get_mut(id).icmp(end, error.seq, p.ts) {
+            self.counters.attempts += 1;
+            self.counters.failed += 1;
+            let view = View { key: &key, flow: self.table.get(id), recorder: &self.recorder };
+            self.rules.icmp(&view, &ended, error, &mut |a| out.event(Event::Anomaly(Box::new(a))));
+        }
+    }
+
+    fn count(&mut self, step: &Step, began: bool, seg: &Segment, ts: Nanos, out: &mut dyn Outlet) {
+        let c = &mut self.counters;
+        c.flows += u64::from(began);
+        c.resets += u64::from(step.reset.is_some());
+        if let Some(ended) = &step.ended {
+            c.attempts += 1;
+            if ended.outcome == Outcome::Accepted {
+                c.handshakes += 1;
+                self.interval.latency(ended.at.since(ended.attempt.first));
+            }
+            c.failed += u64::from(failed(ended));
+        }
+        if step.answered {
+            let responder = Endpoint { addr: seg.src, port: seg.sport };
+            out.event(Event::Answered { responder, at: ts });
+        }
+    }
+
+    fn open(&mut self, key: FlowKey, hash: u64, i: usize, out: &mut dyn Outlet) -> FlowId {
+        while let Some(victim) = self.table.victim(hash) {
+            self.counters.evicted += 1;
+            self.forget(victim, out);
+        }
+        self.counters.flows += 1;
+        let id = self.table.insert(key, hash);
+        self.table.get_mut(id).vlan = self.decoded[i].vlans.id().map_or(0, |v| v + 1);
+        id
+    }
+
+    /// Fires what is due by `now`.
+    fn advance(&mut self, now: Nanos, out: &mut dyn Outlet) {
+        if now <= self.now {
+            return;
+        }
+        self.now = now;
+        while let Some(id) = self.wheel.advance(now) {
+            if self.table.get(id).deadline > now || self.wake(id, now, out) {
+                let deadline = self.table.get(id).deadline;
+                self.wheel.arm(id, deadline);
+            }
+        }
+    }
+
+    /// Lets a flow's timers fire up to `now`; false if that was the end of it.
+    fn wake(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) -> bool {
+        while self.table.get(id).deadline <= now {
+            match self.table.get_mut(id).timer(now) {
+                None => {
+                    self.forget(id, out);
+                    return false;
+                }
+                Some(step) => {
+                    if let Some(ended) = step.ended {
+                        self.silence(id, &ended, out);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn silence(&mut self, id: FlowId, ended: &Ended, out: &mut dyn Outlet) {
+        self.counters.attempts += 1;
+        self.counters.failed += u64::from(failed(ended));
+        let view = View { key: self.table.key(id), flow: self.table.get(id), recorder: &self.recorder };
+        self.rules.silence(&view, ended, &mut |a| out.event(Event::Anomaly(Box::new(a))));
+    }
+
+    fn forget(&mut self, id: FlowId, out: &mut dyn Outlet) {
+        let view = View { key: self.table.key(id), flow: self.table.get(id), recorder: &self.recorder };
+        self.rules.over(&view, &mut |a| out.event(Event::Anomaly(Box::new(a))));
+        out.over(self.table.key(id), self.table.get(id));
+        self.wheel.disarm(id);
+        self.table.remove(id);
+    }
+}
+
+fn failed(ended: &Ended) -> bool {
+    matches!(ended.outcome, Outcome::Refused | Outcome::RefusedOnTheWay | Outcome::Aborted | Outcome::Expired)
+}
+
+fn class_of(state: State) -> Class {
+    match state {
+        State::New | State::SynSent | State::SynCrossed | State::SynRecv => Class::HalfOpen,
+        State::LastAck | State::TimeWait | State::Reset => Class::Closed,
+        State::Established | State::FinWait | State::HalfClosed => Class::Open,
+    }
+}
+
+/// What the flight recorder keeps of a packet. `end` is the end of the key that sent it.
+fn digest(d: &Decoded, seg: &Segment, p: &Packet<'_>, end: Side) -> Digest {
+    let (tsval, tsecr) = seg.options.ts.unwrap_or((0, 0));
+    let syn = matches!(SegClass::of(seg.flags), SegClass::Syn | SegClass::SynAck);
+    Digest {
+        ts: p.ts,
+        seq: seg.seq,
+        ack: seg.ack,
+        tsval,
+        tsecr,
+        len: seg.payload,
+        flags: seg.flags,
+        win: seg.win,
+        ip_id: seg.ip_id,
+        vlan: d.vlans.id().map_or(0, |v| v + 1),
+        src_mac: d.src_mac,
+        dst_mac: d.dst_mac,
+        ttl: seg.ttl,
+        point: p.point.0,
+        way: p.way,
+        from: end,
+        has_ts: seg.options.ts.is_some(),
+        mss: if syn { seg.options.mss.unwrap_or(0) } else { 0 },
+        wscale: if syn { seg.options.wscale.map_or(0, |w| w.saturating_add(1)) } else { 0 },
+    }
+}

@@ -1,0 +1,73 @@
+//! Keeps a flood of anomalies from becoming a flood of records: beyond a rate for each kind and responder the rest is
+//! counted, and the number suppressed is written.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::Record;
+
+/// Length of a window, in record time.
+const WINDOW_NS: u64 = 10_000_000_000;
+
+/// Records of one kind and responder written whole in a window. A person reads tens; 200 in 10 s still show any
+/// pattern, and 20 a second of 4 KiB each are 80 KiB/s before compression.
+const WHOLE: u64 = 200;
+
+/// Kinds and responders counted apart; beyond that they share one count.
+const KEYS: usize = 4096;
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    kind: String,
+    responder: Option<(IpAddr, u16)>,
+}
+
+struct Window {
+    written: u64,
+    suppressed: u64,
+    last: Option<Box<Record>>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Coalescer {
+    start: u64,
+    windows: HashMap<Key, Window>,
+}
+
+impl Coalescer {
+    /// Takes a record; hands it on, or counts it.
+    pub fn push(&mut self, record: Record, out: &mut dyn FnMut(Record)) {
+        if record.ts_ns >= self.start.saturating_add(WINDOW_NS) {
+            self.finish(out);
+            self.start = record.ts_ns;
+        }
+        let mut key = Key { kind: record.kind.clone(), responder: record.dst_ip.zip(record.dst_port) };
+        if self.windows.len() >= KEYS && !self.windows.contains_key(&key) {
+            key.responder = None;
+        }
+        let w = self.windows.entry(key).or_insert(Window { written: 0, suppressed: 0, last: None });
+        if w.written < WHOLE {
+            w.written += 1;
+            out(record);
+        } else {
+            w.suppressed += record.count;
+            w.last = Some(Box::new(record));
+        }
+    }
+
+    /// Writes what was counted: the last of each, with the number it stands for.
+    pub fn finish(&mut self, out: &mut dyn FnMut(Record)) {
+        let mut windows: Vec<(Key, Window)> = self.windows.drain().collect();
+        windows.sort_by(|a, b| a.0.cmp(&b.0));
+        for (_, w) in windows {
+            let Some(mut record) = w.last else { continue };
+            record.count = w.suppressed;
+            record.facts.insert("suppressed".into(), Value::from(w.suppressed));
+            record.summary = format!("{} more like this one: {}", w.suppressed, record.summary);
+            out(*record);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Records: the on-disk form of anomalies, and the shards that hold them.
+
+mod coalesce;
+mod community_id;
+mod connection;
+mod model;
+mod shard;
+
+pub use coalesce::Coalescer;
+pub use community_id::community_id;
+pub use connection::ConnectionRecord;
+pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, rfc3339};
+pub use shard::{ShardError, ShardOptions, ShardState, ShardWriter, read_bytes, read_shard, shard_paths};

@@ -1,0 +1,385 @@
+//! Shards: sequences of self-contained zstd frames of JSON lines.
+//!
+//! A frame carries its length before it (in a skippable frame, with a CRC) and a checksum of its content inside, so
+//! `zstdcat` reads a shard as it is, and a reader can tell a whole frame from a torn one without trusting it. A frame
+//! is appended by one write; one that fails is cut off again. So a shard cut anywhere loses its last frame at most.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Record, SCHEMA};
+
+/// Magic number of the skippable frame in front of each data frame (zstd format, RFC 8878 section 3.1.2).
+const SKIPPABLE: u32 = 0x184d_2a5a;
+
+/// What the skippable frame holds: "SYNT", schema, length of the data frame, records in it, CRC-32 of the data frame,
+/// CRC-32 of all that.
+const HEAD_LEN: usize = 24;
+
+/// Magic number of a zstd frame.
+const ZSTD: u32 = 0xfd2f_b528;
+
+/// Raw bytes after which a frame is written: large enough to compress well, small enough that a torn one is little.
+const FRAME_BYTES: usize = 256 * 1024;
+
+/// Age after which a frame is written, however small: what a power cut costs.
+const FRAME_AGE: Duration = Duration::from_secs(1);
+
+/// Largest frame a reader believes.
+const MAX_FRAME: usize = 64 << 20;
+
+/// How shards are cut.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardOptions {
+    /// Compressed bytes after which a new shard begins.
+    pub max_bytes: u64,
+    /// Age after which a new shard begins.
+    pub max_age: Duration,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        // An hour is the partition of the export; 64 MiB is a comfortable copy.
+        ShardOptions { max_bytes: 64 << 20, max_age: Duration::from_secs(3600) }
+    }
+}
+
+/// Why shards cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShardError {
+    /// A file or directory operation failed.
+    #[error("cannot {operation} {path}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+impl ShardError {
+    /// The way out, if one is known.
+    pub fn hint(&self) -> Option<String> {
+        let ShardError::Io { path, source, .. } = self;
+        match source.raw_os_error() {
+            Some(libc::ENOENT) => Some(format!("mkdir -p {}", path.display())),
+            Some(libc::ENOTDIR) => Some("a directory is wanted".into()),
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                Some("make room on that file system, or write elsewhere".into())
+            }
+            Some(libc::EACCES | libc::EROFS) => Some("choose a directory that can be written to".into()),
+            _ => None,
+        }
+    }
+}
+
+/// Writes records into shards of one directory.
+pub struct ShardWriter {
+    dir: PathBuf,
+    host: String,
+    options: ShardOptions,
+    open: Option<Open>,
+    sequence: u32,
+    buffer: Vec<u8>,
+    records: u32,
+    since: Instant,
+    lost: u64,
+    trouble: Option<io::Error>,
+}
+
+struct Open {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+    since: Instant,
+}
+
+impl ShardWriter {
+    /// Checks that the directory is there and can be written to; the first shard is made with the first record.
+    pub fn create(dir: &Path, host: &str, options: ShardOptions) -> Result<ShardWriter, ShardError> {
+        let failed = |operation, source| ShardError::Io { operation, path: dir.into(), source };
+        let meta = std::fs::metadata(dir).map_err(|e| failed("write records into", e))?;
+        if !meta.is_dir() {
+            return Err(failed("write records into", io::Error::from_raw_os_error(libc::ENOTDIR)));
+        }
+        // A directory without room or rights is found now, not at the first anomaly in the night.
+        let probe = dir.join(format!(".syntap-probe-{}", std::process::id()));
+        let probed = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&probe);
+        let probed = probed.and_then(|mut f| f.write_all(&[0; 4096]));
+        let _ = std::fs::remove_file(&probe);
+        probed.map_err(|e| failed("write records into", e))?;
+        let host: String =
+            host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
+        Ok(ShardWriter {
+            dir: dir.into(),
+            host,
+            options,
+            open: None,
+            sequence: 0,
+            buffer: Vec::with_capacity(FRAME_BYTES + 64 * 1024),
+            records: 0,
+            since: Instant::now(),
+            lost: 0,
+            trouble: None,
+        })
+    }
+
+    /// Takes a record; writes a frame when enough have come. A frame that cannot be written is kept and tried again
+    /// until it has grown fourfold; then its records are counted as lost.
+    pub fn push(&mut self, record: &Record) -> io::Result<()> {
+        if self.records == 0 {
+            self.since = Instant::now();
+        }
+        serde_json::to_writer(&mut self.buffer, record)?;
+        self.buffer.push(b'\n');
+        self.records += 1;
+        if self.buffer.len() >= FRAME_BYTES {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Lets time pass: writes what is old enough, ends a shard that is.
+    pub fn tick(&mut self) {
+        if self.records > 0 && self.since.elapsed() >= FRAME_AGE {
+            self.flush();
+        }
+        if self.open.as_ref().is_some_and(|o| o.since.elapsed() >= self.options.max_age) {
+            self.rotate();
+        }
+    }
+
+    /// Records that could not be written, and why the last attempt failed, if it did.
+    pub fn trouble(&self) -> (u64, Option<&io::Error>) {
+        (self.lost, self.trouble.as_ref())
+    }
+
+    /// Writes the rest. An error says what could not be written.
+    pub fn close(mut self) -> Result<(), ShardError> {
+        if self.records > 0 {
+            self.flush();
+        }
+        self.rotate();
+        let lost = self.lost + u64::from(self.records);
+        match self.trouble.take() {
+            Some(source) if lost > 0 => {
+                Err(ShardError::Io { operation: "write all records into", path: self.dir, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) {
+        match self.write_frame() {
+            Ok(()) => {
+                self.buffer.clear();
+                self.records = 0;
+                self.trouble = None;
+            }
+            Err(e) => {
+                self.trouble = Some(e);
+                self.since = Instant::now();
+                if self.buffer.len() >= 4 * FRAME_BYTES {
+                    self.lost += u64::from(self.records);
+                    self.buffer.clear();
+                    self.records = 0;
+                }
+            }
+        }
+    }
+
+    fn write_frame(&mut self) -> io::Result<()> {
+        let data = compress(&self.buffer)?;
+        let mut frame = head(&data, self.records).to_vec();
+        frame.extend_from_slice(&data);
+        if self.open.is_none() {
+            self.open = Some(self.begin()?);
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if let Err(e) = open.file.write_all(&frame) {
+            // Nothing half-written stays. If even that fails, the next shard begins clean.
+            if open
+                .file
+                .set_len(open.bytes)
+                .and_then(|()| open.file.seek(SeekFrom::Start(open.bytes)))
+                .is_err()
+            {
+                self.open = None;
+            }
+            return Err(e);
+        }
+        open.bytes += frame.len() as u64;
+        if open.bytes >= self.options.max_bytes {
+            self.rotate();
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> io::Result<Open> {
+        let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        loop {
+            let name = format!("syntap-{}-{time}-{:04}.jsonl.zst", self.host, self.sequence);
+            self.sequence += 1;
+            let path = self.dir.join(name);
+            match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path) {
+                Ok(file) => return Ok(Open { file, path, bytes: 0, since: Instant::now() }),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.sequence < 10_000 => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn rotate(&mut self) {
+        if let Some(open) = self.open.take() {
+            if open.bytes == 0 {
+                let _ = std::fs::remove_file(&open.path);
+            } else if let Err(e) = open.file.sync_all() {
+                self.trouble = Some(e);
+            }
+        }
+    }
+}
+
+fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = zstd::stream::Encoder::new(Vec::with_capacity(raw.len() / 4), 3)?;
+    encoder.include_checksum(true)?;
+    encoder.write_all(raw)?;
+    encoder.finish()
+}
+
+fn head(data: &[u8], records: u32) -> [u8; 8 + HEAD_LEN] {
+    let mut h = [0; 8 + HEAD_LEN];
+    h[..4].copy_from_slice(&SKIPPABLE.to_le_bytes());
+    h[4..8].copy_from_slice(&(HEAD_LEN as u32).to_le_bytes());
+    h[8..12].copy_from_slice(b"SYNT");
+    h[12..16].copy_from_slice(&SCHEMA.to_le_bytes());
+    h[16..20].copy_from_slice(&(data.len() as u32).to_le_bytes());
+    h[20..24].copy_from_slice(&records.to_le_bytes());
+    h[24..28].copy_from_slice(&crc32fast::hash(data).to_le_bytes());
+    let crc = crc32fast::hash(&h[8..28]);
+    h[28..32].copy_from_slice(&crc.to_le_bytes());
+    h
+}
+
+/// What a reader found of a shard besides its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardState {
+    /// Whole frames read.
+    pub frames: u64,
+    /// Records read.
+    pub records: u64,
+    /// Bytes that belong to no whole frame, and where the first of them is.
+    pub lost_bytes: u64,
+    /// Offset of the first lost byte.
+    pub lost_at: Option<u64>,
+    /// Records that frames announced and that could not be read.
+    pub lost_records: u64,
+    /// Lines that are not records of this version.
+    pub odd_lines: u64,
+}
+
+/// Reads a shard, frame by frame; hands over each record. What is torn or flipped is passed over and said.
+pub fn read_shard(path: &Path, each: &mut dyn FnMut(Record)) -> Result<ShardState, ShardError> {
+    let failed = |source| ShardError::Io { operation: "read", path: path.into(), source };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)).map_err(failed)?;
+    Ok(read_bytes(&bytes, each))
+}
+
+/// The same over bytes in memory.
+pub fn read_bytes(bytes: &[u8], each: &mut dyn FnMut(Record)) -> ShardState {
+    let mut state = ShardState::default();
+    let mut at = 0;
+    while at < bytes.len() {
+        match frame_at(&bytes[at..]) {
+            Frame::Whole { len, raw } => {
+                state.frames += 1;
+                for line in raw.split(|&b| b == b'\n').filter(|l| !l.is_empty()) {
+                    match serde_json::from_slice(line) {
+                        Ok(record) => {
+                            state.records += 1;
+                            each(record);
+                        }
+                        Err(_) => state.odd_lines += 1,
+                    }
+                }
+                at += len;
+            }
+            Frame::Torn { records } => {
+                state.lost_at.get_or_insert(at as u64);
+                state.lost_records += u64::from(records);
+                // The next head is looked for from the byte after this one's beginning.
+                let next = find_head(&bytes[at + 1..]).map_or(bytes.len(), |n| at + 1 + n);
+                state.lost_bytes += (next - at) as u64;
+                at = next;
+            }
+        }
+    }
+    state
+}
+
+enum Frame {
+    Whole { len: usize, raw: Vec<u8> },
+    Torn { records: u32 },
+}
+
+fn le32(b: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(b.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn frame_at(b: &[u8]) -> Frame {
+    const TORN: Frame = Frame::Torn { records: 0 };
+    let Some(h) = b.get(..8 + HEAD_LEN) else { return TORN };
+    let crc_fits = le32(h, 28) == Some(crc32fast::hash(&h[8..28]));
+    let skippable = le32(h, 0) == Some(SKIPPABLE) && le32(h, 4) == Some(HEAD_LEN as u32);
+    if !skippable || &h[8..12] != b"SYNT" || !crc_fits {
+        return TORN;
+    }
+    let (Some(len), Some(records)) = (le32(h, 16), le32(h, 20)) else { return TORN };
+    let len = len as usize;
+    let torn = Frame::Torn { records };
+    let Some(data) = b.get(h.len()..h.len() + len).filter(|_| len <= MAX_FRAME) else { return torn };
+    if le32(data, 0) != Some(ZSTD) || le32(h, 24) != Some(crc32fast::hash(data)) {
+        return torn;
+    }
+    let mut raw = Vec::new();
+    let decoder = zstd::stream::Decoder::new(data).map(|d| d.take(16 * MAX_FRAME as u64));
+    match decoder.and_then(|mut d| d.read_to_end(&mut raw)) {
+        Ok(_) => Frame::Whole { len: h.len() + len, raw },
+        Err(_) => torn,
+    }
+}
+
+fn find_head(b: &[u8]) -> Option<usize> {
+    let magic = SKIPPABLE.to_le_bytes();
+    b.windows(12).position(|w| w[..4] == magic && &w[8..12] == b"SYNT")
+}
+
+/// Shards named on the command line: files as they are, directories as their shards in the order of their names.
+pub fn shard_paths(args: &[PathBuf]) -> Result<Vec<PathBuf>, ShardError> {
+    let mut paths = Vec::new();
+    for arg in args {
+        let failed = |source| ShardError::Io { operation: "read", path: arg.clone(), source };
+        if !std::fs::metadata(arg).map_err(failed)?.is_dir() {
+            paths.push(arg.clone());
+            continue;
+        }
+        let mut own = Vec::new();
+        for entry in std::fs::read_dir(arg).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            if name.starts_with("syntap-") && name.ends_with(".jsonl.zst") {
+                own.push(path);
+            }
+        }
+        own.sort();
+        paths.extend(own);
+    }
+    Ok(paths)
+}

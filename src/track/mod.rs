@@ -1,0 +1,16 @@
+//! What a flow is doing, seen from the middle: states, numbers, attempts to open, lives of a tuple.
+//!
+//! Pure. A tracker in the middle may have missed any packet and may have been started at any time; it says what the
+//! packets it saw prove, and leaves to the rules (`detect`) what that means.
+
+mod life;
+mod state;
+mod step;
+#[cfg(test)]
+mod tests;
+mod zeek;
+
+pub use life::{Attempt, End, Flow, OldState, Outcome, Past, StaleAck, Tallies, seen};
+pub use state::{Next, SegClass, State, next};
+pub use step::{Ended, ResetSeen, Step, note};
+pub use zeek::{Seen, Zeek};

@@ -1,0 +1,209 @@
+//! Whole conversations through the tracker, segment by segment.
+
+use super::*;
+use crate::flow::Side;
+use crate::wire::{Nanos, Segment, Seq, TcpFlags, TcpOptions};
+
+const O: Side = Side::Orig;
+const R: Side = Side::Resp;
+
+/// A flow fed by hand: times in milliseconds, flags in tcpdump's letters.
+struct Talk {
+    flow: Flow,
+    ended: Vec<Ended>,
+    resets: Vec<ResetSeen>,
+    over: Vec<&'static str>,
+}
+
+fn at(ms: u64) -> Nanos {
+    Nanos(1_000 * Nanos::SEC + ms * Nanos::MS)
+}
+
+impl Talk {
+    fn new() -> Talk {
+        Talk { flow: Flow::default(), ended: vec![], resets: vec![], over: vec![] }
+    }
+
+    fn say(&mut self, ms: u64, end: Side, flags: &str, seq: u32, ack: u32, len: u32) -> &mut Talk {
+        self.say_ts(ms, end, flags, seq, ack, len, None)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn say_ts(
+        &mut self,
+        ms: u64,
+        end: Side,
+        flags: &str,
+        seq: u32,
+        ack: u32,
+        len: u32,
+        ts: Option<(u32, u32)>,
+    ) -> &mut Talk {
+        let bits = flags.chars().map(|c| match c {
+            'S' => TcpFlags::SYN,
+            'F' => TcpFlags::FIN,
+            'R' => TcpFlags::RST,
+            'P' => TcpFlags::PSH,
+            _ => TcpFlags::ACK,
+        });
+        let seg = Segment {
+            seq: Seq(seq),
+            ack: Seq(ack),
+            flags: TcpFlags(bits.fold(0, |a, b| a | b)),
+            payload: len,
+            win: 1_000,
+            ttl: 64,
+            options: TcpOptions { ts, ..TcpOptions::default() },
+            ..Segment::default()
+        };
+        while self.flow.deadline.0 != 0 && self.flow.deadline <= at(ms) {
+            let now = at(ms);
+            match self.flow.timer(now) {
+                Some(step) => self.ended.extend(step.ended),
+                None => self.flow = Flow::default(),
+            }
+        }
+        let over = &mut self.over;
+        let step = self.flow.step(&seg, end, at(ms), |old| over.push(old.conn_state()));
+        self.ended.extend(step.ended);
+        self.resets.extend(step.reset);
+        self
+    }
+
+    /// SYN 100, SYN-ACK 500, ACK, 10 bytes each way.
+    fn open(&mut self) -> &mut Talk {
+        self.say(0, O, "S", 100, 0, 0)
+            .say(1, R, "S.", 500, 101, 0)
+            .say(2, O, ".", 101, 501, 0)
+            .say(3, O, "P.", 101, 501, 10)
+            .say(4, R, "P.", 501, 111, 10)
+    }
+
+    /// Closed by the responder first, both FINs acknowledged at 13 ms.
+    fn closed_by_responder(&mut self) -> &mut Talk {
+        self.open()
+            .say(10, R, "F.", 511, 111, 0)
+            .say(11, O, ".", 111, 512, 0)
+            .say(12, O, "F.", 111, 512, 0)
+            .say(13, R, ".", 512, 112, 0)
+    }
+
+    fn last(&self) -> &Ended {
+        self.ended.last().expect("an attempt ended")
+    }
+}
+
+#[test]
+fn a_connection_opens_closes_and_is_remembered() {
+    let mut t = Talk::new();
+    t.closed_by_responder();
+    assert_eq!(t.flow.state, State::TimeWait);
+    assert_eq!(t.flow.closed_first, Some(R));
+    assert_eq!(t.flow.closed_at, at(13));
+    assert_eq!(t.flow.history(), "ShADdfFa");
+    assert_eq!(t.flow.conn_state(), "SF");
+    assert_eq!((t.flow.ends[0].bytes(), t.flow.ends[1].bytes()), (Some(10), Some(10)));
+    assert_eq!(t.last().outcome, Outcome::Accepted);
+    assert_eq!(t.flow.as_past().held_by(R), OldState::TimeWait);
+    assert_eq!(t.flow.as_past().held_by(O), OldState::Unknown);
+}
+
+#[test]
+fn a_refused_reuse_keeps_the_numbers_of_the_life_before() {
+    let mut t = Talk::new();
+    t.closed_by_responder();
+    for n in 0..3 {
+        t.say(55_000 + 1_000 * n, O, "S", 50, 0, 0).say(55_001 + 1_000 * n, R, ".", 512, 112, 0);
+    }
+    t.say(58_000, O, "R.", 51, 0, 0);
+    let e = t.last();
+    assert_eq!(e.outcome, Outcome::Aborted);
+    assert_eq!((e.attempt.syns, e.attempt.stale_acks), (3, 3));
+    let stale = e.attempt.stale.expect("a stale ACK was seen");
+    assert_eq!((stale.seq, stale.ack), (Seq(512), Seq(112)));
+    assert_eq!(e.past.held_by(R), OldState::TimeWait);
+    assert_eq!(e.past.next[0], Seq(112));
+    assert_eq!(t.over, ["SF"]);
+}
+
+#[test]
+fn a_linux_client_resets_the_stale_ack_and_comes_through() {
+    let mut t = Talk::new();
+    t.closed_by_responder();
+    t.say(30_000, O, "S", 50, 0, 0).say(30_001, R, ".", 512, 112, 0).say(30_002, O, "R", 112, 0, 0);
+    assert_eq!(t.flow.state, State::SynSent, "the reset kills TIME_WAIT and not the attempt");
+    t.say(30_014, O, "S", 50, 0, 0).say(30_015, R, "S.", 900, 51, 0);
+    let e = t.last();
+    assert_eq!((e.outcome, e.attempt.syns, e.attempt.stale_acks), (Outcome::Accepted, 2, 1));
+    assert_eq!(e.attempt.stray_rst, Some(Seq(112)));
+}
+
+#[test]
+fn a_syn_on_a_live_flow_waits_for_the_answer_before_the_old_life_ends() {
+    let mut t = Talk::new();
+    t.open().say(9_000, O, "S", 77_000, 0, 0);
+    assert_eq!(t.flow.state, State::Established);
+    // The responder challenges, the originator goes on as before: a forged or a late SYN.
+    t.say(9_001, R, ".", 511, 111, 0).say(9_100, O, "P.", 111, 511, 5);
+    assert_eq!(t.last().outcome, Outcome::OldLifeWentOn);
+    assert!(t.over.is_empty());
+    // Another one, and this time the responder has forgotten.
+    t.say(20_000, O, "S", 88_000, 0, 0).say(20_001, R, "S.", 6_000, 88_001, 0);
+    assert_eq!(t.last().outcome, Outcome::Accepted);
+    assert_eq!(t.over, ["S1"]);
+    assert_eq!((t.flow.state, t.flow.history()), (State::SynRecv, "Sh"));
+}
+
+#[test]
+fn a_syn_without_an_answer_is_given_up_after_twice_its_last_gap() {
+    let mut t = Talk::new();
+    t.say(0, O, "S", 100, 0, 0).say(1_000, O, "S", 100, 0, 0).say(3_000, O, "S", 100, 0, 0);
+    t.say(7_000, O, "S", 100, 0, 0);
+    assert!(t.ended.is_empty(), "the timer doubles: 4 s is not silence");
+    t.say(15_000, O, "S", 100, 0, 0);
+    assert!(t.ended.is_empty());
+    let step = t.flow.timer(at(15_000 + 17_000)).expect("the flow is kept");
+    assert_eq!(step.ended.expect("given up").outcome, Outcome::Expired);
+    // The same SYN after that is the same episode.
+    t.say(40_000, O, "S", 100, 0, 0);
+    assert!(!t.flow.attempt.pending);
+}
+
+#[test]
+fn a_reset_on_an_open_flow_is_noted_once_with_its_window() {
+    let mut t = Talk::new();
+    t.open().say(5, O, ".", 111, 511, 0).say(100, R, "R.", 511, 111, 0).say(101, R, "R.", 511, 111, 0);
+    assert_eq!(t.resets.len(), 1);
+    assert_eq!(t.resets[0].in_window, Some(true));
+    let mut t = Talk::new();
+    t.open().say(5, O, ".", 111, 511, 0).say(100, R, "R", 400_000, 0, 0);
+    assert_eq!(t.resets[0].in_window, Some(false));
+}
+
+#[test]
+fn a_syn_ack_captured_before_its_syn_is_one_handshake() {
+    let mut t = Talk::new();
+    t.say(1, R, "S.", 500, 101, 0).say(1, O, "S", 100, 0, 0).say(2, O, ".", 101, 501, 0);
+    assert_eq!(t.flow.state, State::Established);
+    assert!(t.over.is_empty() && !t.flow.attempt.pending);
+}
+
+#[test]
+fn a_refusal_must_acknowledge_the_syn() {
+    let mut t = Talk::new();
+    t.say(0, O, "S", 100, 0, 0).say(1, R, "R.", 0, 777, 0);
+    assert!(t.ended.is_empty(), "a reset with a wrong ack is ignored by SYN_SENT");
+    t.say(2, R, "R.", 0, 101, 0);
+    assert_eq!(t.last().outcome, Outcome::Refused);
+    assert_eq!(t.flow.conn_state(), "REJ");
+}
+
+#[test]
+fn fins_that_cross_leave_both_ends_waiting() {
+    let mut t = Talk::new();
+    t.open().say(10, R, "F.", 511, 111, 0).say(10, O, "F.", 111, 511, 0);
+    t.say(11, R, ".", 512, 112, 0).say(11, O, ".", 112, 512, 0);
+    assert_eq!((t.flow.state, t.flow.closed_first), (State::TimeWait, None));
+    assert_eq!(t.flow.as_past().held_by(R), OldState::TimeWait);
+    assert_eq!(t.flow.as_past().held_by(O), OldState::TimeWait);
+}

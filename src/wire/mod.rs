@@ -1,0 +1,13 @@
+//! Bytes to values: Ethernet and the other link types, VLAN, IP, TCP, ARP, neighbour discovery.
+//!
+//! Pure: no kernel, no threads, no clock, no unsafe. Malformed input is a value, never an error or a panic.
+
+mod decode;
+mod icmp;
+mod seq;
+mod tunnel;
+mod types;
+
+pub use decode::decode;
+pub use seq::Seq;
+pub use types::*;
