@@ -1,0 +1,181 @@
+//! Bad input: a message with a hint, exit code 2, nothing half-written, nothing left attached.
+
+mod common;
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output};
+
+use common::packet::{SYN, Tcp, pcap};
+use common::{corpus, is_root, root, syntap};
+
+fn fails(command: &mut Command, message: &str, hint: &str) -> Output {
+    let out = command.output().expect("the program starts");
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(2), "{command:?}: {err}");
+    assert!(err.contains(message), "{command:?} says: {err}");
+    assert!(err.contains(hint), "{command:?} says: {err}");
+    out
+}
+
+fn syns(n: u64) -> Vec<u8> {
+    let packets: Vec<(u64, Vec<u8>)> = (0..n)
+        .map(|i| {
+            let tcp = Tcp {
+                src: ([192, 0, 2, 1].into(), 1024 + i as u16),
+                dst: ([192, 0, 2, 2].into(), 80),
+                flags: SYN,
+                seq: i as u32,
+                ack: 0,
+                win: 1,
+                options: vec![],
+                payload: 0,
+                ttl: 64,
+                id: 1,
+            };
+            (1_000_000 * i, tcp.frame())
+        })
+        .collect();
+    pcap(&packets)
+}
+
+#[test]
+fn a_file_that_is_no_capture_is_refused_with_a_reason() {
+    let cargo = root().join("Cargo.toml");
+    fails(syntap().arg("replay").arg(&cargo), "neither pcap nor pcapng", "hint: ");
+    fails(syntap().args(["replay", "/nonexistent.pcap"]), "cannot open /nonexistent.pcap", "No such file");
+    fails(syntap().arg("replay").arg(root()), "not a regular file", "");
+    let dir = tempfile::tempdir().expect("a directory");
+    let empty = dir.path().join("empty.pcap");
+    std::fs::write(&empty, b"").expect("written");
+    fails(syntap().arg("replay").arg(&empty), "too short", "");
+}
+
+#[test]
+fn captures_that_their_owners_call_unreadable_are_refused() {
+    for (file, why) in [
+        ("libpcap__linktype-reserved-field-not-zero.pcap", "reserved bits"),
+        ("libpcap__pcapng-invalid-vers-1.pcapng", "version"),
+        ("libpcap__shb-option-too-long.pcapng", "option"),
+    ] {
+        let Some(path) = corpus(file) else { return };
+        fails(syntap().arg("replay").arg(&path), why, "");
+    }
+}
+
+#[test]
+fn a_cut_capture_is_read_up_to_the_cut_and_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cut.pcap");
+    let whole = syns(3);
+    for cut in (24..whole.len()).step_by(7) {
+        std::fs::write(&path, &whole[..cut]).expect("written");
+        let out = syntap().arg("replay").arg(&path).output().expect("the program starts");
+        let err = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(0), "{err}");
+        let packet = (whole.len() - 24) / 3;
+        let read = (cut - 24) / packet;
+        assert!(err.contains(&format!("packets    {read}:")), "cut at {cut}: {err}");
+        assert_eq!(err.contains("the file is cut"), (cut - 24) % packet != 0, "cut at {cut}: {err}");
+    }
+}
+
+#[test]
+fn a_missing_directory_or_a_file_in_its_place_is_said_before_anything_is_done() {
+    let capture = root().join("tests/captures/time-wait-reuse.pcap");
+    let dir = tempfile::tempdir().expect("a directory");
+    let missing = dir.path().join("none");
+    fails(
+        syntap().args(["replay", "-w"]).arg(&missing).arg(&capture),
+        "cannot write records into",
+        "hint: mkdir -p",
+    );
+    assert!(!missing.exists());
+    fails(syntap().args(["replay", "-w"]).arg(&capture).arg(&capture), "Not a directory", "hint: ");
+    fails(
+        syntap().args(["run", "-i", "lo", "-w"]).arg(&missing),
+        "cannot write records into",
+        "hint: mkdir -p",
+    );
+}
+
+#[test]
+fn wrong_words_name_the_flag_and_the_way_out() {
+    let capture = root().join("tests/captures/time-wait-reuse.pcap");
+    for ports in ["0", "80-70", "http", "80,,443", "70000"] {
+        let out = fails(syntap().args(["replay", "-p", ports]).arg(&capture), "--ports", "");
+        assert!(out.stdout.is_empty());
+    }
+    fails(syntap().args(["explain", "syn_refuse"]), "no kind 'syn_refuse'", "syn_refused");
+    fails(syntap().args(["show", "--kind", "nonsense", "."]), "no such kind", "");
+    fails(syntap().args(["show", "/nonexistent"]), "No such file", "");
+    fails(syntap().args(["report", "/nonexistent"]), "No such file", "");
+    fails(syntap().args(["show"]).arg(root().join("Cargo.toml")), "nothing there can be read", "");
+    let dir = tempfile::tempdir().expect("a directory");
+    fails(syntap().arg("show").arg(dir.path()), "no shards", "hint: ");
+    fails(
+        syntap().args(["run", "-i", "eth0=sideways", "-w"]).arg(dir.path()),
+        "unknown role",
+        "inside, outside or span",
+    );
+}
+
+#[test]
+fn root_an_unknown_interface_or_the_loopback_is_refused_with_the_names_there_are() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    fails(syntap().args(["run", "-i", "nosuch0", "-w"]).arg(dir.path()), "no interface nosuch0", "hint: ");
+    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "nothing half-written");
+}
+
+#[test]
+fn root_without_root_it_says_what_it_needs() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .expect("mode set");
+    // Somebody without any privilege, who may read neither root's home nor the build's folder: run a copy.
+    let copy = dir.path().join("syntap");
+    std::fs::copy(env!("CARGO_BIN_EXE_syntap"), &copy).expect("copied");
+    let mut command = Command::new(&copy);
+    command.args(["run", "-i", "eth0", "-w"]).arg(dir.path()).uid(65534).gid(65534);
+    fails(&mut command, "", "hint: ");
+}
+
+#[test]
+fn root_a_full_disk_is_named_and_leaves_whole_frames_only() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mount = Mount::small(dir.path());
+    // The file system has no room at all: found before anything is done.
+    let mut filler = std::fs::File::create(dir.path().join("filler")).expect("created");
+    while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+    let capture = root().join("tests/captures/time-wait-reuse.pcap");
+    fails(syntap().args(["replay", "-w"]).arg(dir.path()).arg(&capture), "No space left", "hint: make room");
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("a directory").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["filler"], "nothing half-written");
+    drop(mount);
+}
+
+/// A file system of 64 KiB.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn small(at: &std::path::Path) -> Mount {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("none"), at, Some("tmpfs"), flags, Some("size=64k")).expect("mounted");
+        Mount(at.to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount(&self.0);
+    }
+}

@@ -1,0 +1,72 @@
+//! What several test files share. Each uses a part of it.
+#![allow(dead_code)]
+
+pub mod packet;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The program under test.
+pub fn syntap() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_syntap"))
+}
+
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Captures that others made, beside the project; `None`, said aloud, where they are absent.
+pub fn corpus(file: &str) -> Option<PathBuf> {
+    let path = root().join("../shared/corpus").join(file);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: the corpus is not beside the project ({})", path.display());
+    None
+}
+
+/// True for root; says why a privileged test does not run otherwise.
+pub fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("skipped: needs root, for network namespaces and BPF");
+    }
+    root
+}
+
+/// Runs a command to its end and gives back its output; panics with its standard error if it fails.
+pub fn run(command: &mut Command) -> Output {
+    let out = command.output().expect("the program starts");
+    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    out
+}
+
+/// Standard output as JSON lines.
+pub fn json_lines(out: &Output) -> Vec<Value> {
+    let text = String::from_utf8(out.stdout.clone()).expect("output is text");
+    text.lines().map(|l| serde_json::from_str(l).expect("each line is JSON")).collect()
+}
+
+/// The records of a replay.
+pub fn replay(args: &[&str]) -> Vec<Value> {
+    json_lines(&run(syntap().args(["replay", "--json"]).args(args)))
+}
+
+/// Records of one kind.
+pub fn of_kind<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    records.iter().filter(|r| r["kind"] == kind).collect()
+}
+
+/// How many records are above `info`.
+pub fn above_info(records: &[Value]) -> usize {
+    records.iter().filter(|r| r["severity"] != "info").count()
+}
+
+/// Runs a scenario of `tools/lab`; its ground truth.
+pub fn lab(args: &[&str]) -> Value {
+    let out = run(Command::new("python3").arg(root().join("tools/lab")).args(args));
+    serde_json::from_slice(&out.stdout).expect("the lab prints JSON")
+}

@@ -1,0 +1,178 @@
+//! A shard survives anything: cut at every byte, flipped at every byte, a disk that fills up and empties again.
+
+use proptest::prelude::*;
+use syntap::record::{Context, Record, ShardOptions, ShardWriter, read_bytes, read_shard, shard_paths};
+
+fn record(n: u64) -> Record {
+    use syntap::detect::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
+    use syntap::wire::{Nanos, Way};
+    let a = Anomaly {
+        kind: Kind::SynRefused,
+        severity: Severity::Warning,
+        verdict: Verdict::Responder,
+        certainty: Certainty::Proven,
+        summary: format!(
+            "record {n} of a test with some text in it {}",
+            n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ),
+        time: Nanos(n),
+        first: Nanos(n),
+        last: Nanos(n),
+        count: 1,
+        point: None,
+        way: Way::Unknown,
+        tuple: None,
+        vlan: None,
+        history: String::new(),
+        conn_state: "",
+        facts: vec![("n", Fact::U64(n))],
+        packets: vec![],
+    };
+    Record::from_anomaly(&a, &Context::default(), None)
+}
+
+/// A shard of `frames` frames with two records each.
+fn shard(frames: u64) -> (Vec<u8>, Vec<usize>) {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::new();
+    for n in 0..frames {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut w = ShardWriter::create(dir.path(), "test", ShardOptions::default()).expect("created");
+        w.push(&record(2 * n)).expect("taken");
+        w.push(&record(2 * n + 1)).expect("taken");
+        w.close().expect("closed");
+        let paths = shard_paths(&[dir.path().to_owned()]).expect("listed");
+        assert_eq!(paths.len(), 1);
+        bytes.extend(std::fs::read(&paths[0]).expect("read"));
+        ends.push(bytes.len());
+    }
+    (bytes, ends)
+}
+
+fn numbers(bytes: &[u8]) -> (Vec<u64>, syntap::record::ShardState) {
+    let mut seen = Vec::new();
+    let state = read_bytes(bytes, &mut |r| seen.push(r.ts_ns));
+    (seen, state)
+}
+
+#[test]
+fn a_shard_cut_at_any_byte_keeps_all_whole_frames_and_names_the_loss() {
+    let (bytes, ends) = shard(3);
+    for cut in 0..=bytes.len() {
+        let whole = ends.iter().filter(|&&e| e <= cut).count();
+        let (seen, state) = numbers(&bytes[..cut]);
+        assert_eq!(seen, (0..2 * whole as u64).collect::<Vec<_>>(), "cut at {cut}");
+        let good = if whole == 0 { 0 } else { ends[whole - 1] };
+        assert_eq!(state.lost_bytes, (cut - good) as u64, "cut at {cut}");
+        assert_eq!(state.lost_at, (cut > good).then_some(good as u64), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_flipped_byte_costs_its_own_frame_and_no_other() {
+    let (bytes, ends) = shard(3);
+    for at in 0..bytes.len() {
+        let mut hurt = bytes.clone();
+        hurt[at] ^= 0x41;
+        let frame = ends.iter().position(|&e| at < e).expect("inside a frame") as u64;
+        let (seen, state) = numbers(&hurt);
+        let expected: Vec<u64> = (0..6).filter(|n| n / 2 != frame).collect();
+        assert_eq!(seen, expected, "flipped at {at}");
+        assert!(state.lost_bytes > 0, "flipped at {at}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn garbage_never_yields_a_record_or_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let (seen, state) = numbers(&bytes);
+        prop_assert!(seen.is_empty());
+        prop_assert_eq!(state.lost_bytes, bytes.len() as u64);
+    }
+
+    #[test]
+    fn garbage_between_frames_is_passed_over(garbage in proptest::collection::vec(any::<u8>(), 1..300)) {
+        let (bytes, ends) = shard(2);
+        let (a, b) = bytes.split_at(ends[0]);
+        let (seen, state) = numbers(&[a, &garbage, b].concat());
+        prop_assert_eq!(seen, [0, 1, 2, 3]);
+        prop_assert_eq!(state.lost_bytes, garbage.len() as u64);
+    }
+}
+
+#[test]
+fn a_shard_is_plain_zstd_of_json_lines_for_everybody_else() {
+    let (bytes, _) = shard(2);
+    let text = zstd::decode_all(&bytes[..]).expect("any zstd reads it");
+    let lines: Vec<serde_json::Value> = String::from_utf8(text)
+        .expect("text")
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[3]["facts"]["n"], 3);
+    assert_eq!(lines[0]["time"], "1970-01-01T00:00:00.000000000Z");
+}
+
+#[test]
+fn names_stay_in_order_and_shards_are_cut_by_size() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = ShardOptions { max_bytes: 200, ..ShardOptions::default() };
+    let mut w = ShardWriter::create(dir.path(), "a host/name", options).expect("created");
+    for n in 0..2_000 {
+        w.push(&record(n)).expect("taken");
+    }
+    w.close().expect("closed");
+    let paths = shard_paths(&[dir.path().to_owned()]).expect("listed");
+    assert!(paths.len() >= 2, "{paths:?}");
+    let mut seen = Vec::new();
+    for path in &paths {
+        read_shard(path, &mut |r| seen.push(r.ts_ns)).expect("read");
+    }
+    assert_eq!(seen, (0..2_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn root_a_disk_that_fills_up_and_empties_again_loses_no_record() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: needs root, for a small file system");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("none"), dir.path(), Some("tmpfs"), flags, Some("size=96k")).expect("mounted");
+    let result = std::panic::catch_unwind(|| {
+        let mut w = ShardWriter::create(dir.path(), "test", ShardOptions::default()).expect("created");
+        let filler = dir.path().join("filler");
+        let mut n = 0;
+        let mut push = |w: &mut ShardWriter, count: u64| {
+            for _ in 0..count {
+                w.push(&record(n)).expect("taken");
+                n += 1;
+            }
+            n
+        };
+        push(&mut w, 700);
+        {
+            let mut f = std::fs::File::create(&filler).expect("created");
+            while std::io::Write::write_all(&mut f, &[7; 512]).is_ok() {}
+        }
+        push(&mut w, 900);
+        let (lost, trouble) = w.trouble();
+        assert_eq!(lost, 0);
+        assert_eq!(trouble.map(std::io::Error::raw_os_error), Some(Some(libc::ENOSPC)));
+        std::fs::remove_file(&filler).expect("removed");
+        let all = push(&mut w, 10);
+        w.close().expect("the rest is written");
+        let mut seen = Vec::new();
+        for path in shard_paths(&[dir.path().to_owned()]).expect("listed") {
+            let state = read_shard(&path, &mut |r| seen.push(r.ts_ns)).expect("read");
+            assert_eq!(state.lost_bytes, 0, "nothing half-written");
+        }
+        assert_eq!(seen, (0..all).collect::<Vec<_>>());
+    });
+    nix::mount::umount(dir.path()).expect("unmounted");
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
