@@ -1,0 +1,242 @@
+"""What can be run in a lab. Each scenario returns ground truth as a dictionary; `lab` prints it as JSON."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from . import traffic
+from .net import Lab, sh
+
+TOOLS = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+
+
+def python(lab, ns, module, *args):
+    """A piece of this package in a namespace, its output piped."""
+    command = [PYTHON, "-m", f"labkit.{module}", *map(str, args)]
+    return lab.spawn(ns, *command, cwd=TOOLS, stdout=subprocess.PIPE, text=True)
+
+
+def lines(process, timeout):
+    """A process's output as JSON lines, once it has ended."""
+    out, _ = process.communicate(timeout=timeout)
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+def start_server(lab):
+    server = python(lab, lab.server, "traffic", "serve")
+    if server.stdout.readline().strip() != "ready":
+        raise RuntimeError("the server did not start")
+    return server
+
+
+class Tap:
+    """`syntap run` in the gateway."""
+
+    def __init__(self, lab, syntap, records, *more):
+        self.lab, self.records = lab, Path(records)
+        self.records.mkdir(parents=True, exist_ok=True)
+        command = [str(syntap), "run", "-i", "in0=inside,out0=outside", "-w", str(records), *map(str, more)]
+        self.lines = []
+        self.process = lab.spawn(lab.gateway, *command, stderr=subprocess.PIPE, text=True)
+        self.ready = threading.Event()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+        if not self.ready.wait(15) or self.process.poll() is not None:
+            raise RuntimeError("syntap did not start: " + "; ".join(self.lines))
+
+    def read(self):
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            if "records go to" in line:
+                self.ready.set()
+            if self.echo:
+                print(line, end="", file=sys.stderr, flush=True)
+        self.ready.set()
+
+    echo = False
+
+    @property
+    def pid(self):
+        """`ip netns exec` replaces itself, so the process is syntap."""
+        return self.process.pid
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(20)
+        self.reader.join(5)
+        return code
+
+
+def counters(lab):
+    """Retransmissions and resets at both ends."""
+    ends = [lab.server] + [lab.client(n) for n in range(lab.clients)]
+    total = {"RetransSegs": 0, "OutRsts": 0, "EstabResets": 0, "AttemptFails": 0}
+    for ns in ends:
+        snmp = lab.snmp(ns)
+        for name in total:
+            total[name] += snmp[name]
+    return total
+
+
+def short(lab, client, count, port=traffic.CLOSE_FIRST, pause=0):
+    """Short connections from one client, on source ports of its own."""
+    return python(lab, lab.client(client), "traffic", "short", count, port, pause, client, 10_000 + 10_000 * client)
+
+
+def shorts(lab, count, clients=2, port=traffic.CLOSE_FIRST, pause=0):
+    running = [short(lab, n, count // clients, port, pause) for n in range(clients)]
+    results = [lines(p, 120)[0] for p in running]
+    return {k: (max if k == "longest_ms" else sum)(r[k] for r in results) for k in results[0]}
+
+
+def mute(lab, client):
+    """Keeps the client's own kernel out of the hand-made connections."""
+    lab.chain(lab.client(client), "mute", "type filter hook output priority 0", "tcp sport 30000-30999 drop")
+
+
+def story(lab, client=2, cells=None):
+    mute(lab, client)
+    args = [client] + ([",".join(cells)] if cells else [])
+    return lines(python(lab, lab.client(client), "story", *args), 60)
+
+
+def transfer(lab, mebibytes, connections):
+    """The traffic of the mirror test: what arrived, and what the ends' kernels counted meanwhile."""
+    begun = counters(lab)
+    bulk = lines(python(lab, lab.client(0), "traffic", "bulk", mebibytes), 120)[0]
+    between = counters(lab)
+    many = shorts(lab, connections)
+    ended = counters(lab)
+    return {"bulk": bulk | moved(begun, between), "short": many | moved(between, ended)}
+
+
+def moved(before, after):
+    return {k: after[k] - before[k] for k in after}
+
+
+def traces(lab):
+    """What a tap has in the gateway: links, hooks, namespaces."""
+    gw = lab.gateway
+    links = [line.split(":")[1].strip().split("@")[0]
+             for line in sh("ip", "-n", gw, "-o", "link").splitlines()]
+    return {"links": sorted(links), "tcx": tcx_ids(lab)}
+
+
+def tcx_ids(lab):
+    """Programs at the tcx hooks of the gateway's interfaces, by the kernel's own query."""
+    code = (
+        "import ctypes,struct,socket,json\n"
+        "libc=ctypes.CDLL(None,use_errno=True)\n"
+        "out={}\n"
+        "for name in ('in0','out0'):\n"
+        "  for hook,kind in (('ingress',46),('egress',47)):\n"
+        "    ids=(ctypes.c_uint32*16)()\n"
+        "    attr=ctypes.create_string_buffer(struct.pack('<IIIIQIIQQQQ',socket.if_nametoindex(name),kind,0,0,"
+        "ctypes.addressof(ids),16,0,0,0,0,0),128)\n"
+        "    done=libc.syscall(321,16,attr,128)\n"
+        "    count=struct.unpack_from('<I',attr.raw,24)[0] if done==0 else -ctypes.get_errno()\n"
+        "    out[name+' '+hook]=count\n"
+        "print(json.dumps(out))\n"
+    )
+    return json.loads(sh("ip", "netns", "exec", lab.gateway, PYTHON, "-c", code))
+
+
+def mirror(syntap, records, mebibytes=100, connections=5000):
+    """The same traffic untapped and tapped, each in a lab of its own: nothing may differ for those who talk."""
+    with Lab() as lab:
+        start_server(lab)
+        untapped = transfer(lab, mebibytes, connections)
+    with Lab() as lab:
+        start_server(lab)
+        clean = traces(lab)
+        tap = Tap(lab, syntap, records)
+        tapped = transfer(lab, mebibytes, connections)
+        busy = traces(lab)
+        code = tap.stop()
+        return {"untapped": untapped, "tapped": tapped, "before": clean, "during": busy, "after": settled(lab, clean),
+                "exit": code, "stderr": tap.lines}
+
+
+def settled(lab, clean):
+    """What is left after a tap; the kernel takes namespaces down in the background."""
+    left = traces(lab)
+    for _ in range(50):
+        if left == clean:
+            break
+        time.sleep(0.1)
+        left = traces(lab)
+    return left
+
+
+def killed(syntap, records, how, connections=3000):
+    """The tap is killed, or stopped and continued, in the middle of the traffic."""
+    with Lab() as lab:
+        start_server(lab)
+        clean = traces(lab)
+        before = counters(lab)
+        tap = Tap(lab, syntap, records)
+        running = [short(lab, n, connections // 2) for n in range(2)]
+        time.sleep(0.5)
+        os.kill(tap.pid, signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+        results = [lines(p, 120)[0] for p in running]
+        if how == "stop":
+            os.kill(tap.pid, signal.SIGCONT)
+            code = tap.stop()
+        else:
+            code = tap.process.wait(10)
+        left = settled(lab, clean)
+        after = counters(lab)
+        return {"results": results, "counters": moved(before, after), "before": clean,
+                "after": left, "exit": code, "stderr": tap.lines}
+
+
+def refusals(syntap, records, mirror_to=None, cells=None):
+    """Every cell of the kernel's rule, live."""
+    with Lab() as lab:
+        start_server(lab)
+        more = ["--mirror-to", mirror_to] if mirror_to else []
+        tap = Tap(lab, syntap, records, *more)
+        truth = story(lab, cells=cells)
+        time.sleep(0.5)
+        code = tap.stop()
+        return {"cells": truth, "exit": code, "stderr": tap.lines}
+
+
+def healthy(syntap, records, connections=2000):
+    """Nothing wrong."""
+    with Lab() as lab:
+        start_server(lab)
+        tap = Tap(lab, syntap, records)
+        result = shorts(lab, connections)
+        code = tap.stop()
+        return {"short": result, "exit": code, "stderr": tap.lines}
+
+
+def demo(syntap, records):
+    """Real traffic with some trouble in it, for people to watch."""
+    say = lambda text: print(f"lab: {text}", file=sys.stderr, flush=True)
+    with Lab() as lab:
+        start_server(lab)
+        say("clients 10.77.0.0/24 - gateway (in0, out0, masquerade) - server 198.51.100.2, all in namespaces of this demo")
+        Tap.echo = True
+        tap = Tap(lab, syntap, records, "--status", "2")
+        say("two clients open 3,000 short connections, each byte checked")
+        load = [short(lab, n, 1500, pause=0.002) for n in range(2)]
+        knock = python(lab, lab.client(0), "traffic", "knock", traffic.FILTERED, 1)
+        refused = python(lab, lab.client(1), "traffic", "knock", traffic.CLOSED, 5)
+        say("a third client, like the balancer of the story, reuses its ports while the server is in TIME_WAIT")
+        cells = story(lab)
+        result = [lines(p, 60)[0] for p in load]
+        lines(knock, 30), lines(refused, 30)
+        ok = sum(r["ok"] for r in result)
+        bad = sum(r["wrong"] + r["errors"] for r in result)
+        say(f"{ok} connections arrived byte for byte, {bad} did not; "
+            f"{sum(c['outcome'] == 'refused' for c in cells)} reuses were refused by the server's kernel")
+        tap.stop()
+        return {"ok": ok, "bad": bad, "cells": cells}
