@@ -19,10 +19,24 @@ use syntap::wire::LinkType;
 /// Frames of a capture that are looked at: the lab's large ones repeat themselves.
 const FRAMES: usize = 8_000;
 
-/// Differences that are known, by capture and kind: retransmissions of data in the middle of a connection, long after
-/// the watch of its SYN has ended, are not mirrored, and what follows from them is not seen.
-const KNOWN: &[(&str, &str)] =
-    &[("suriv__tcp-empty-sack__tcp-opt.pcap", "black_hole"), ("nat_mapping_lost-inside.pcap", "black_hole")];
+/// Differences that are known, by capture and kind; docs/limits.md says the same in words.
+const KNOWN: &[(&str, &[&str])] = &[
+    // Data sent again in the middle of a connection, long after the watch of its SYN has ended.
+    ("suriv__tcp-empty-sack__tcp-opt.pcap", &["black_hole"]),
+    ("nat_mapping_lost-inside.pcap", &["black_hole"]),
+    ("nat_mapping_lost-otherport.pcap", &["black_hole"]),
+    ("ndpi__waze.pcap", &["black_hole"]),
+    ("ppa3__tcp_retransmissions.pcapng", &["black_hole"]),
+    // A MAC that changes there.
+    ("ppa3__arppoison.pcapng", &["mac_changed_in_flow"]),
+    ("ppa3__sessionhijacking.pcapng", &["mac_changed_in_flow"]),
+    // A connection older than the capture, of which only the reset is a control packet.
+    ("ppa2__double-vision.pcap", &["mac_changed_in_flow", "reset_mid_flow", "reset_without_flow"]),
+    // What is no TCP, or not readable as far as its ports, is counted by the kernel side and not mirrored.
+    ("ndpi__fuzz-2006-06-26-2594.pcap", &["malformed", "one_sided_view"]),
+    // A tunnel's inside is not looked at by the kernel side.
+    ("tcpdump__geneve.pcap", &["synack_unsolicited"]),
+];
 
 /// The span program, loaded anew: choose() runs it in the kernel.
 struct Chooser {
@@ -84,10 +98,10 @@ fn write(path: &std::path::Path, packets: &[(u64, u32, Vec<u8>)]) {
     std::fs::write(path, out).expect("written");
 }
 
-/// Alarms by kind and tuple.
-fn alarms(path: &std::path::Path) -> BTreeMap<(String, String), u64> {
+/// Records by kind and tuple.
+fn records(path: &std::path::Path) -> BTreeMap<(String, String), u64> {
     let mut found = BTreeMap::new();
-    for r in json_lines(&run(syntap().args(["replay", "--json", "--severity", "warning"]).arg(path))) {
+    for r in json_lines(&run(syntap().args(["replay", "--json"]).arg(path))) {
         let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
         let tuple = ["src_ip", "src_port", "dst_ip", "dst_port"].map(|f| text(&r[f])).join(" ");
         *found.entry((text(&r["kind"]), tuple)).or_default() += 1;
@@ -139,12 +153,12 @@ fn root_a_replay_of_what_the_kernel_mirrors_finds_what_a_replay_of_everything_fi
         let (one, two) = (dir.path().join("all.pcap"), dir.path().join("mirrored.pcap"));
         write(&one, &whole);
         write(&two, &mirrored);
-        let (expected, found) = (alarms(&one), alarms(&two));
+        let (expected, found) = (records(&one), records(&two));
         compared += 1;
         all += whole.len();
         chosen += mirrored.len();
         for key in expected.keys().chain(found.keys()) {
-            let known = KNOWN.iter().any(|(file, kind)| *file == name && *kind == key.0);
+            let known = KNOWN.iter().any(|(file, kinds)| *file == name && kinds.contains(&key.0.as_str()));
             if expected.get(key) != found.get(key) && !known {
                 differences.push(format!(
                     "{name}: {key:?}: {:?} of all, {:?} of mirrored",

@@ -17,9 +17,11 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     let [sent, received] = [flow.end(Side::Orig).bytes(), flow.end(Side::Resp).bytes()];
     let out_of_window = reset.in_window == Some(false);
     // A reset by the originator ends its own connection (SO_LINGER 0, a process that died): nobody waits for more.
-    // After a FIN it only cleans up. The responder's reset is what users see as "connection reset by peer".
+    // After a FIN it only cleans up. The responder's reset is what users see as "connection reset by peer"; but one that
+    // is all it ever said, to a packet without a handshake, says that it knows no such connection (RFC 9293 3.10.7.1).
+    let stranger = flow.picked_up && flow.end(by).packets <= 1;
     let severity = match by {
-        _ if after_fin || out_of_window => Severity::Info,
+        _ if after_fin || out_of_window || stranger => Severity::Info,
         Side::Orig if !foreign => Severity::Info,
         _ => Severity::Warning,
     };
