@@ -70,6 +70,7 @@ fn packets<'a>(frames: &'a [Vec<u8>], at: &mut u64) -> Vec<Packet<'a>> {
             *at += 10_000;
             Packet {
                 ts: Nanos(*at),
+                now: Nanos(*at),
                 point: Point(0),
                 way: Way::Ingress,
                 link: LinkType::Ethernet,
@@ -99,8 +100,13 @@ fn decode(c: &mut Criterion) {
 fn worker(c: &mut Criterion) {
     let mut group = c.benchmark_group("worker");
     for (name, max_flows) in [("64k flows", 1 << 16), ("1M flows", 1 << 20)] {
-        let config =
-            WorkerConfig { max_flows, recorder: max_flows, seed: Seed::FIXED, ports: PortSet::all() };
+        let config = WorkerConfig {
+            max_flows,
+            recorder: max_flows,
+            seed: Seed::FIXED,
+            ports: PortSet::all(),
+            lives: false,
+        };
         let mut worker = Worker::new(&config);
         let mut at = 1_000_000_000_000;
         let mut round = 0;

@@ -23,6 +23,7 @@ fn record(n: u64) -> Record {
         way: Way::Unknown,
         tuple: None,
         vlan: None,
+        tunnel: None,
         history: String::new(),
         conn_state: "",
         facts: vec![("n", Fact::U64(n))],

@@ -4,21 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use syntap::capture::{Packet, Point, PortSet};
-use syntap::detect::Anomaly;
 use syntap::flow::Seed;
-use syntap::pipeline::{Event, Outlet, Worker, WorkerConfig};
+use syntap::pipeline::{Event, Worker, WorkerConfig};
 use syntap::wire::{LinkType, Nanos, OffloadedVlan, Way};
-
-#[derive(Default)]
-struct Kept(Vec<Anomaly>);
-
-impl Outlet for Kept {
-    fn event(&mut self, event: Event) {
-        if let Event::Anomaly(a) = event {
-            self.0.push(*a);
-        }
-    }
-}
 
 fn frame(bits: &[u8]) -> (u64, Vec<u8>) {
     let b = |n: usize| bits.get(n).copied().unwrap_or(0);
@@ -49,10 +37,10 @@ fn frame(bits: &[u8]) -> (u64, Vec<u8>) {
     (gap, p)
 }
 
-fn run(frames: &[(u64, Vec<u8>)], batch: usize) -> Vec<Anomaly> {
-    let config = WorkerConfig { max_flows: 16, recorder: 64, seed: Seed::FIXED, ports: PortSet::all() };
+fn run(frames: &[(u64, Vec<u8>)], batch: usize) -> Vec<String> {
+    let config = WorkerConfig { max_flows: 16, recorder: 64, seed: Seed::FIXED, ports: PortSet::all(), lives: true };
     let mut worker = Worker::new(&config);
-    let mut out = Kept::default();
+    let mut out: Vec<Event> = Vec::new();
     let mut at = 1_000_000_000_000;
     let packets: Vec<Packet<'_>> = frames
         .iter()
@@ -60,6 +48,7 @@ fn run(frames: &[(u64, Vec<u8>)], batch: usize) -> Vec<Anomaly> {
             at += gap;
             Packet {
                 ts: Nanos(at),
+                now: Nanos(at),
                 point: Point(0),
                 way: Way::Unknown,
                 link: LinkType::RawIp,
@@ -75,7 +64,7 @@ fn run(frames: &[(u64, Vec<u8>)], batch: usize) -> Vec<Anomaly> {
         assert!(worker.counters().live <= 16);
     }
     worker.finish(Nanos(at), &mut out);
-    out.0
+    out.iter().map(|e| format!("{e:?}")).collect()
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -84,5 +73,5 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(one, run(&frames, 64));
     assert_eq!(one, run(&frames, 7));
     // Each packet ends a bounded number of things.
-    assert!(one.len() <= 16 * (frames.len() + 1));
+    assert!(one.len() <= 24 * (frames.len() + 1));
 });

@@ -32,6 +32,9 @@ pub struct Point(pub u8);
 pub struct Packet<'a> {
     /// When it was stamped.
     pub ts: Nanos,
+    /// The latest stamp of its source so far, its own included: captures are not always in order, and timers must not
+    /// depend on who looks at which part of them.
+    pub now: Nanos,
     /// Where.
     pub point: Point,
     /// Which way.
@@ -52,6 +55,7 @@ impl Packet<'static> {
     /// A place in a batch that is not filled yet.
     pub const NONE: Packet<'static> = Packet {
         ts: Nanos(0),
+        now: Nanos(0),
         point: Point(0),
         way: Way::Unknown,
         link: LinkType::Ethernet,

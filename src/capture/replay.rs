@@ -3,6 +3,10 @@
 use super::{BATCH, CaptureFile, Packet, Point, Polled, RawPacket, Source, SourceError};
 use crate::wire::{Nanos, OffloadedVlan};
 
+/// Times that go back by more than this are not packets that overtook each other (drivers and merged files swap
+/// milliseconds): another recording was appended.
+const BACK: u64 = 10 * Nanos::SEC;
+
 struct Input {
     file: CaptureFile,
     base: Point,
@@ -13,8 +17,10 @@ struct Input {
 /// See the module. Within a file the order of the file stands, even where its times go back.
 pub struct ReplaySource {
     inputs: Vec<Input>,
-    /// The packets of a batch and the inputs they came from.
-    batch: Vec<(usize, RawPacket)>,
+    /// The packets of a round and the inputs they came from.
+    taken: Vec<(usize, RawPacket)>,
+    now: Nanos,
+    new_recording: bool,
 }
 
 impl ReplaySource {
@@ -22,7 +28,7 @@ impl ReplaySource {
     pub fn new(files: Vec<(Point, CaptureFile)>) -> ReplaySource {
         let inputs =
             files.into_iter().map(|(base, file)| Input { file, base, head: None, done: false }).collect();
-        ReplaySource { inputs, batch: Vec::with_capacity(BATCH) }
+        ReplaySource { inputs, taken: Vec::with_capacity(BATCH), now: Nanos(0), new_recording: false }
     }
 
     /// When the captures say that they ended: the latest, if any does.
@@ -35,36 +41,37 @@ impl ReplaySource {
         self.inputs.iter().flat_map(|i| i.file.notes()).collect()
     }
 
-    /// Takes the earliest packet of all inputs; files given first win a tie.
-    fn take(&mut self) -> Option<(usize, RawPacket)> {
-        for input in self.inputs.iter_mut().filter(|i| i.head.is_none() && !i.done) {
-            input.head = input.file.next_packet();
-            input.done = input.head.is_none();
-        }
-        let heads = self.inputs.iter().enumerate();
-        let (first, _) =
-            heads.filter_map(|(n, i)| Some((n, i.head.as_ref()?.ts))).min_by_key(|&(_, ts)| ts)?;
-        Some((first, self.inputs[first].head.take()?))
+    /// True if what comes next is another recording: its first packet is much older than the last one handed over.
+    pub fn new_recording(&self) -> bool {
+        self.new_recording
     }
-}
 
-impl Source for ReplaySource {
-    fn poll(&mut self, _wait_ms: u32, sink: &mut dyn FnMut(&[Packet<'_>])) -> Result<Polled, SourceError> {
-        self.batch.clear();
-        while self.batch.len() < BATCH {
-            let Some(packet) = self.take() else { break };
-            self.batch.push(packet);
+    /// Up to `most` packets of one recording; none at the end.
+    pub fn round(&mut self, most: usize) -> Vec<Packet<'_>> {
+        self.taken.clear();
+        if std::mem::take(&mut self.new_recording) {
+            self.now = Nanos(0);
         }
-        if self.batch.is_empty() {
-            return Ok(Polled::End);
+        let mut latest = self.now;
+        while self.taken.len() < most {
+            let Some((n, ts)) = self.head() else { break };
+            self.new_recording = ts.add(BACK) < latest && !self.taken.is_empty();
+            if self.new_recording {
+                break;
+            }
+            latest = latest.max(ts);
+            self.taken.extend(self.inputs[n].head.take().map(|p| (n, p)));
         }
-        let mut packets = [Packet::NONE; BATCH];
-        for (slot, (n, p)) in packets.iter_mut().zip(&self.batch) {
-            let Input { file, base, .. } = &self.inputs[*n];
+        let now = &mut self.now;
+        let inputs = &self.inputs;
+        let packet = |(n, p): &(usize, RawPacket)| {
+            let Input { file, base, .. } = &inputs[*n];
             // Interfaces of a capture that syntap wrote are tap points of their own.
             let own = if file.is_own() { p.interface as u8 } else { 0 };
-            *slot = Packet {
+            *now = (*now).max(p.ts);
+            Packet {
                 ts: p.ts,
+                now: *now,
                 point: Point(base.0.saturating_add(own)),
                 way: p.way,
                 link: p.link,
@@ -72,9 +79,31 @@ impl Source for ReplaySource {
                 vlan: OffloadedVlan::default(),
                 reason: 0,
                 bytes: file.bytes(&p.range),
-            };
+            }
+        };
+        self.taken.iter().map(packet).collect()
+    }
+
+    /// The input whose next packet is the earliest; files given first win a tie.
+    fn head(&mut self) -> Option<(usize, Nanos)> {
+        for input in self.inputs.iter_mut().filter(|i| i.head.is_none() && !i.done) {
+            input.head = input.file.next_packet();
+            input.done = input.head.is_none();
         }
-        sink(&packets[..self.batch.len()]);
-        Ok(Polled::Packets(self.batch.len()))
+        let heads = self.inputs.iter().enumerate();
+        heads.filter_map(|(n, i)| Some((n, i.head.as_ref()?.ts))).min_by_key(|&(_, ts)| ts)
+    }
+}
+
+impl Source for ReplaySource {
+    fn poll(&mut self, _wait_ms: u32, sink: &mut dyn FnMut(&[Packet<'_>])) -> Result<Polled, SourceError> {
+        let packets = self.round(BATCH);
+        match packets.len() {
+            0 => Ok(Polled::End),
+            n => {
+                sink(&packets);
+                Ok(Polled::Packets(n))
+            }
+        }
     }
 }

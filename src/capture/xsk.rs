@@ -30,7 +30,7 @@ use super::clock::ClockOffset;
 use super::{BATCH, Packet, Point, Polled, Source, SourceError};
 use crate::bpf::Meta;
 use crate::bpf::abi::META_LEN;
-use crate::wire::{LinkType, Nanos, OffloadedVlan, Way};
+use crate::wire::{LinkType, OffloadedVlan, Way};
 
 /// The smallest chunk AF_XDP knows: 256 bytes of headroom leave 1,792, and 256 are used. Larger ones only waste
 /// memory and cache.
@@ -355,7 +355,7 @@ impl XskSource {
                 return Ok(Polled::Idle);
             }
         }
-        let mut packets = [EMPTY; BATCH];
+        let mut packets = [Packet::NONE; BATCH];
         let mut metas = [Meta::default(); BATCH];
         let mut len = 0;
         for desc in &self.descs[..n] {
@@ -383,21 +383,12 @@ impl Source for XskSource {
     }
 }
 
-const EMPTY: Packet<'static> = Packet {
-    ts: Nanos(0),
-    point: Point(0),
-    way: Way::Unknown,
-    link: LinkType::Ethernet,
-    wire_len: 0,
-    vlan: OffloadedVlan { tpid: 0, tci: 0 },
-    reason: 0,
-    bytes: &[],
-};
-
 #[inline]
 fn packet<'a>(meta: &Meta, bytes: &'a [u8], clock: &ClockOffset) -> Packet<'a> {
+    let ts = clock.epoch(meta.time_ns);
     Packet {
-        ts: clock.epoch(meta.time_ns),
+        ts,
+        now: ts,
         point: Point(meta.slot),
         way: if meta.direction == 0 { Way::Ingress } else { Way::Egress },
         link: LinkType::Ethernet,

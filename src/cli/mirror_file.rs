@@ -29,6 +29,7 @@ impl CopySink for MirrorFile {
     fn copied(&mut self, p: &Copied) -> io::Result<()> {
         self.0.write(&Packet {
             ts: p.ts,
+            now: p.ts,
             point: p.point,
             way: p.way,
             link: p.link,

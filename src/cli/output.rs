@@ -7,13 +7,14 @@ use super::Fail;
 use super::show::Filter;
 use crate::detect::Severity;
 use crate::pipeline::{RecordSink, Tally, Ticking, WorkerCounters};
-use crate::record::{Record, ShardOptions, ShardWriter};
+use crate::record::{ConnectionRecord, Record, ShardOptions, ShardWriter};
 use crate::wire::Malformed;
 
 /// Records as JSON lines, into shards, both or neither.
 #[derive(Default)]
 pub struct Output<'a> {
     json: Option<(Box<dyn Write + Send + 'a>, Filter)>,
+    connections: Option<Box<dyn Write + Send + 'a>>,
     shards: Option<ShardWriter>,
 }
 
@@ -28,6 +29,11 @@ impl<'a> Output<'a> {
         self.json = Some((to, filter));
     }
 
+    /// Each connection that is over as a line.
+    pub fn connections_to(&mut self, to: Box<dyn Write + Send + 'a>) {
+        self.connections = Some(to);
+    }
+
     /// Records into shards in `dir`.
     pub fn shards_in(&mut self, dir: &Path, host: &str) -> Result<(), Fail> {
         let shards =
@@ -40,6 +46,9 @@ impl<'a> Output<'a> {
     pub fn close(mut self) -> anyhow::Result<()> {
         if let Some((json, _)) = &mut self.json {
             json.flush()?;
+        }
+        if let Some(connections) = &mut self.connections {
+            connections.flush()?;
         }
         if let Some(shards) = self.shards.take() {
             shards.close()?;
@@ -58,6 +67,14 @@ impl RecordSink for Output<'_> {
         }
         if let Some(shards) = &mut self.shards {
             shards.push(record)?;
+        }
+        Ok(())
+    }
+
+    fn connection(&mut self, connection: &ConnectionRecord) -> io::Result<()> {
+        if let Some(to) = &mut self.connections {
+            serde_json::to_writer(&mut *to, connection)?;
+            to.write_all(b"\n")?;
         }
         Ok(())
     }

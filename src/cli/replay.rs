@@ -1,6 +1,6 @@
 //! `syntap replay`: captures through the same pipeline as live packets.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,11 +9,11 @@ use clap::Args;
 
 use super::Fail;
 use super::output::{Output, Summary, hinted, host_name};
-use crate::capture::{CaptureFile, Point, Polled, PortSet, ReplaySource, Source};
-use crate::flow::{FlowKey, Seed};
-use crate::pipeline::{Desk, Event, Outlet, Worker, WorkerConfig};
-use crate::record::{ConnectionRecord, Context, Interface};
-use crate::track::Flow;
+use super::status::latency;
+use crate::capture::{BATCH, CaptureFile, Point, PortSet, ReplaySource};
+use crate::flow::Seed;
+use crate::pipeline::{Desk, Rounds, WorkerConfig};
+use crate::record::{Context, Interface};
 
 /// Arguments of `replay`.
 #[derive(Debug, Args)]
@@ -41,6 +41,14 @@ pub struct ReplayArgs {
     /// Flows there is room for; the least valuable are given up beyond that.
     #[arg(long, value_name = "N", default_value_t = super::MAX_FLOWS)]
     max_flows: usize,
+
+    /// Workers that share the work, by tuple; 0 takes one for each CPU. The result is the same.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    workers: u16,
+
+    /// Packets that a worker takes at once. The result is the same.
+    #[arg(long, value_name = "N", default_value_t = BATCH, hide = true)]
+    batch: usize,
 
     #[command(flatten)]
     filter: super::show::Filter,
@@ -77,31 +85,6 @@ fn parse_name(arg: &str) -> Named {
     }
 }
 
-/// The desk at the end of a replay's pipeline, called straight from the worker.
-struct Straight<'a> {
-    desk: Desk<Output<'a>>,
-    connections: Option<(BufWriter<io::Stdout>, Context)>,
-    failed: io::Result<()>,
-}
-
-impl Outlet for Straight<'_> {
-    fn event(&mut self, event: Event) {
-        if self.failed.is_ok() {
-            self.failed = self.desk.event(event);
-        }
-    }
-
-    fn over(&mut self, key: &FlowKey, flow: &Flow) {
-        let Some((out, context)) = &mut self.connections else { return };
-        if self.failed.is_ok() {
-            let record = ConnectionRecord::of(key, flow, context);
-            self.failed = serde_json::to_writer(&mut *out, &record)
-                .map_err(io::Error::from)
-                .and_then(|()| out.write_all(b"\n"));
-        }
-    }
-}
-
 /// Runs it.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut files = Vec::new();
@@ -134,42 +117,43 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output.json_to(Box::new(BufWriter::new(io::stdout())), args.filter.clone());
     }
+    if args.connections {
+        output.connections_to(Box::new(BufWriter::new(io::stdout())));
+    }
     let host = host_name();
     if let Some(dir) = &args.write {
         output.shards_in(dir, &host)?;
     }
     let context = Context { host, interfaces, clock_offset_ns: None };
-    let connections = args.connections.then(|| (BufWriter::new(io::stdout()), context.clone()));
-    let mut straight = Straight { desk: Desk::new(context, output), connections, failed: Ok(()) };
-    let mut worker = Worker::new(&WorkerConfig {
+    let config = WorkerConfig {
         max_flows: args.max_flows,
         recorder: args.max_flows,
         seed: Seed::FIXED,
         ports: PortSet::union(&args.ports),
-    });
+        lives: args.connections,
+    };
+    let workers = match args.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS),
+        n => usize::from(n),
+    };
+    let mut rounds = Rounds::new(&config, workers, args.batch);
     let mut source = ReplaySource::new(files);
-    loop {
-        let polled = source.poll(0, &mut |packets| worker.batch(packets, &mut straight))?;
-        if straight.failed.is_err() || polled == Polled::End {
-            break;
-        }
-    }
-    let end = source.end_time().unwrap_or(worker.now());
-    worker.finish(end, &mut straight);
-    straight.failed.context("cannot write a record")?;
-    if let Some((mut out, _)) = straight.connections {
-        out.flush()?;
-    }
-    let (output, tally) = straight.desk.finish().context("cannot write a record")?;
+    let mut desk = Desk::new(context, output);
+    rounds.run(&mut source, &mut desk)?;
+    let (output, tally) = desk.finish().context("cannot write a record")?;
     output.close()?;
 
     let mut err = io::stderr().lock();
     for note in source.notes() {
         writeln!(err, "syntap: {note}")?;
     }
-    Summary { counters: worker.counters(), tally: &tally, live: None }.print(&mut err)?;
+    let latency = [("latency".to_owned(), latency(&rounds.latencies()))];
+    Summary { counters: &rounds.counters(), tally: &tally, live: Some(&latency) }.print(&mut err)?;
     Ok(if args.check && tally.above_info() > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
+
+/// Workers taken unasked: reading the captures and the desk keep about eight busy.
+const MOST_WORKERS: usize = 8;
 
 /// Tap points in one replay: what a tap point's number has room for in the rules.
 const MAX_POINTS: usize = 16;

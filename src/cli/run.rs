@@ -146,6 +146,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         recorder: args.max_flows / count,
         seed: Seed::random(),
         ports,
+        lives: false,
     };
     let sources = sources.into_iter().map(|s| Box::new(s) as Box<dyn Source + Send>).collect();
     let plan = Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies: mirror };

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Certainty, Kind, Severity, Verdict};
 use crate::flow::{Digest, Tuple};
-use crate::wire::{Nanos, Way};
+use crate::wire::{Nanos, Tunnel, Way};
 
 /// One of a kind's own numbers or words. Becomes a JSON value of the record's `facts`.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +57,8 @@ pub struct Anomaly {
     pub tuple: Option<Tuple>,
     /// VLAN identifier.
     pub vlan: Option<u16>,
+    /// The tunnel its packets travel in, as the flow's first packet showed it.
+    pub tunnel: Option<Tunnel>,
     /// Zeek's history letters so far.
     pub history: String,
     /// Zeek's connection state so far, or empty.

@@ -336,6 +336,7 @@ impl Found {
             way: self.way,
             tuple: None,
             vlan: None,
+            tunnel: None,
             history: String::new(),
             conn_state: "",
             facts,

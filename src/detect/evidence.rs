@@ -1,7 +1,7 @@
 //! What every rule needs to turn a flow into an anomaly: its packets, its tuple, its letters.
 
 use super::{Anomaly, Certainty, Facts, Kind, Severity, Verdict};
-use crate::flow::{Digest, FlowKey, Recorder, Side, Tuple};
+use crate::flow::{Digest, FlowKey, Recorder, Side, Tunnels, Tuple};
 use crate::track::Flow;
 use crate::wire::{Nanos, TcpFlags, Way};
 
@@ -16,6 +16,8 @@ pub struct View<'a> {
     pub flow: &'a Flow,
     /// The flight recorder that holds its packets.
     pub recorder: &'a Recorder,
+    /// The tunnels that flows travel in.
+    pub tunnels: &'a Tunnels,
 }
 
 /// What a rule concluded; the rest of the anomaly comes from the flow.
@@ -75,6 +77,7 @@ impl View<'_> {
             way,
             tuple: Some(self.tuple(orig)),
             vlan: self.flow.vlan.checked_sub(1),
+            tunnel: self.tunnels.get(self.flow.tunnel),
             history: self.flow.history().to_owned(),
             conn_state: self.flow.conn_state(),
             facts: finding.facts,

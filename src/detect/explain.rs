@@ -50,6 +50,7 @@ pub const fn explain(kind: Kind) -> &'static Explanation {
         Kind::OneSidedView => &more::ONE_SIDED_VIEW,
         Kind::SplitHandshake => &more::SPLIT_HANDSHAKE,
         Kind::ProbeReset => &more::PROBE_RESET,
+        Kind::SlowHandshake => &more::SLOW_HANDSHAKE,
         Kind::ResetAfterIdle => &more::RESET_AFTER_IDLE,
         Kind::HalfClosedStuck => &more::HALF_CLOSED_STUCK,
         Kind::FinStorm => &more::FIN_STORM,

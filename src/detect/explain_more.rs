@@ -33,6 +33,22 @@ ACK when the accept queue is full (tcp_v4_syn_recv_sock, counter ListenOverflows
     peers: "DeepFlow \"Server Queue Overflow\"; Suricata est_synack_resend",
 };
 
+pub(super) const SLOW_HANDSHAKE: Explanation = Explanation {
+    one_line: "A SYN-ACK took far longer than this responder's usually do, though the SYN was not lost.",
+    meaning: "The connection opened late, by a wait and not by a retransmission. One alone is worth knowing; many at one time are \
+a responder or a path under load.",
+    rule: "One SYN, its SYN-ACK after 200 ms or more, and after longer than 99 of 100 handshakes of the same responder (of at least \
+200) took.",
+    causes: &[
+        "a host or hypervisor that was stopped for a moment",
+        "a queue on the way that filled up",
+        "a link that wakes up",
+    ],
+    remedy: &["compare the times with the load of the responder and of the links to it"],
+    or_else: &["a SYN lost and sent again before this tap, and only the second seen"],
+    peers: "none as such; DeepFlow and Arkime report the latency",
+};
+
 pub(super) const SYNACK_WRONG_ACK: Explanation = Explanation {
     one_line: "A SYN-ACK acknowledges something else than the SYN it answers.",
     meaning: "The originator resets it (RFC 9293 section 3.10.7.3) and tries again.",

@@ -57,6 +57,8 @@ kinds! {
     ProbeReset = "probe_reset",
     /// Options on a SYN or SYN-ACK that no stack sends.
     OptionsAltered = "options_altered",
+    /// A SYN-ACK that took far longer than this responder's do.
+    SlowHandshake = "slow_handshake",
     /// A reset on an established flow.
     ResetMidFlow = "reset_mid_flow",
     /// A reset on no known flow.

@@ -145,6 +145,7 @@ impl Counted {
             way: self.way,
             tuple: (self.count == 1).then_some(self.tuple),
             vlan: None,
+            tunnel: None,
             history: String::new(),
             conn_state: "",
             facts: vec![("count", Fact::U64(self.count))],

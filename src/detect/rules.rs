@@ -1,19 +1,11 @@
-//! The rules in the order in which they look at a step.
+//! The rules of one flow, in the order in which they look at a step. They remember nothing beyond the flow.
 
 use super::evidence::View;
-use super::{Anomaly, ArpWatch, Kind, ending, handshake, opening, reset, reuse, shape, storms};
+use super::sight::{Life, Listener, Seen, Sight};
+use super::{Anomaly, Kind, ending, handshake, opening, reset, reuse, shape, storms};
 use crate::flow::{Digest, Side};
-use crate::track::{Ended, SegClass, Step, note};
-use crate::wire::{Arp, IcmpError, Mac, Malformed, Nanos, Segment, Seq, Way};
-
-/// What one worker's rules remember beyond the flows.
-#[derive(Default)]
-pub struct Rules {
-    without_flow: reset::WithoutFlow,
-    arp: ArpWatch,
-    shape: shape::Shape,
-    storms: storms::Storms,
-}
+use crate::track::{Ended, SegClass, Step, note, seen};
+use crate::wire::{IcmpError, Segment, Seq};
 
 /// Remembers in the flow that a kind was told; true if it was not before.
 fn once(told: &mut u64, kind: Kind) -> bool {
@@ -23,170 +15,124 @@ fn once(told: &mut u64, kind: Kind) -> bool {
     new
 }
 
-impl Rules {
-    /// Looks at a flow after `step`, made by `seg`.
-    pub fn segment(
-        &mut self,
-        view: &View<'_>,
-        step: &Step,
-        seg: &Segment,
-        digest: &Digest,
-        told: &mut u64,
-        out: &mut dyn FnMut(Anomaly),
-    ) {
-        let ts = digest.ts;
-        let one_sided = self.shape.one_sided(view.key.point());
-        if let Some(ended) = &step.ended {
-            let seq = step.answered.then_some(seg.seq);
-            attempt(view, ended, seq, one_sided, out);
-        }
-        let point = view.key.point();
-        let responder = view.tuple(view.flow.orig).dst;
-        let class = SegClass::of(seg.flags);
-        if class == SegClass::Syn && step.from == Side::Orig {
-            self.storms.syn(responder, point, ts, out);
-        }
+/// Looks at a flow after `step`, made by `seg`.
+pub fn segment(
+    view: &View<'_>,
+    step: &Step,
+    seg: &Segment,
+    digest: &Digest,
+    told: &mut u64,
+    to: &mut dyn Listener,
+) {
+    let ts = digest.ts;
+    let point = view.key.point();
+    let tuple = view.tuple(view.flow.orig);
+    let class = SegClass::of(seg.flags);
+    if class == SegClass::Syn && step.from == Side::Orig {
+        to.sight(Sight::Syn(Seen { tuple, digest: *digest }));
+    }
+    if class == SegClass::SynAck && step.from == Side::Resp {
+        to.sight(Sight::SynAck(Seen { tuple, digest: *digest }));
+    }
+    if let Some(ended) = &step.ended {
         if step.answered {
-            self.storms.answer(responder);
+            let latency_ns = ended.at.since(ended.attempt.first);
+            let syns = ended.attempt.syns;
+            to.sight(Sight::Answered { tuple, point, latency_ns, syns });
         }
-        if let Some(r) = &step.reset {
-            out(reset::mid_flow(view, r, seg, step.from, ts));
-            self.storms.reset(responder, r.idle_ns, point, ts, out);
-        }
-        if step.notes & note::PROBE != 0 {
-            self.storms.probe(view.tuple(view.flow.orig).src, point, ts, out);
-        }
-        let mut fresh = |kind| once(told, kind);
-        let (fin, rst) = (class == SegClass::Fin, class == SegClass::Rst);
-        if let Some((kind, count)) = storms::storm(view.flow, fin, rst, step.since_last)
-            && fresh(kind)
-        {
-            out(ending::storm(view, kind, count, ts));
-        }
-        if step.notes != 0 || SegClass::of(seg.flags) as u8 <= SegClass::SynAck as u8 {
-            opening::opening(view, step, seg, ts, &mut fresh, out);
-            ending::silence(view, step, ts, &mut fresh, out);
-        }
-        if step.notes & note::WENT_ON_AFTER_RESET != 0 && fresh(Kind::ResetIgnored) {
-            out(ending::reset_ignored(view, step, seg, ts));
-        }
-        if SegClass::of(seg.flags) == SegClass::Rst && seg.text_len > 0 && fresh(Kind::ResetWithText) {
-            out(ending::reset_with_text(view, step, seg, ts));
-        }
-        if step.notes & note::ODD_FLAGS != 0 && fresh(Kind::InvalidFlags) {
-            out(shape::invalid_flags(view.key.point(), view.tuple(view.flow.orig), *digest));
-        }
-        if step.reset_without_flow
-            && let Some(told) = self.without_flow.count(view.key.point(), view.tuple(view.flow.orig), *digest)
-        {
-            out(told);
-        }
+        let seq = step.answered.then_some(seg.seq);
+        attempt(view, ended, seq, to);
     }
-
-    /// Looks at a flow whose attempt ended without a packet.
-    pub fn silence(&mut self, view: &View<'_>, ended: &Ended, out: &mut dyn FnMut(Anomaly)) {
-        let one_sided = self.shape.one_sided(view.key.point());
-        attempt(view, ended, None, one_sided, out);
+    if let Some(r) = &step.reset {
+        to.anomaly(reset::mid_flow(view, r, seg, step.from, ts));
+        to.sight(Sight::Reset { tuple, point, idle_ns: r.idle_ns });
     }
-
-    /// Looks at a life that is over.
-    pub fn over(&mut self, view: &View<'_>, out: &mut dyn FnMut(Anomaly)) {
-        self.shape.over(view.key.point(), view.flow, out);
-        self.storms.over(view.tuple(view.flow.orig).dst, view.flow, view.key.point(), out);
-        ending::over(view, out);
+    if step.notes & note::PROBE != 0 {
+        to.sight(Sight::Probe { originator: tuple.src, point });
     }
-
-    /// Looks at an attempt that an ICMP error ended.
-    pub fn icmp(&mut self, view: &View<'_>, ended: &Ended, error: &IcmpError, out: &mut dyn FnMut(Anomaly)) {
-        out(handshake::refused_on_the_way(view, ended, error));
+    let mut fresh = |kind| once(told, kind);
+    let (fin, rst) = (class == SegClass::Fin, class == SegClass::Rst);
+    if let Some((kind, count)) = storms::storm(view.flow, fin, rst, step.since_last)
+        && fresh(kind)
+    {
+        to.anomaly(ending::storm(view, kind, count, ts));
     }
-
-    /// The same packet again, on the other side of a hop: once a flow.
-    pub fn twice(
-        &mut self,
-        view: &View<'_>,
-        first: &Digest,
-        second: &Digest,
-        told: &mut u64,
-        out: &mut dyn FnMut(Anomaly),
-    ) {
-        if once(told, Kind::SeenTwice) {
-            out(opening::seen_twice(view, first, second));
-        }
+    if step.notes != 0 || class as u8 <= SegClass::SynAck as u8 {
+        opening::opening(view, step, seg, ts, &mut fresh, &mut |a| to.anomaly(a));
+        ending::silence(view, step, ts, &mut fresh, &mut |a| to.anomaly(a));
     }
-
-    /// The same frame out of the tap point and back in.
-    pub fn looped(
-        &mut self,
-        view: &View<'_>,
-        first: &Digest,
-        second: &Digest,
-        told: &mut u64,
-        out: &mut dyn FnMut(Anomaly),
-    ) {
-        if once(told, Kind::FrameLoop) {
-            out(opening::frame_loop(view, first, second));
-        }
+    if step.notes & note::WENT_ON_AFTER_RESET != 0 && fresh(Kind::ResetIgnored) {
+        to.anomaly(ending::reset_ignored(view, step, seg, ts));
     }
-
-    /// An end's MAC is not that of its packet before.
-    pub fn mac(
-        &mut self,
-        view: &View<'_>,
-        before: &Digest,
-        now: &Digest,
-        told: &mut u64,
-        out: &mut dyn FnMut(Anomaly),
-    ) {
-        let role = view.flow.role(now.from);
-        if once(told, Kind::MacChangedInFlow) {
-            out(opening::mac_changed(view, before, now, role));
-        }
+    if rst && seg.text_len > 0 && fresh(Kind::ResetWithText) {
+        to.anomaly(ending::reset_with_text(view, step, seg, ts));
     }
-
-    /// Counts a packet that could not be decoded.
-    pub fn malformed(&mut self, point: u8, reason: Malformed, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        self.shape.malformed(point, reason, ts, out);
+    if step.notes & note::ODD_FLAGS != 0 && fresh(Kind::InvalidFlags) {
+        to.anomaly(shape::invalid_flags(point, tuple, *digest));
     }
-
-    /// Looks at an ARP packet or a neighbour message.
-    pub fn arp(
-        &mut self,
-        arp: &Arp,
-        src_mac: Mac,
-        point: u8,
-        way: Way,
-        ts: Nanos,
-        out: &mut dyn FnMut(Anomaly),
-    ) {
-        self.arp.packet(arp, src_mac, point, way, ts, out);
+    if step.reset_without_flow {
+        to.sight(Sight::Stray(Seen { tuple, digest: *digest }));
     }
+}
 
-    /// Hands over what was only counted so far.
-    pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
-        self.without_flow.finish(out);
-        self.arp.finish(out);
-        self.shape.finish(out);
+/// Looks at a flow whose attempt ended without a packet.
+pub fn silence(view: &View<'_>, ended: &Ended, to: &mut dyn Listener) {
+    attempt(view, ended, None, to);
+}
+
+/// Looks at a life that is over.
+pub fn over(view: &View<'_>, to: &mut dyn Listener) {
+    let flow = view.flow;
+    let [o, r] = &flow.ends;
+    to.sight(Sight::Over(Life {
+        tuple: view.tuple(flow.orig),
+        point: view.key.point(),
+        first: flow.first,
+        last: flow.last,
+        packets: [o.packets, r.packets],
+        went_on: flow.zeek.went_on(),
+        opened: o.has(seen::SYN) && r.has(seen::SYN),
+        closed: o.has(seen::FIN) || r.has(seen::FIN),
+        requests: o.data,
+    }));
+    ending::over(view, &mut |a| to.anomaly(a));
+}
+
+/// Looks at an attempt that an ICMP error ended.
+pub fn icmp(view: &View<'_>, ended: &Ended, error: &IcmpError, to: &mut dyn Listener) {
+    to.anomaly(handshake::refused_on_the_way(view, ended, error));
+}
+
+/// The same packet again, on the other side of a hop: once a flow.
+pub fn twice(view: &View<'_>, first: &Digest, second: &Digest, told: &mut u64, to: &mut dyn Listener) {
+    if once(told, Kind::SeenTwice) {
+        to.anomaly(opening::seen_twice(view, first, second));
+    }
+}
+
+/// The same frame out of the tap point and back in.
+pub fn looped(view: &View<'_>, first: &Digest, second: &Digest, told: &mut u64, to: &mut dyn Listener) {
+    if once(told, Kind::FrameLoop) {
+        to.anomaly(opening::frame_loop(view, first, second));
+    }
+}
+
+/// An end's MAC is not that of its packet before.
+pub fn mac(view: &View<'_>, before: &Digest, now: &Digest, told: &mut u64, to: &mut dyn Listener) {
+    let role = view.flow.role(now.from);
+    if once(told, Kind::MacChangedInFlow) {
+        to.anomaly(opening::mac_changed(view, before, now, role));
     }
 }
 
 /// An attempt to open is told as one thing: the first rule that knows it.
-fn attempt(
-    view: &View<'_>,
-    ended: &Ended,
-    syn_ack_seq: Option<Seq>,
-    one_sided: bool,
-    out: &mut dyn FnMut(Anomaly),
-) {
-    let told = reuse::refused(view, ended)
+fn attempt(view: &View<'_>, ended: &Ended, syn_ack_seq: Option<Seq>, to: &mut dyn Listener) {
+    let told: Option<Anomaly> = reuse::refused(view, ended)
         .or_else(|| reuse::on_live_flow(view, ended))
         .or_else(|| handshake::refused(view, ended))
-        .or_else(|| handshake::unanswered(view, ended).filter(|_| !one_sided));
-    let quiet = told.is_none();
+        .or_else(|| handshake::unanswered(view, ended))
+        .or_else(|| reuse::accepted(view, ended, syn_ack_seq));
     if let Some(a) = told {
-        out(a);
-    }
-    if quiet && let Some(a) = reuse::accepted(view, ended, syn_ack_seq) {
-        out(a);
+        to.anomaly(a);
     }
 }

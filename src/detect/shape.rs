@@ -1,8 +1,7 @@
 //! What concerns a tap point and not one connection: odd flags, broken headers, a view of one direction only.
 
-use super::{Anomaly, Certainty, Fact, Facts, Kind, Severity, Verdict};
+use super::{Anomaly, Certainty, Fact, Facts, Kind, Life, Severity, Verdict};
 use crate::flow::{Digest, Tuple};
-use crate::track::Flow;
 use crate::wire::{Malformed, Nanos, Way};
 
 /// Counted for this long in one record.
@@ -70,6 +69,7 @@ fn anomaly(kind: Kind, point: u8, at: (Nanos, Nanos), count: u64, summary: Strin
         way: Way::Unknown,
         tuple: None,
         vlan: None,
+        tunnel: None,
         history: String::new(),
         conn_state: "",
         facts,
@@ -96,15 +96,14 @@ impl Shape {
     }
 
     /// Learns from a life that is over whether both directions pass here.
-    pub fn over(&mut self, point: u8, flow: &Flow, out: &mut dyn FnMut(Anomaly)) {
+    pub fn over(&mut self, life: &Life, out: &mut dyn FnMut(Anomaly)) {
+        let point = life.point;
         let Some(p) = self.points.get_mut(usize::from(point)) else { return };
-        let [o, r] = &flow.ends;
         // An originator that goes on past its SYN has heard an answer; a responder alone has heard a SYN.
-        let opened = flow.zeek.went_on();
-        match (o.packets, r.packets) {
-            (1.., 1..) => p.both_ways += 1,
-            (1.., 0) if opened => p.one_way += 1,
-            (0, 1..) => p.one_way += 1,
+        match life.packets.map(|n| n > 0) {
+            [true, true] => p.both_ways += 1,
+            [true, false] if life.went_on => p.one_way += 1,
+            [false, true] => p.one_way += 1,
             _ => {}
         }
         if !p.told && self.one_sided(point) {
@@ -116,7 +115,7 @@ impl Shape {
                 one
             );
             let facts = vec![("one_way", Fact::U64(one)), ("both_ways", Fact::U64(both))];
-            out(anomaly(Kind::OneSidedView, point, (flow.first, flow.last), 1, text, facts));
+            out(anomaly(Kind::OneSidedView, point, (life.first, life.last), 1, text, facts));
         }
     }
 

@@ -5,7 +5,7 @@
 //! which can only lose a finding.
 
 use super::evidence::{duration, endpoint};
-use super::{Anomaly, Certainty, Fact, Facts, Kind, Severity, Verdict};
+use super::{Anomaly, Certainty, Fact, Facts, Kind, Life, Severity, Verdict};
 use crate::flow::Endpoint;
 use crate::track::{Flow, seen};
 use crate::wire::{Nanos, Way};
@@ -89,12 +89,17 @@ impl Default for Storms {
     }
 }
 
-fn place<'a>(places: &'a mut [Place], who: &Endpoint) -> &'a mut Place {
+/// The place of an endpoint in a direct-mapped table of `size`.
+pub fn place_of(who: &Endpoint, size: usize) -> usize {
     let mut h = u64::from(who.port).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for b in who.addr.0 {
         h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
     }
-    let p = &mut places[(h >> 20) as usize % PLACES];
+    (h >> 20) as usize % size
+}
+
+fn place<'a>(places: &'a mut [Place], who: &Endpoint) -> &'a mut Place {
+    let p = &mut places[place_of(who, PLACES)];
     if !p.used || p.who != *who {
         *p = Place { who: *who, used: true, ..Place::default() };
     }
@@ -116,6 +121,7 @@ fn anomaly(kind: Kind, point: u8, at: (Nanos, Nanos), count: u64, summary: Strin
         way: Way::Unknown,
         tuple: None,
         vlan: None,
+        tunnel: None,
         history: String::new(),
         conn_state: "",
         facts,
@@ -220,10 +226,10 @@ impl Storms {
     }
 
     /// A life that is over.
-    pub fn over(&mut self, responder: Endpoint, flow: &Flow, point: u8, out: &mut dyn FnMut(Anomaly)) {
+    pub fn over(&mut self, life: &Life, out: &mut dyn FnMut(Anomaly)) {
+        let (responder, point) = (life.tuple.dst, life.point);
         let p = place(&mut self.responders, &responder);
-        let [o, r] = &flow.ends;
-        if !o.has(seen::SYN) || !r.has(seen::SYN) {
+        if !life.opened {
             return;
         }
         p.now.0 += 1;
@@ -246,17 +252,17 @@ impl Storms {
                     ("connections_before", Fact::U64(n0.into())),
                 ];
                 let a =
-                    anomaly(Kind::ResetRateShift, point, (flow.first, flow.last), u64::from(r1), text, facts);
+                    anomaly(Kind::ResetRateShift, point, (life.first, life.last), u64::from(r1), text, facts);
                 out(Anomaly { severity: Severity::Warning, ..a });
             }
             p.before = (n0.saturating_add(n1), r0.saturating_add(r1));
             p.now = (0, 0);
         }
-        if !o.has(seen::FIN) && !r.has(seen::FIN) || o.data == 0 {
+        if !life.closed || life.requests == 0 {
             return;
         }
         p.closed += 1;
-        p.used_once += u32::from(o.data <= 1);
+        p.used_once += u32::from(life.requests <= 1);
         if p.closed >= USED_ONCE_OF {
             let once = p.used_once * 100 >= p.closed * USED_ONCE_SHARE;
             if once && p.told & told::ONCE == 0 {
@@ -273,7 +279,7 @@ impl Storms {
                     ("connections", Fact::U64(p.closed.into())),
                 ];
                 let count = u64::from(p.used_once);
-                let a = anomaly(Kind::NoKeepalive, point, (flow.first, flow.last), count, text, facts);
+                let a = anomaly(Kind::NoKeepalive, point, (life.first, life.last), count, text, facts);
                 out(Anomaly { verdict: Verdict::Originator, ..a });
             }
             (p.closed, p.used_once) = (0, 0);

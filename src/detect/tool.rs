@@ -84,6 +84,7 @@ fn of_tool(
         way: Way::Unknown,
         tuple: None,
         vlan: None,
+        tunnel: None,
         history: String::new(),
         conn_state: "",
         facts,

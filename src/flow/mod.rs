@@ -1,11 +1,12 @@
 //! Flows: tuples, the table that holds them, the timer wheel and the flight recorder.
 //!
-//! Pure: no kernel, no threads, no clock. Memory is taken at start and never grows.
+//! Pure: no kernel, no threads, no clock. Memory is taken at start and never grows, but for a short list of tunnels.
 
 mod digest;
 mod key;
 mod recorder;
 mod table;
+mod tunnels;
 mod tuple;
 mod wheel;
 
@@ -13,5 +14,6 @@ pub use digest::{Digest, Side};
 pub use key::{FlowKey, Seed};
 pub use recorder::{Mark, Recorder};
 pub use table::{Class, FlowId, Table};
+pub use tunnels::{TunnelId, Tunnels};
 pub use tuple::{Endpoint, Tuple};
 pub use wheel::Wheel;

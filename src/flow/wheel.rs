@@ -7,9 +7,6 @@
 use super::FlowId;
 use crate::wire::Nanos;
 
-/// Length of a tick. Deadlines are seconds long; a tenth of a second late is early enough for a record.
-const TICK_NS: u64 = 100 * Nanos::MS;
-
 /// Ticks in one turn: 410 s. Longer deadlines wait in the last tick and are put back when it comes.
 const SLOTS: usize = 4096;
 
@@ -32,6 +29,9 @@ pub struct Wheel {
 }
 
 impl Wheel {
+    /// Length of a tick. Deadlines are seconds long; a tenth of a second late is early enough for a record.
+    pub const TICK_NS: u64 = 100 * Nanos::MS;
+
     /// A wheel for flows numbered below `capacity`.
     pub fn new(capacity: usize) -> Wheel {
         Wheel {
@@ -41,13 +41,18 @@ impl Wheel {
         }
     }
 
+    /// Forgets what time it is. All flows must have been disarmed.
+    pub fn rewind(&mut self) {
+        self.now = None;
+    }
+
     /// Makes sure that `id` is offered by [`Wheel::advance`] once `deadline` has passed. A flow that already waits
     /// for an earlier tick stays there: it is offered early and its owner arms it again.
     #[inline]
     pub fn arm(&mut self, id: FlowId, deadline: Nanos) {
-        let now = *self.now.get_or_insert(deadline.0 / TICK_NS);
+        let now = *self.now.get_or_insert(deadline.0 / Self::TICK_NS);
         // Rounded up, so that an offered flow's deadline has passed, and never in the tick being emptied.
-        let tick = (deadline.0 / TICK_NS + 1).clamp(now + 1, now + SLOTS as u64 - 1);
+        let tick = (deadline.0 / Self::TICK_NS + 1).clamp(now + 1, now + SLOTS as u64 - 1);
         let slot = (tick % SLOTS as u64) as u32;
         let old = self.entries[id.0 as usize].slot;
         if old == slot {
@@ -86,7 +91,7 @@ impl Wheel {
 
     /// Moves time on to `now` and pops one flow whose tick has passed; call until `None`. Time never goes back.
     pub fn advance(&mut self, now: Nanos) -> Option<FlowId> {
-        let target = now.0 / TICK_NS;
+        let target = now.0 / Self::TICK_NS;
         let mut tick = self.now.unwrap_or(target);
         // After a jump of more than a turn every slot is due once.
         tick = tick.max(target.saturating_sub(SLOTS as u64));

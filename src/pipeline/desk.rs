@@ -1,8 +1,10 @@
 //! Where all events meet: one place that knows every responder and every loss, and makes records of anomalies.
 
-use super::event::Event;
-use crate::detect::{Anomaly, Certainty, Kind, Services, Severity};
-use crate::record::{Coalescer, Context, Loss, Record};
+use std::collections::{BinaryHeap, VecDeque};
+
+use super::event::{Event, What};
+use crate::detect::{Anomaly, Certainty, Kind, Severity, Survey};
+use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Record};
 use crate::wire::Nanos;
 
 /// Stretches of loss remembered for the records that follow. A record waits at most two minutes for its last packet,
@@ -12,10 +14,19 @@ const LOSSES: usize = 256;
 /// Anomalies held at most while news of losses may come.
 const HELD: usize = 4096;
 
+/// Events that wait for their turn at most: ten seconds of 100,000 a second. Beyond that the earliest are looked at
+/// before their time, which can only mistake the order of what happened at the same moment on two workers.
+const WAITING: usize = 1 << 20;
+
 /// Where records go.
 pub trait RecordSink {
     /// Takes one. An error stops the run; what can be survived (a full disk) is counted inside.
     fn record(&mut self, record: &Record) -> std::io::Result<()>;
+
+    /// Takes a connection that is over.
+    fn connection(&mut self, _connection: &ConnectionRecord) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Anomalies by kind and severity.
@@ -62,15 +73,17 @@ impl Tally {
 
 /// See the module.
 pub struct Desk<S> {
-    services: Services,
-    losses: std::collections::VecDeque<LossSpan>,
+    /// Events of all workers that wait until none earlier can come.
+    waiting: BinaryHeap<Event>,
+    survey: Survey,
+    losses: VecDeque<LossSpan>,
     coalescer: Coalescer,
     context: Context,
     tally: Tally,
     sink: S,
     /// How long what rests on an absence waits for news of losses; 0 where nothing can be lost.
     hold_ns: u64,
-    held: std::collections::VecDeque<Anomaly>,
+    held: VecDeque<Anomaly>,
 }
 
 #[derive(Clone, Copy)]
@@ -85,14 +98,15 @@ impl<S: RecordSink> Desk<S> {
     /// A desk that writes to `sink`.
     pub fn new(context: Context, sink: S) -> Desk<S> {
         Desk {
-            services: Services::default(),
-            losses: std::collections::VecDeque::with_capacity(LOSSES),
+            waiting: BinaryHeap::new(),
+            survey: Survey::default(),
+            losses: VecDeque::with_capacity(LOSSES),
             coalescer: Coalescer::default(),
             context,
             tally: Tally::default(),
             sink,
             hold_ns: 0,
-            held: std::collections::VecDeque::new(),
+            held: VecDeque::new(),
         }
     }
 
@@ -113,14 +127,37 @@ impl<S: RecordSink> Desk<S> {
         Ok(())
     }
 
-    /// Takes an event of a worker.
+    /// Takes an event of a worker. It is looked at by [`Desk::advance`].
     pub fn event(&mut self, event: Event) -> std::io::Result<()> {
-        match event {
-            Event::Answered { responder, at } => {
-                self.services.answered(responder, at);
-                Ok(())
+        self.waiting.push(event);
+        while self.waiting.len() > WAITING {
+            self.next()?;
+        }
+        Ok(())
+    }
+
+    /// Looks at what happened up to `horizon`: no worker will tell of anything earlier.
+    pub fn advance(&mut self, horizon: Nanos) -> std::io::Result<()> {
+        while self.waiting.peek().is_some_and(|e| e.place.at <= horizon) {
+            self.next()?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the earliest event that waits.
+    fn next(&mut self) -> std::io::Result<()> {
+        let Some(event) = self.waiting.pop() else { return Ok(()) };
+        match event.what {
+            What::Anomaly(a) => self.anomaly(*a),
+            What::Sight(sight) => {
+                let mut found = Vec::new();
+                self.survey.sight(&sight, event.place.at, &mut |a| found.push(a));
+                found.into_iter().try_for_each(|a| self.anomaly(a))
             }
-            Event::Anomaly(a) => self.anomaly(*a),
+            What::Life(life) => {
+                let record = ConnectionRecord::of(&life.key, &life.flow, life.tunnel, &self.context);
+                self.sink.connection(&record)
+            }
         }
     }
 
@@ -142,7 +179,9 @@ impl<S: RecordSink> Desk<S> {
     }
 
     fn write(&mut self, mut a: Anomaly) -> std::io::Result<()> {
-        self.services.judge(&mut a);
+        if !self.survey.judge(&mut a) {
+            return Ok(());
+        }
         let loss = self.loss_in(a.first, a.last);
         if loss.is_some() && a.kind == Kind::SynUnanswered {
             // It rests on an absence, and something is absent that was there.
@@ -177,6 +216,12 @@ impl<S: RecordSink> Desk<S> {
 
     /// Ends: what was held back is written. Gives back the sink and the tally.
     pub fn finish(mut self) -> std::io::Result<(S, Tally)> {
+        while !self.waiting.is_empty() {
+            self.next()?;
+        }
+        let mut found = Vec::new();
+        self.survey.finish(&mut |a| found.push(a));
+        found.into_iter().try_for_each(|a| self.anomaly(a))?;
         while let Some(a) = self.held.pop_front() {
             self.write(a)?;
         }

@@ -1,29 +1,86 @@
-//! What workers hand over.
+//! What workers hand over, and in which order it is to be looked at.
 
-use crate::detect::Anomaly;
-use crate::flow::{Endpoint, FlowKey};
+use std::cmp::Ordering;
+
+use crate::detect::{Anomaly, Sight};
+use crate::flow::FlowKey;
 use crate::track::Flow;
-use crate::wire::Nanos;
+use crate::wire::{Nanos, Tunnel};
 
-/// What a worker has to say to the stages behind it.
+/// What a worker has to say.
 #[derive(Debug)]
-pub enum Event {
+pub enum What {
     /// A rule fired.
     Anomaly(Box<Anomaly>),
-    /// A responder accepted a connection.
-    Answered {
-        /// Its address and port.
-        responder: Endpoint,
-        /// When.
-        at: Nanos,
-    },
+    /// Something that the rules over all flows want to know.
+    Sight(Sight),
+    /// A life of a tuple is over, or the capture ended in it. Only if the worker was asked for lives.
+    Life(Box<LifeOver>),
 }
 
-/// Where a worker's events go: a ring to the writer, or straight to it in a replay.
+/// A life that is over, as it was.
+#[derive(Debug)]
+pub struct LifeOver {
+    /// Its key.
+    pub key: FlowKey,
+    /// Its state at the end.
+    pub flow: Flow,
+    /// The tunnel around it.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// Where an event stands among those of all workers. The same packets give the same places, however flows are spread
+/// over workers: a flow's events all come from one worker, so its count orders them, and only them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// When it happened: the packet's time, the deadline that passed, the end of the capture.
+    pub at: Nanos,
+    /// At the end of the capture, when the flow began; 0 before.
+    pub age: Nanos,
+    /// The flow's hash; 0 for what belongs to none.
+    pub lane: u64,
+    /// The worker's count of events.
+    pub count: u64,
+}
+
+/// One event.
+#[derive(Debug)]
+pub struct Event {
+    /// Where it stands.
+    pub place: Place,
+    /// What it is.
+    pub what: What,
+}
+
+// A heap gives the greatest first; the earliest is wanted.
+impl Ord for Event {
+    fn cmp(&self, other: &Event) -> Ordering {
+        other.place.cmp(&self.place)
+    }
+}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Event) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Event) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Event {}
+
+/// Where a worker's events go: a ring to the writer, or a list in a replay.
 pub trait Outlet {
     /// Takes one event. Must not block: an outlet that is full counts what it drops.
     fn event(&mut self, event: Event);
+}
 
-    /// Takes a life of a tuple that is over, or that the capture ended in.
-    fn over(&mut self, _key: &FlowKey, _flow: &Flow) {}
+impl Outlet for Vec<Event> {
+    fn event(&mut self, event: Event) {
+        self.push(event);
+    }
 }

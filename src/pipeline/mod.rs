@@ -3,11 +3,13 @@
 mod desk;
 mod event;
 mod latency;
+mod rounds;
 mod threads;
 mod worker;
 
 pub use desk::{Desk, RecordSink, Tally};
-pub use event::{Event, Outlet};
+pub use event::{Event, LifeOver, Outlet, Place, What};
 pub use latency::Interval;
+pub use rounds::{Rounds, RoundsError};
 pub use threads::{Copied, CopySink, Notice, Pipeline, Plan, Report, Shared, Ticking};
 pub use worker::{Worker, WorkerConfig, WorkerCounters};

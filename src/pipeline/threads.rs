@@ -32,6 +32,13 @@ const WAIT_MS: u32 = 50;
 /// How long the writer sleeps when there is nothing to write.
 const WRITER_NAP: Duration = Duration::from_millis(5);
 
+/// How far behind the present the events of all workers are put in order: a worker may sit out [`WAIT_MS`] before it looks at
+/// its ring, its timers follow at [`TIMER_LAG`], and their wheel turns in tenths of a second.
+const IN_ORDER_AFTER: u64 = 500 * Nanos::MS;
+
+/// Packets may still be on their way into the ring when it is found empty: timers follow at this distance.
+const TIMER_LAG: u64 = 200 * Nanos::MS;
+
 /// How long an unanswered SYN waits for news of losses: they are looked at every second.
 const HOLD_NS: u64 = 2 * Nanos::SEC;
 
@@ -334,9 +341,8 @@ impl Lane {
                 if stopping || polled == Polled::End {
                     break;
                 }
-                // Packets may still be on their way into the ring: timers follow at a distance.
                 let now = (self.clock)();
-                worker.idle(Nanos(now.0.saturating_sub(200 * Nanos::MS)), &mut self.outlet);
+                worker.idle(Nanos(now.0.saturating_sub(TIMER_LAG)), &mut self.outlet);
             }
             if reported.elapsed() >= REPORT_EVERY {
                 self.report(&mut worker);
@@ -401,7 +407,9 @@ fn write<S: RecordSink + Ticking>(
                 desk.event(event)?;
             }
         }
-        desk.tick(clock())?;
+        let now = clock();
+        desk.advance(Nanos(now.0.saturating_sub(IN_ORDER_AFTER)))?;
+        desk.tick(now)?;
         desk.sink().tick()?;
         if !took {
             if last {

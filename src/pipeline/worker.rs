@@ -3,11 +3,11 @@
 //! It owns its flows, recorder and rules; it takes no lock, makes no system call and allocates nothing but the
 //! anomalies it hands over. Time comes with the packets.
 
-use super::event::{Event, Outlet};
+use super::event::{Event, LifeOver, Outlet, Place, What};
 use super::latency::Interval;
 use crate::capture::{BATCH, Packet, PortSet};
-use crate::detect::{Rules, View};
-use crate::flow::{Class, Digest, Endpoint, FlowId, FlowKey, Recorder, Seed, Side, Table, Wheel};
+use crate::detect::{Anomaly, Listener, Sight, View, rules};
+use crate::flow::{Class, Digest, Endpoint, FlowId, FlowKey, Recorder, Seed, Side, Table, Tunnels, Wheel};
 use crate::track::{Ended, Flow, Outcome, SegClass, State, Step};
 use crate::wire::{self, Body, Decoded, IcmpError, Malformed, Nanos, Segment, TcpFlags, Way};
 
@@ -32,6 +32,8 @@ pub struct WorkerConfig {
     pub seed: Seed,
     /// Packets with neither port in the set are passed over.
     pub ports: PortSet,
+    /// Hand over each life that is over, not only what was found in it.
+    pub lives: bool,
 }
 
 /// What a worker counted: plain fields, read between batches.
@@ -95,13 +97,42 @@ struct Lookup {
     tcp: bool,
 }
 
+/// Gives what the rules say its place among all events.
+struct Speaker<'a> {
+    out: &'a mut dyn Outlet,
+    at: Nanos,
+    age: Nanos,
+    lane: u64,
+    events: &'a mut u64,
+}
+
+impl Speaker<'_> {
+    fn say(&mut self, what: What) {
+        *self.events += 1;
+        let place = Place { at: self.at, age: self.age, lane: self.lane, count: *self.events };
+        self.out.event(Event { place, what });
+    }
+}
+
+impl Listener for Speaker<'_> {
+    fn anomaly(&mut self, anomaly: Anomaly) {
+        self.say(What::Anomaly(Box::new(anomaly)));
+    }
+
+    fn sight(&mut self, sight: Sight) {
+        self.say(What::Sight(sight));
+    }
+}
+
 /// See the module.
 pub struct Worker {
     table: Table<Flow>,
     wheel: Wheel,
     recorder: Recorder,
-    rules: Rules,
+    tunnels: Tunnels,
     ports: PortSet,
+    lives: bool,
+    events: u64,
     decoded: Box<[Decoded; BATCH]>,
     lookups: Box<[Lookup; BATCH]>,
     counters: WorkerCounters,
@@ -118,8 +149,10 @@ impl Worker {
             wheel: Wheel::new(table.capacity()),
             table,
             recorder: Recorder::new(config.recorder),
-            rules: Rules::default(),
+            tunnels: Tunnels::default(),
             ports: config.ports.clone(),
+            lives: config.lives,
+            events: 0,
             decoded: Box::new([Decoded::NOTHING; BATCH]),
             lookups: Box::new([empty; BATCH]),
             counters: WorkerCounters::default(),
@@ -171,7 +204,7 @@ impl Worker {
             }
             std::hint::black_box(touched);
             for (i, p) in chunk.iter().enumerate() {
-                self.advance(p.ts, out);
+                self.advance(p.now, out);
                 self.packet(i, p, out);
             }
         }
@@ -184,23 +217,36 @@ impl Worker {
         self.counters.live = self.table.len() as u64;
     }
 
-    /// Concludes everything at `now`, the end of the capture.
+    /// Lets all that is due by `now` fire, which [`Worker::idle`] may do a tick of the wheel later.
+    pub fn settle(&mut self, now: Nanos, out: &mut dyn Outlet) {
+        self.advance(now, out);
+        while let Some(id) = self.wheel.advance(now.add(Wheel::TICK_NS)) {
+            self.due(id, now, out);
+        }
+        self.counters.live = self.table.len() as u64;
+    }
+
+    /// Concludes everything at `now`, the end of a recording; another may follow.
     pub fn finish(&mut self, now: Nanos, out: &mut dyn Outlet) {
         let now = now.max(self.now);
-        self.advance(now, out);
-        // In the order of the flows' beginnings, so that the end of a replay does not depend on the table.
+        self.settle(now, out);
         while let Some(id) = self.table.first() {
+            let age = self.table.get(id).first;
             if let Some(ended) = self.table.get_mut(id).finish(now) {
-                self.silence(id, &ended, out);
+                self.silence(id, &ended, now, age, out);
             }
-            self.forget(id, out);
+            self.forget(id, now, age, out);
         }
-        self.rules.finish(&mut |a| out.event(Event::Anomaly(Box::new(a))));
         self.counters.live = 0;
+        // Another recording may follow, with times of its own.
+        self.now = Nanos(0);
+        self.wheel.rewind();
     }
 
     fn packet(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) {
         self.counters.packets += 1;
+        let point = p.point.0;
+        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: 0, events: &mut self.events };
         match self.decoded[i].body {
             Body::Tcp(seg) if self.lookups[i].tcp => {
                 self.counters.segments += 1;
@@ -208,15 +254,13 @@ impl Worker {
             }
             Body::Arp(arp) => {
                 self.counters.arp += 1;
-                self.rules.arp(&arp, self.decoded[i].src_mac, p.point.0, p.way, p.ts, &mut |a| {
-                    out.event(Event::Anomaly(Box::new(a)))
-                });
+                to.sight(Sight::Arp { arp, src_mac: self.decoded[i].src_mac, point, way: p.way });
             }
             Body::LaterFragment => self.counters.later_fragments += 1,
-            Body::Icmp(error) => self.icmp(&error, p, out),
-            Body::Malformed(m) => {
-                self.counters.malformed[m as usize] += 1;
-                self.rules.malformed(p.point.0, m, p.ts, &mut |a| out.event(Event::Anomaly(Box::new(a))));
+            Body::Icmp(error) => self.icmp(i, &error, p, out),
+            Body::Malformed(reason) => {
+                self.counters.malformed[reason as usize] += 1;
+                to.sight(Sight::Malformed { reason, point });
             }
             _ => self.counters.others += 1,
         }
@@ -228,16 +272,16 @@ impl Worker {
         let id = match found {
             Some(id) => {
                 // A deadline that lies before this packet is met before it, whatever the wheel's tick.
-                if self.table.get(id).deadline <= p.ts && !self.wake(id, p.ts, out) {
-                    self.open(key, hash, i, out)
+                if self.table.get(id).deadline <= p.now && !self.wake(id, p.now, out) {
+                    self.open(key, hash, i, p.ts, out)
                 } else {
                     id
                 }
             }
-            None => self.open(key, hash, i, out),
+            None => self.open(key, hash, i, p.ts, out),
         };
         let digest = digest(&self.decoded[i], seg, p, end);
-        if self.again(id, &key, &digest, out) {
+        if self.again(id, &key, hash, &digest, out) {
             self.table.get_mut(id).count(seg.flags);
             return;
         }
@@ -245,16 +289,20 @@ impl Worker {
         flow.newest = self.recorder.push(flow.newest, digest);
         let before = flow.deadline;
         let mut began = false;
-        let (rules, recorder) = (&mut self.rules, &self.recorder);
+        let (recorder, tunnels, lives) = (&self.recorder, &self.tunnels, self.lives);
+        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
         let step = flow.step(seg, end, p.ts, |old| {
             began = true;
-            let view = View { key: &key, flow: old, recorder };
-            rules.over(&view, &mut |a| out.event(Event::Anomaly(Box::new(a))));
-            out.over(&key, old);
+            let view = View { key: &key, flow: old, recorder, tunnels };
+            rules::over(&view, &mut to);
+            if lives {
+                let tunnel = tunnels.get(old.tunnel);
+                to.say(What::Life(Box::new(LifeOver { key, flow: old.clone(), tunnel })));
+            }
         });
         let class = class_of(flow.state);
         let deadline = flow.deadline;
-        self.count(&step, began, seg, p.ts, out);
+        self.count(&step, began);
         if deadline < before || before.0 == 0 {
             self.wheel.arm(id, deadline);
         }
@@ -262,17 +310,17 @@ impl Worker {
         let control = seg.flags.any(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN);
         if control || step.notes != 0 || step.ended.is_some() || step.reset.is_some() {
             let mut told = self.table.get(id).tallies.told;
-            let view = View { key: &key, flow: self.table.get(id), recorder: &self.recorder };
-            self.rules.segment(&view, &step, seg, &digest, &mut told, &mut |a| {
-                out.event(Event::Anomaly(Box::new(a)));
-            });
+            let flow = self.table.get(id);
+            let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+            let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+            rules::segment(&view, &step, seg, &digest, &mut told, &mut to);
             self.table.get_mut(id).tallies.told = told;
         }
     }
 
     /// Compares with the newest packets of the flow: the same one again, on the other side of a hop, is no part of the
     /// conversation (true); another MAC at the same end is worth a word.
-    fn again(&mut self, id: FlowId, key: &FlowKey, d: &Digest, out: &mut dyn Outlet) -> bool {
+    fn again(&mut self, id: FlowId, key: &FlowKey, hash: u64, d: &Digest, out: &mut dyn Outlet) -> bool {
         let flow = self.table.get(id);
         let mut told = flow.tallies.told;
         let mut newest = flow.newest;
@@ -300,12 +348,12 @@ impl Worker {
                 break;
             }
         }
-        let view = View { key, flow, recorder: &self.recorder };
-        let mut tell = |a| out.event(Event::Anomaly(Box::new(a)));
+        let view = View { key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+        let mut to = Speaker { out, at: d.ts, age: Nanos(0), lane: hash, events: &mut self.events };
         if let Some(first) = looped {
-            self.rules.looped(&view, &first, d, &mut told, &mut tell);
+            rules::looped(&view, &first, d, &mut told, &mut to);
         } else if let Some(first) = twice {
-            self.rules.twice(&view, &first, d, &mut told, &mut tell);
+            rules::twice(&view, &first, d, &mut told, &mut to);
         } else if let Some(b) = before
             && b.src_mac != d.src_mac
             && !b.src_mac.is_zero()
@@ -314,7 +362,7 @@ impl Worker {
             && flow.tallies.twice == 0
             && !flow.state.is_over()
         {
-            self.rules.mac(&view, &b, d, &mut told, &mut tell);
+            rules::mac(&view, &b, d, &mut told, &mut to);
         }
         let tallies = &mut self.table.get_mut(id).tallies;
         tallies.told = told;
@@ -323,22 +371,25 @@ impl Worker {
     }
 
     /// An ICMP error: it ends the attempt whose SYN it quotes.
-    fn icmp(&mut self, error: &IcmpError, p: &Packet<'_>, out: &mut dyn Outlet) {
+    fn icmp(&mut self, i: usize, error: &IcmpError, p: &Packet<'_>, out: &mut dyn Outlet) {
         self.counters.others += 1;
         let src = Endpoint { addr: error.src, port: error.sport };
         let dst = Endpoint { addr: error.dst, port: error.dport };
         let (key, end) = FlowKey::new(src, dst, p.point.0);
+        let key = key.in_network(self.decoded[i].tunnel.network());
         let hash = self.table.hash(&key);
         let Some(id) = self.table.find(&key, hash) else { return };
         if let Some(ended) = self.table.get_mut(id).icmp(end, error.seq, p.ts) {
             self.counters.attempts += 1;
             self.counters.failed += 1;
-            let view = View { key: &key, flow: self.table.get(id), recorder: &self.recorder };
-            self.rules.icmp(&view, &ended, error, &mut |a| out.event(Event::Anomaly(Box::new(a))));
+            let flow = self.table.get(id);
+            let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+            let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+            rules::icmp(&view, &ended, error, &mut to);
         }
     }
 
-    fn count(&mut self, step: &Step, began: bool, seg: &Segment, ts: Nanos, out: &mut dyn Outlet) {
+    fn count(&mut self, step: &Step, began: bool) {
         let c = &mut self.counters;
         c.flows += u64::from(began);
         c.resets += u64::from(step.reset.is_some());
@@ -350,20 +401,19 @@ impl Worker {
             }
             c.failed += u64::from(failed(ended));
         }
-        if step.answered {
-            let responder = Endpoint { addr: seg.src, port: seg.sport };
-            out.event(Event::Answered { responder, at: ts });
-        }
     }
 
-    fn open(&mut self, key: FlowKey, hash: u64, i: usize, out: &mut dyn Outlet) -> FlowId {
+    fn open(&mut self, key: FlowKey, hash: u64, i: usize, at: Nanos, out: &mut dyn Outlet) -> FlowId {
         while let Some(victim) = self.table.victim(hash) {
             self.counters.evicted += 1;
-            self.forget(victim, out);
+            self.forget(victim, at, Nanos(0), out);
         }
         self.counters.flows += 1;
         let id = self.table.insert(key, hash);
-        self.table.get_mut(id).vlan = self.decoded[i].vlans.id().map_or(0, |v| v + 1);
+        let tunnel = self.tunnels.id(&self.decoded[i].tunnel);
+        let flow = self.table.get_mut(id);
+        flow.vlan = self.decoded[i].vlans.id().map_or(0, |v| v + 1);
+        flow.tunnel = tunnel;
         id
     }
 
@@ -374,42 +424,57 @@ impl Worker {
         }
         self.now = now;
         while let Some(id) = self.wheel.advance(now) {
-            if self.table.get(id).deadline > now || self.wake(id, now, out) {
-                let deadline = self.table.get(id).deadline;
-                self.wheel.arm(id, deadline);
-            }
+            self.due(id, now, out);
         }
     }
 
-    /// Lets a flow's timers fire up to `now`; false if that was the end of it.
+    /// A flow that the wheel offers.
+    fn due(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) {
+        if self.wake(id, now, out) {
+            let deadline = self.table.get(id).deadline;
+            self.wheel.arm(id, deadline);
+        }
+    }
+
+    /// Lets a flow's timers fire up to `now`, each at its own time; false if that was the end of it.
     fn wake(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) -> bool {
-        while self.table.get(id).deadline <= now {
-            match self.table.get_mut(id).timer(now) {
+        loop {
+            let due = self.table.get(id).deadline;
+            if due > now {
+                return true;
+            }
+            match self.table.get_mut(id).timer(due) {
                 None => {
-                    self.forget(id, out);
+                    self.forget(id, due, Nanos(0), out);
                     return false;
                 }
                 Some(step) => {
                     if let Some(ended) = step.ended {
-                        self.silence(id, &ended, out);
+                        self.silence(id, &ended, due, Nanos(0), out);
                     }
                 }
             }
         }
-        true
     }
 
-    fn silence(&mut self, id: FlowId, ended: &Ended, out: &mut dyn Outlet) {
+    fn silence(&mut self, id: FlowId, ended: &Ended, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
         self.counters.attempts += 1;
         self.counters.failed += u64::from(failed(ended));
-        let view = View { key: self.table.key(id), flow: self.table.get(id), recorder: &self.recorder };
-        self.rules.silence(&view, ended, &mut |a| out.event(Event::Anomaly(Box::new(a))));
+        let (key, flow) = (self.table.key(id), self.table.get(id));
+        let view = View { key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+        let mut to = Speaker { out, at, age, lane: self.table.hash(key), events: &mut self.events };
+        rules::silence(&view, ended, &mut to);
     }
 
-    fn forget(&mut self, id: FlowId, out: &mut dyn Outlet) {
-        let view = View { key: self.table.key(id), flow: self.table.get(id), recorder: &self.recorder };
-        self.rules.over(&view, &mut |a| out.event(Event::Anomaly(Box::new(a))));
-        out.over(self.table.key(id), self.table.get(id));
+    fn forget(&mut self, id: FlowId, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
+        let (key, flow) = (self.table.key(id), self.table.get(id));
+        let view = View { key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+        let mut to = Speaker { out, at, age, lane: self.table.hash(key), events: &mut self.events };
+        rules::over(&view, &mut to);
+        if self.lives {
+            let tunnel = self.tunnels.get(flow.tunnel);
+            to.say(What::Life(Box::new(LifeOver { key: *key, flow: flow.clone(), tunnel })));
+        }
         self.wheel.disarm(id);
         self.table.remove(id);
     }

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Context, Nat, community_id, rfc3339};
+use super::{Context, Nat, TunnelRecord, community_id, rfc3339};
 use crate::flow::{FlowKey, Side};
 use crate::track::Flow;
+use crate::wire::Tunnel;
 
 /// One life of a tuple.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +32,8 @@ pub struct ConnectionRecord {
     pub dst_port: u16,
     /// VLAN identifier.
     pub vlan: Option<u16>,
+    /// Tunnel around it.
+    pub tunnel: Option<TunnelRecord>,
     /// Community ID, version 1, seed 0.
     pub community_id: String,
     /// The other side's tuple, where it is known.
@@ -61,7 +64,7 @@ pub struct ConnectionRecord {
 
 impl ConnectionRecord {
     /// Of a flow that is over, or that the capture ended in.
-    pub fn of(key: &FlowKey, flow: &Flow, context: &Context) -> ConnectionRecord {
+    pub fn of(key: &FlowKey, flow: &Flow, tunnel: Option<Tunnel>, context: &Context) -> ConnectionRecord {
         let tuple = if flow.orig == Side::Orig { key.tuple() } else { key.tuple().reversed() };
         let point = context.interfaces.get(usize::from(key.point())).cloned().unwrap_or_default();
         let [orig, resp] = &flow.ends;
@@ -77,6 +80,7 @@ impl ConnectionRecord {
             dst_ip: tuple.dst.addr.ip(),
             dst_port: tuple.dst.port,
             vlan: flow.vlan.checked_sub(1),
+            tunnel: tunnel.map(TunnelRecord::from),
             community_id: community_id(&tuple),
             nat: None,
             conn_state: flow.conn_state(),

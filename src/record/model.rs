@@ -9,7 +9,7 @@ use super::community_id::community_id;
 use crate::detect::{Anomaly, Fact};
 use crate::flow::Digest;
 use crate::track::SegClass;
-use crate::wire::{Nanos, Way};
+use crate::wire::{Nanos, Tunnel, Way};
 
 /// Version of the record's fields. Goes up when one changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
@@ -54,6 +54,25 @@ pub struct Nat {
     pub dst_ip: IpAddr,
     /// Responder's port.
     pub dst_port: u16,
+}
+
+/// A tunnel around a connection, from outside: its two ends and its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelRecord {
+    /// `vxlan`, `geneve`, `gre`, `ipip`, `6in4`, `ip6tnl`, `teredo`.
+    pub kind: String,
+    /// VXLAN or Geneve network identifier, or the GRE key; 0 without one.
+    pub id: u32,
+    /// Outer source address of the connection's first packet.
+    pub src_ip: IpAddr,
+    /// Outer destination address.
+    pub dst_ip: IpAddr,
+}
+
+impl From<Tunnel> for TunnelRecord {
+    fn from(t: Tunnel) -> TunnelRecord {
+        TunnelRecord { kind: t.kind.name().to_owned(), id: t.id, src_ip: t.src.ip(), dst_ip: t.dst.ip() }
+    }
 }
 
 /// One packet of the evidence.
@@ -141,7 +160,7 @@ pub struct Record {
     /// VLAN identifier.
     pub vlan: Option<u16>,
     /// Tunnel around it.
-    pub tunnel: Option<Value>,
+    pub tunnel: Option<TunnelRecord>,
     /// Community ID, version 1, seed 0.
     pub community_id: Option<String>,
     /// The other side's tuple, where it is known.
@@ -188,7 +207,7 @@ impl Record {
             dst_ip: a.tuple.map(|t| t.dst.addr.ip()),
             dst_port: a.tuple.map(|t| t.dst.port),
             vlan: a.vlan,
-            tunnel: None,
+            tunnel: a.tunnel.map(TunnelRecord::from),
             community_id: a.tuple.map(|t| community_id(&t)),
             nat: None,
             history: text(&a.history),

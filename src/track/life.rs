@@ -2,7 +2,7 @@
 
 use super::state::State;
 use super::zeek::Zeek;
-use crate::flow::{Mark, Side};
+use crate::flow::{Mark, Side, TunnelId};
 use crate::wire::{Nanos, Segment, Seq};
 
 /// What has been seen of one end. Bits of [`End::seen`].
@@ -289,6 +289,8 @@ pub struct Flow {
     pub newest: Mark,
     /// VLAN identifier of its first packet plus 1; 0 without a tag.
     pub vlan: u16,
+    /// The tunnel around its first packet.
+    pub tunnel: TunnelId,
     /// Until when nothing needs to be done; the worker keeps the wheel armed for it.
     pub deadline: Nanos,
 }

@@ -310,9 +310,9 @@ impl Flow {
                 self.past = self.as_past();
             }
         }
-        let keep = (self.past, self.newest, self.vlan);
+        let keep = (self.past, self.newest, self.vlan, self.tunnel);
         *self = Flow { orig: end, first: ts, last: ts, ..Flow::default() };
-        (self.past, self.newest, self.vlan) = keep;
+        (self.past, self.newest, self.vlan, self.tunnel) = keep;
     }
 
     fn on_syn_ack(

@@ -448,6 +448,22 @@ pub struct Tunnel {
     pub id: u32,
 }
 
+impl TunnelKind {
+    /// The word in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TunnelKind::None => "none",
+            TunnelKind::Vxlan => "vxlan",
+            TunnelKind::Geneve => "geneve",
+            TunnelKind::Gre => "gre",
+            TunnelKind::IpIp => "ipip",
+            TunnelKind::SixInFour => "6in4",
+            TunnelKind::InIpv6 => "ip6tnl",
+            TunnelKind::Teredo => "teredo",
+        }
+    }
+}
+
 impl Tunnel {
     /// A number that keeps equal tuples of different overlay networks apart: the VXLAN or Geneve identifier, folded.
     /// 0 without one; a GRE key is left out, since each direction may have its own.

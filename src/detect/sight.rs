@@ -1,0 +1,103 @@
+//! What one worker tells of a packet or a flow to those who look at all of them.
+
+use super::Anomaly;
+use crate::flow::{Digest, Endpoint, Tuple};
+use crate::wire::{Arp, Mac, Malformed, Nanos, Way};
+
+/// A packet that matters beyond its flow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// Originator to responder.
+    pub tuple: Tuple,
+    /// The packet.
+    pub digest: Digest,
+}
+
+/// A life of a tuple that is over, in the few numbers that the rules over many lives read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Life {
+    /// Originator to responder.
+    pub tuple: Tuple,
+    /// Tap point.
+    pub point: u8,
+    /// First packet.
+    pub first: Nanos,
+    /// Last packet.
+    pub last: Nanos,
+    /// Packets by role: originator, responder.
+    pub packets: [u32; 2],
+    /// The originator went on past its SYN, or was met in mid-stream: it has heard an answer.
+    pub went_on: bool,
+    /// SYN and SYN-ACK were seen.
+    pub opened: bool,
+    /// Either end's FIN was seen.
+    pub closed: bool,
+    /// Segments of new data from the originator: requests.
+    pub requests: u16,
+}
+
+/// One observation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sight {
+    /// A SYN that asks, the first time or again.
+    Syn(Seen),
+    /// A SYN-ACK from the end that was asked.
+    SynAck(Seen),
+    /// A responder accepted a connection.
+    Answered {
+        /// Originator to responder.
+        tuple: Tuple,
+        /// Tap point.
+        point: u8,
+        /// From the first SYN to the SYN-ACK, ns.
+        latency_ns: u64,
+        /// SYNs it took.
+        syns: u16,
+    },
+    /// A reset of an open flow.
+    Reset {
+        /// Originator to responder.
+        tuple: Tuple,
+        /// Tap point.
+        point: u8,
+        /// Silence before it, ns.
+        idle_ns: u64,
+    },
+    /// A reset on a tuple of which nothing else is known.
+    Stray(Seen),
+    /// A handshake that its originator reset at once.
+    Probe {
+        /// The originator.
+        originator: Endpoint,
+        /// Tap point.
+        point: u8,
+    },
+    /// A life of a tuple is over.
+    Over(Life),
+    /// An ARP packet or a neighbour message.
+    Arp {
+        /// What it says.
+        arp: Arp,
+        /// The Ethernet source.
+        src_mac: Mac,
+        /// Tap point.
+        point: u8,
+        /// Which way it went.
+        way: Way,
+    },
+    /// A packet that could not be decoded.
+    Malformed {
+        /// Why.
+        reason: Malformed,
+        /// Tap point.
+        point: u8,
+    },
+}
+
+/// Whom the rules of one flow talk to.
+pub trait Listener {
+    /// A rule fired.
+    fn anomaly(&mut self, anomaly: Anomaly);
+    /// Something that others want to know.
+    fn sight(&mut self, sight: Sight);
+}

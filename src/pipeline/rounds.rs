@@ -1,0 +1,151 @@
+//! A replay: captures through the same workers as live packets, in rounds.
+//!
+//! A round is a stretch of the capture, shared out to the workers by tuple and worked off by all of them at once. At
+//! its end every worker has reached the round's last packet time, so the desk can look at all events up to there in
+//! their order. What comes out is the same, byte for byte, at any number of workers and any size of batch, as long as
+//! the flow table has room (with it full, which flow makes room depends on its neighbours in the table).
+
+use std::io;
+
+use super::desk::{Desk, RecordSink};
+use super::event::Event;
+use super::latency::Interval;
+use super::worker::{Worker, WorkerConfig, WorkerCounters};
+use crate::capture::{Packet, ReplaySource};
+use crate::flow::{Endpoint, FlowKey, Seed};
+use crate::wire::{self, Body, Nanos};
+
+/// Packets in a round: a few milliseconds of work for each worker, so that starting threads costs a hundredth of it.
+const ROUND: usize = 32_768;
+
+/// Packets below which a round is worked off without threads: starting one costs as much as a hundred packets.
+const WORTH_THREADS: usize = 1_024;
+
+/// Why a replay ended before its time.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoundsError {
+    /// A record could not be written.
+    #[error("cannot write a record: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// See the module.
+pub struct Rounds {
+    workers: Vec<Worker>,
+    batch: usize,
+}
+
+impl Rounds {
+    /// `count` workers (at least one) that share the room of `config`; batches of `batch` packets.
+    pub fn new(config: &WorkerConfig, count: usize, batch: usize) -> Rounds {
+        let count = count.max(1);
+        let each = WorkerConfig {
+            max_flows: config.max_flows.div_ceil(count),
+            recorder: config.recorder.div_ceil(count),
+            ..config.clone()
+        };
+        Rounds { workers: (0..count).map(|_| Worker::new(&each)).collect(), batch: batch.max(1) }
+    }
+
+    /// Replays all of `source` and concludes at its end.
+    pub fn run<S: RecordSink>(
+        &mut self,
+        source: &mut ReplaySource,
+        desk: &mut Desk<S>,
+    ) -> Result<(), RoundsError> {
+        let mut now = Nanos(0);
+        loop {
+            let round = source.round(ROUND);
+            let Some(last) = round.iter().map(|p| p.ts).max() else { break };
+            now = now.max(last);
+            for event in self.round(&round, now) {
+                desk.event(event)?;
+            }
+            desk.advance(now)?;
+            if source.new_recording() {
+                self.conclude(now, desk)?;
+                now = Nanos(0);
+            }
+        }
+        self.conclude(source.end_time().unwrap_or(now).max(now), desk)
+    }
+
+    /// Ends a recording: what still waits is concluded.
+    fn conclude<S: RecordSink>(&mut self, end: Nanos, desk: &mut Desk<S>) -> Result<(), RoundsError> {
+        for worker in &mut self.workers {
+            let mut events = Vec::new();
+            worker.finish(end, &mut events);
+            for event in events {
+                desk.event(event)?;
+            }
+        }
+        desk.advance(end)?;
+        Ok(())
+    }
+
+    /// The workers' counters, added up.
+    pub fn counters(&self) -> WorkerCounters {
+        let mut sum = WorkerCounters::default();
+        self.workers.iter().for_each(|w| sum.add(w.counters()));
+        sum
+    }
+
+    /// Handshake latencies of all workers.
+    pub fn latencies(&mut self) -> Interval {
+        let mut sum = Interval::default();
+        for w in &mut self.workers {
+            sum.add(&w.take_interval(Box::default()));
+        }
+        sum
+    }
+
+    /// Works one round off; `now` is the latest packet time so far.
+    fn round(&mut self, packets: &[Packet<'_>], now: Nanos) -> Vec<Event> {
+        let batch = self.batch;
+        let work = |worker: &mut Worker, packets: &[Packet<'_>]| {
+            let mut events = Vec::new();
+            packets.chunks(batch).for_each(|chunk| worker.batch(chunk, &mut events));
+            worker.settle(now, &mut events);
+            events
+        };
+        let [_, others @ ..] = self.workers.as_slice() else { return Vec::new() };
+        if others.is_empty() {
+            return work(&mut self.workers[0], packets);
+        }
+        let threads = packets.len() >= WORTH_THREADS;
+        let count = self.workers.len();
+        let mut lanes: Vec<Vec<Packet<'_>>> = vec![Vec::with_capacity(packets.len() / count); count];
+        for p in packets {
+            lanes[worker_of(p, count)].push(*p);
+        }
+        if !threads {
+            let shares = self.workers.iter_mut().zip(&lanes);
+            return shares.flat_map(|(worker, lane)| work(worker, lane)).collect();
+        }
+        std::thread::scope(|scope| {
+            let jobs: Vec<_> = self
+                .workers
+                .iter_mut()
+                .zip(&lanes)
+                .map(|(worker, lane)| scope.spawn(move || work(worker, lane)))
+                .collect();
+            jobs.into_iter()
+                .flat_map(|job| job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        })
+    }
+}
+
+/// The worker of a packet: both directions of a tuple, the errors that quote it, and its fragments' first go to one.
+fn worker_of(p: &Packet<'_>, count: usize) -> usize {
+    let d = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
+    let (src, dst) = match &d.body {
+        Body::Tcp(s) => (Endpoint { addr: s.src, port: s.sport }, Endpoint { addr: s.dst, port: s.dport }),
+        Body::Icmp(e) => (Endpoint { addr: e.src, port: e.sport }, Endpoint { addr: e.dst, port: e.dport }),
+        _ => return 0,
+    };
+    // All points of a tuple go to one worker too, as the kernel side does it.
+    let hash = FlowKey::new(src, dst, 0).0.hash(Seed::FIXED);
+    (hash >> 32) as usize % count
+}
