@@ -15,6 +15,17 @@ use crate::wire::{self, Body, Decoded, IcmpError, Malformed, Nanos, Segment, Tcp
 /// retransmission timeout is 200 ms.
 const SAME_PACKET_WITHIN: u64 = 10 * Nanos::MS;
 
+/// With an IP identification, other MACs and a smaller TTL it is the same packet for longer: a retransmission gets an
+/// identification of its own (RFC 6864), and a slow hop takes a second at most.
+const SAME_ID_WITHIN: u64 = Nanos::SEC;
+
+/// The very same packet, nothing changed, but for an identification that no two packets share: seen by two hooks of one
+/// machine.
+const COPY_WITHIN: u64 = Nanos::MS;
+
+/// Hops that a packet without an identification can have lost between two looks at it.
+const HOPS: u8 = 8;
+
 /// A frame that went out and is back within this time came round a loop: a wire or a bridge away, no machine's answer.
 const LOOP_WITHIN: u64 = Nanos::MS;
 
@@ -332,10 +343,14 @@ impl Worker {
                 continue;
             }
             before = before.or(Some(other));
-            if d.ts.since(other.ts) > SAME_PACKET_WITHIN {
+            let gap = d.ts.since(other.ts);
+            if gap > SAME_ID_WITHIN {
                 break;
             }
-            let moved = other.ttl != d.ttl || other.src_mac != d.src_mac || other.dst_mac != d.dst_mac;
+            let macs = other.src_mac != d.src_mac || other.dst_mac != d.dst_mac;
+            let moved = other.ttl != d.ttl || macs || other.vlan != d.vlan;
+            let hop = d.ip_id != 0 && macs && other.ttl > d.ttl;
+            let fewer_hops = (1..=HOPS).contains(&other.ttl.wrapping_sub(d.ttl));
             let same = (other.seq, other.ack, other.flags, other.len, other.win, other.ip_id)
                 == (d.seq, d.ack, d.flags, d.len, d.win, d.ip_id);
             let returned = other.way == Way::Egress && d.way == Way::Ingress;
@@ -343,7 +358,9 @@ impl Worker {
                 looped = Some(other);
                 break;
             }
-            if same && moved && (d.ip_id != 0 || other.ttl != d.ttl) {
+            let soon = gap <= SAME_PACKET_WITHIN && moved && (d.ip_id != 0 || fewer_hops);
+            let copy = gap <= COPY_WITHIN && d.ip_id != 0 && !returned;
+            if same && (soon || hop || copy) {
                 twice = Some(other);
                 break;
             }
@@ -386,6 +403,13 @@ impl Worker {
             let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
             let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
             rules::icmp(&view, &ended, error, &mut to);
+        } else {
+            let flow = self.table.get(id);
+            let mut told = flow.tallies.told;
+            let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+            let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+            rules::icmp_mid_flow(&view, error, p.ts, &mut told, &mut to);
+            self.table.get_mut(id).tallies.told = told;
         }
     }
 
@@ -481,7 +505,7 @@ impl Worker {
 }
 
 fn failed(ended: &Ended) -> bool {
-    matches!(ended.outcome, Outcome::Refused | Outcome::RefusedOnTheWay | Outcome::Aborted | Outcome::Expired)
+    !matches!(ended.outcome, Outcome::Accepted | Outcome::Unfinished)
 }
 
 fn class_of(state: State) -> Class {
