@@ -37,10 +37,15 @@ static __always_inline __u64 hash_endpoint(const struct endpoint *e, const volat
 	return mix(mix(x) + key[1] + e->port);
 }
 
-static __always_inline __u64 hash_tuple(const struct endpoint *a, const struct endpoint *b,
+/*
+ * `id` keeps equal tuples in two overlays apart: private addresses repeat from tenant to tenant. One without an
+ * identifier hashes as it does outside of a tunnel, so that both sides of an encapsulating gateway share a
+ * ring.
+ */
+static __always_inline __u64 hash_tuple(const struct endpoint *a, const struct endpoint *b, __u32 id,
 					const volatile __u64 *key)
 {
-	return mix(hash_endpoint(a, key) + hash_endpoint(b, key));
+	return mix(hash_endpoint(a, key) + hash_endpoint(b, key) + id);
 }
 
 #endif /* SYNTAP_HASH_H */

@@ -34,8 +34,6 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("ppa2__double-vision.pcap", &["mac_changed_in_flow", "reset_mid_flow", "reset_without_flow"]),
     // What is no TCP, or not readable as far as its ports, is counted by the kernel side and not mirrored.
     ("ndpi__fuzz-2006-06-26-2594.pcap", &["malformed", "one_sided_view"]),
-    // A tunnel's inside is not looked at by the kernel side.
-    ("tcpdump__geneve.pcap", &["synack_unsolicited"]),
 ];
 
 /// The span program, loaded anew: choose() runs it in the kernel.

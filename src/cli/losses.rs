@@ -39,7 +39,8 @@ fn causes(stats: &TapStats, events_dropped: u64) -> Vec<Cause> {
     for point in &stats.points {
         for (lane, way) in [(&point.ingress, "ingress"), (&point.egress, "egress")] {
             let place = format!("{} {way}", point.name);
-            for counter in [Counter::CloneFailed, Counter::TrimFailed, Counter::PushFailed, Counter::NoRing] {
+            use Counter::{CloneFailed, NoRing, PiecesLost, PushFailed, TrimFailed};
+            for counter in [CloneFailed, TrimFailed, PushFailed, NoRing, PiecesLost] {
                 add(counter.name(), &place, lane.get(counter), false);
             }
         }
