@@ -11,6 +11,9 @@ use crate::wire::{Addr, Arp, Mac, Nanos, Way};
 /// owner answers all three at once.
 const ANSWER_WITHIN: u64 = 4 * Nanos::SEC;
 
+/// Answers to one request come together: a second one later than this is a matter of its own (rule 8).
+const TOGETHER: u64 = Nanos::SEC;
+
 /// A conflict waits this long for a sign that one of its two is a bridge that passes on answers in its own name.
 const HOLD: u64 = Nanos::SEC;
 
@@ -224,7 +227,12 @@ impl ArpWatch {
 
     fn answer(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
         let r = &mut self.requests[place(&arp.sender_ip, point, REQUESTS)];
-        let mine = r.used && r.asked == arp.sender_ip && r.point == point && ts.since(r.at) <= ANSWER_WITHIN;
+        let mine = r.used && r.asked == arp.sender_ip && r.point == point;
+        let mine = mine
+            && match r.answers {
+                0 => ts.since(r.at) <= ANSWER_WITHIN,
+                _ => ts.since(r.first_answer) <= TOGETHER,
+            };
         // Unsolicited (gratuitous ARP, an advertisement to all nodes) answers nobody.
         if !mine || !arp.solicited || (!arp.ipv6 && arp.target_ip != r.asker) {
             return;

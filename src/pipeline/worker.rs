@@ -172,6 +172,12 @@ impl Worker {
         }
     }
 
+    /// Writes to all memory that it reserved: a live worker must not wait for pages. A replay takes them as it goes.
+    pub fn prefault(&mut self) {
+        self.table.prefault();
+        self.recorder.prefault();
+    }
+
     /// What it counted so far.
     pub fn counters(&self) -> &WorkerCounters {
         &self.counters
@@ -293,7 +299,7 @@ impl Worker {
         };
         let digest = digest(&self.decoded[i], seg, p, end);
         if self.again(id, &key, hash, &digest, out) {
-            self.table.get_mut(id).count(seg.flags);
+            self.table.get_mut(id).again(seg, end);
             return;
         }
         let flow = self.table.get_mut(id);

@@ -156,7 +156,14 @@ impl Flow {
         step
     }
 
-    /// Counts a packet by its flags; a packet seen twice is only counted.
+    /// Takes a packet that was seen before: it is counted, and Zeek takes it for a retransmission.
+    pub fn again(&mut self, seg: &Segment, end: Side) {
+        self.count(seg.flags);
+        let role = self.role(end);
+        self.zeek.segment(seen_by_zeek(seg), role);
+    }
+
+    /// Counts a packet by its flags.
     pub fn count(&mut self, f: TcpFlags) {
         let counts = &mut self.counts;
         counts[0] += u32::from(f.any(TcpFlags::SYN) && !f.any(TcpFlags::ACK));
