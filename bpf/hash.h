@@ -38,14 +38,13 @@ static __always_inline __u64 hash_endpoint(const struct endpoint *e, const volat
 }
 
 /*
- * `id` keeps equal tuples in two overlays apart: private addresses repeat from tenant to tenant. One without an
- * identifier hashes as it does outside of a tunnel, so that both sides of an encapsulating gateway share a
- * ring.
+ * A tunnel's identifier is left out: where it names the sender (Cilium) or the network routed into (EVPN), each
+ * direction of one connection has its own.
  */
-static __always_inline __u64 hash_tuple(const struct endpoint *a, const struct endpoint *b, __u32 id,
+static __always_inline __u64 hash_tuple(const struct endpoint *a, const struct endpoint *b,
 					const volatile __u64 *key)
 {
-	return mix(hash_endpoint(a, key) + hash_endpoint(b, key) + id);
+	return mix(hash_endpoint(a, key) + hash_endpoint(b, key));
 }
 
 #endif /* SYNTAP_HASH_H */

@@ -124,7 +124,6 @@ struct parsed {
 	enum syntap_counter why;
 	struct endpoint src;
 	struct endpoint dst;
-	__u32 id;     /* the tunnel's VNI; 0 without one */
 	__u16 inside; /* where the tunnel's inside begins; 0 outside of one */
 	__u16 l4;     /* where the outer transport header begins, for KIND_TUNNEL */
 	__u8 next;    /* its protocol */

@@ -133,7 +133,7 @@ static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 seg
 			count(n, SYNTAP_N_PORT_NOT_CHOSEN);
 			return false;
 		}
-		hash = hash_tuple(&p->src, &p->dst, p->id, config.key);
+		hash = hash_tuple(&p->src, &p->dst, config.key);
 		if (p->kind == KIND_ICMP) {
 			reason = SYNTAP_REASON_ICMP;
 			class = SYNTAP_CLASS_ICMP;

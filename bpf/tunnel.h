@@ -32,7 +32,6 @@ enum {
 /* Where the inside begins, and what it is. */
 struct inside {
 	__u32 off;
-	__u32 id;
 	__u16 proto;
 };
 
@@ -46,7 +45,6 @@ static __always_inline enum syntap_counter enter_udp(const struct cursor *c, __u
 		return SYNTAP_N_TUNNEL_BAD;
 	first = AT(__u8, p, UDP_LEN);
 	in->off = l4 + UDP_LEN + OVERLAY_LEN;
-	in->id = bpf_ntohl(AT(__u32, p, UDP_LEN + 4)) >> 8;
 	in->proto = ETH_FRAME;
 	if (bpf_ntohs(AT(__u16, p, 2)) != PORT_GENEVE)
 		return first & VXLAN_ID ? SYNTAP_N_PACKETS : SYNTAP_N_NOT_TCP;
@@ -57,7 +55,6 @@ static __always_inline enum syntap_counter enter_udp(const struct cursor *c, __u
 	return SYNTAP_N_PACKETS;
 }
 
-/* A key is not taken for the identifier: each direction may have its own, and both must meet in one ring. */
 static __always_inline enum syntap_counter enter_gre(const struct cursor *c, __u32 l4, struct inside *in)
 {
 	__u32 buf;
@@ -97,7 +94,6 @@ static __always_inline void parse_inside(struct cursor *c, __u32 l4, __u8 next, 
 		out->why = why;
 		return;
 	}
-	out->id = in.id;
 	out->inside = in.off;
 	if (in.proto == ETH_FRAME)
 		parse_frame(c, in.off, true, out);

@@ -140,9 +140,9 @@ impl Bench {
             assert_eq!(fate, want.counter, "{}", at());
             assert_eq!(meta.map_or(0, |m| m.reason), want.reason, "{}", at());
             if let Some(meta) = meta {
-                let hash = want.tuple.map_or(0, |(src, sport, dst, dport)| {
-                    hash::in_tunnel(&KEY, want.id, &src, sport, &dst, dport) as u32
-                });
+                let hash = want
+                    .tuple
+                    .map_or(0, |(src, sport, dst, dport)| hash::tuple(&KEY, &src, sport, &dst, dport) as u32);
                 assert_eq!(meta.hash, hash, "{}", at());
                 if program == Program::Span {
                     let snap = (want.inside + 256).min(CARRY_MAX as usize);

@@ -40,14 +40,7 @@ fn endpoint(key: &[u64; 2], addr: &Addr, port: u16) -> u64 {
 /// The hash of a tuple; the same with source and destination exchanged.
 #[inline]
 pub fn tuple(key: &[u64; 2], src: &Addr, sport: u16, dst: &Addr, dport: u16) -> u64 {
-    in_tunnel(key, 0, src, sport, dst, dport)
-}
-
-/// The hash of a tuple inside a tunnel with this identifier (VXLAN's or Geneve's); 0 hashes as outside of one.
-#[inline]
-pub fn in_tunnel(key: &[u64; 2], id: u32, src: &Addr, sport: u16, dst: &Addr, dport: u16) -> u64 {
-    let ends = endpoint(key, src, sport).wrapping_add(endpoint(key, dst, dport));
-    mix(ends.wrapping_add(u64::from(id)))
+    mix(endpoint(key, src, sport).wrapping_add(endpoint(key, dst, dport)))
 }
 
 #[cfg(test)]
@@ -83,16 +76,6 @@ mod tests {
                 assert!(h.abs_diff(fair) < fair / 20, "{h} of {fair}");
             }
         }
-    }
-
-    #[test]
-    fn overlays_with_equal_tuples_have_hashes_of_their_own() {
-        let (a, b) = (addr("10.0.0.1"), addr("10.0.0.2"));
-        let hash = |id| in_tunnel(&KEY, id, &a, 1000, &b, 80);
-        assert_eq!(hash(0), tuple(&KEY, &a, 1000, &b, 80), "no identifier, no difference");
-        assert_eq!(hash(7), in_tunnel(&KEY, 7, &b, 80, &a, 1000), "both directions");
-        let low: std::collections::HashSet<_> = (0..10_000).map(|id| hash(id) as u32).collect();
-        assert!(low.len() > 9_990, "{} of 10,000 differ in the half that the watch compares", low.len());
     }
 
     #[test]

@@ -212,7 +212,6 @@ impl Worker {
                     let src = Endpoint { addr: seg.src, port: seg.sport };
                     let dst = Endpoint { addr: seg.dst, port: seg.dport };
                     let (key, end) = FlowKey::new(src, dst, p.point.0);
-                    let key = key.in_network(d.tunnel.network());
                     let hash = self.table.hash(&key);
                     *look = Lookup { key, hash, end, tcp: true };
                     touched ^= self.table.touch(hash);
@@ -274,7 +273,7 @@ impl Worker {
                 to.sight(Sight::Arp { arp, src_mac: self.decoded[i].src_mac, point, way: p.way });
             }
             Body::LaterFragment => self.counters.later_fragments += 1,
-            Body::Icmp(error) => self.icmp(i, &error, p, out),
+            Body::Icmp(error) => self.icmp(&error, p, out),
             Body::Malformed(reason) => {
                 self.counters.malformed[reason as usize] += 1;
                 to.sight(Sight::Malformed { reason, point });
@@ -394,12 +393,11 @@ impl Worker {
     }
 
     /// An ICMP error: it ends the attempt whose SYN it quotes.
-    fn icmp(&mut self, i: usize, error: &IcmpError, p: &Packet<'_>, out: &mut dyn Outlet) {
+    fn icmp(&mut self, error: &IcmpError, p: &Packet<'_>, out: &mut dyn Outlet) {
         self.counters.others += 1;
         let src = Endpoint { addr: error.src, port: error.sport };
         let dst = Endpoint { addr: error.dst, port: error.dport };
         let (key, end) = FlowKey::new(src, dst, p.point.0);
-        let key = key.in_network(self.decoded[i].tunnel.network());
         let hash = self.table.hash(&key);
         let Some(id) = self.table.find(&key, hash) else { return };
         if let Some(ended) = self.table.get_mut(id).icmp(end, error.seq, p.ts) {

@@ -256,7 +256,8 @@ impl Flow {
             // it acknowledges a SYN-ACK that was not captured; or it is a program that makes its own packets.
             let old = a.on_live.is_some();
             let follows = (1..=MISSED as i32).contains(&seg.seq.distance(a.isn));
-            if !old && !(follows && seg.flags.any(TcpFlags::ACK)) {
+            let goes_on = old || follows && seg.flags.any(TcpFlags::ACK);
+            if !goes_on {
                 return;
             }
             let outcome = if old { Outcome::OldLifeWentOn } else { Outcome::Accepted };

@@ -466,17 +466,6 @@ impl TunnelKind {
     }
 }
 
-impl Tunnel {
-    /// A number that keeps equal tuples of different overlay networks apart: the VXLAN or Geneve identifier, folded.
-    /// 0 without one; a GRE key is left out, since each direction may have its own.
-    pub fn network(&self) -> u16 {
-        match self.kind {
-            TunnelKind::Vxlan | TunnelKind::Geneve => (self.id ^ self.id >> 16) as u16 | 1 << 15,
-            _ => 0,
-        }
-    }
-}
-
 impl IcmpError {
     /// Protocol, type and code as records name them, with the words of RFC 792, RFC 1812 and RFC 4443 for the usual ones.
     pub fn name(&self) -> String {

@@ -22,12 +22,11 @@ pub struct Choice {
     pub reason: u16,
     /// The tuple whose hash it carries.
     pub tuple: Option<Tuple>,
-    /// Identifier of the tunnel it is in, and bytes in front of the inside; 0 outside of one.
-    pub id: u32,
+    /// Bytes of tunnel in front of the inside; 0 outside of one.
     pub inside: usize,
 }
 
-const NOTHING: Choice = Choice { counter: Counter::NotTcp, reason: 0, tuple: None, id: 0, inside: 0 };
+const NOTHING: Choice = Choice { counter: Counter::NotTcp, reason: 0, tuple: None, inside: 0 };
 
 fn no(counter: Counter) -> Choice {
     Choice { counter, ..NOTHING }
@@ -35,10 +34,6 @@ fn no(counter: Counter) -> Choice {
 
 fn be16(b: &[u8], at: usize) -> usize {
     usize::from(b[at]) << 8 | usize::from(b[at + 1])
-}
-
-fn be32(b: &[u8], at: usize) -> u32 {
-    (be16(b, at) as u32) << 16 | be16(b, at + 2) as u32
 }
 
 /// An IP packet cut to its own length, its transport protocol, and where that begins.
@@ -204,24 +199,22 @@ fn payload(
     choice
 }
 
-/// What the transport protocols that are tunnels carry: identifier, EtherType and first byte of the inside.
+/// What the transport protocols that are tunnels carry: EtherType and first byte of the inside.
 fn tunnel(protocol: u8, rest: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
     let entered = match protocol {
-        4 => Ok((0, 0x0800, 0)),
-        41 => Ok((0, 0x86dd, 0)),
+        4 => Ok((0x0800, 0)),
+        41 => Ok((0x86dd, 0)),
         47 => gre(rest),
         17 if rest.len() >= 4 => match be16(rest, 2) {
             4789 | 8472 | 6081 if rest.len() < 16 => Err(Counter::TunnelBad),
-            4789 | 8472 if rest[8] & 8 != 0 => Ok((be32(rest, 12) >> 8, 0x6558, 16)),
-            6081 if rest[8] >> 6 == 0 => {
-                Ok((be32(rest, 12) >> 8, be16(rest, 10), 16 + 4 * usize::from(rest[8] & 63)))
-            }
+            4789 | 8472 if rest[8] & 8 != 0 => Ok((0x6558, 16)),
+            6081 if rest[8] >> 6 == 0 => Ok((be16(rest, 10), 16 + 4 * usize::from(rest[8] & 63))),
             _ => Err(Counter::NotTcp),
         },
         _ => Err(Counter::NotTcp),
     };
-    let (id, kind, at) = match entered {
-        Ok((_, _, at)) if at > rest.len() => return no(Counter::TunnelBad),
+    let (kind, at) = match entered {
+        Ok((_, at)) if at > rest.len() => return no(Counter::TunnelBad),
         Ok(entered) => entered,
         Err(counter) => return no(counter),
     };
@@ -230,13 +223,12 @@ fn tunnel(protocol: u8, rest: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
         if kind == 0x6558 { ethernet(inner, true, chosen) } else { payload(kind, inner, 0, true, chosen) };
     if choice.reason != 0 {
         choice.reason |= reason::TUNNEL;
-        choice.id = id;
         choice.inside = at;
     }
     choice
 }
 
-fn gre(header: &[u8]) -> Result<(u32, usize, usize), Counter> {
+fn gre(header: &[u8]) -> Result<(usize, usize), Counter> {
     if header.len() < 4 {
         return Err(Counter::TunnelBad);
     }
@@ -245,7 +237,7 @@ fn gre(header: &[u8]) -> Result<(u32, usize, usize), Counter> {
         return Err(Counter::NotTcp);
     }
     let fields = [0x8000, 0x2000, 0x1000].iter().filter(|bit| flags & **bit != 0).count();
-    Ok((0, be16(header, 2), 4 + 4 * fields))
+    Ok((be16(header, 2), 4 + 4 * fields))
 }
 
 fn tcp(ip: &Ip<'_>, segment: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
