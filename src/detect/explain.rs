@@ -1,6 +1,7 @@
 //! What `explain` and `report` say of each kind: meaning, rule, causes, remedies, and what else it could be.
 
 use super::Kind;
+use super::explain_gateway as gateway;
 use super::explain_more as more;
 
 /// The texts of one kind. Plain sentences; the terminal wraps them.
@@ -26,6 +27,15 @@ pub const fn explain(kind: Kind) -> &'static Explanation {
     match kind {
         Kind::SynUnanswered => &SYN_UNANSWERED,
         Kind::SynRefused => &SYN_REFUSED,
+        Kind::SynLostInGateway => &gateway::SYN_LOST_IN_GATEWAY,
+        Kind::SnatCollision => &gateway::SNAT_COLLISION,
+        Kind::SnatPortsExhausted => &gateway::SNAT_PORTS_EXHAUSTED,
+        Kind::ResetByGateway => &gateway::RESET_BY_GATEWAY,
+        Kind::NatMappingLost => &gateway::NAT_MAPPING_LOST,
+        Kind::UntranslatedPacket => &gateway::UNTRANSLATED_PACKET,
+        Kind::NatRemapped => &gateway::NAT_REMAPPED,
+        Kind::NatPortPressure => &gateway::NAT_PORT_PRESSURE,
+        Kind::NatNotStitchable => &gateway::NAT_NOT_STITCHABLE,
         Kind::TupleReuseRefused => &TUPLE_REUSE_REFUSED,
         Kind::TupleReuseAccepted => &TUPLE_REUSE_ACCEPTED,
         Kind::SynOnLiveFlow => &SYN_ON_LIVE_FLOW,

@@ -4,11 +4,15 @@
 
 mod anomaly;
 mod arp;
+mod bounded;
 mod ending;
 mod evidence;
 pub mod explain;
+mod explain_gateway;
 mod explain_more;
+mod gateway;
 mod handshake;
+mod join;
 mod kind;
 mod opening;
 mod reset;
@@ -25,6 +29,7 @@ pub mod tool;
 pub use anomaly::{Anomaly, Fact, Facts};
 pub use arp::ArpWatch;
 pub use evidence::{EVIDENCE, View};
+pub use join::Role;
 pub use kind::{Certainty, Kind, Severity, Verdict};
 pub use services::Services;
 pub use sight::{Life, Listener, Seen, Sight};

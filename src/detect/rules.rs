@@ -34,6 +34,21 @@ pub fn segment(
     if class == SegClass::SynAck && step.from == Side::Resp {
         to.sight(Sight::SynAck(Seen { tuple, digest: *digest }));
     }
+    let me = view.flow.end(step.from);
+    if view.flow.picked_up
+        && view.flow.ends.iter().map(|e| e.packets).sum::<u32>() == 1
+        && class != SegClass::SynAck
+    {
+        to.sight(Sight::Met(Seen { tuple, digest: *digest }));
+    }
+    if class == SegClass::Rst {
+        let peer = view.flow.end(step.from.other());
+        let provoked = peer.has(seen::ACK) && peer.ack == seg.seq && me.packets > 0;
+        to.sight(Sight::Rst(Seen { tuple, digest: *digest }, provoked.then(|| ts.since(peer.last))));
+    }
+    if step.notes & note::UNHEARD != 0 {
+        to.sight(Sight::Unheard(Seen { tuple, digest: *digest }));
+    }
     if let Some(ended) = &step.ended {
         if step.answered {
             let latency_ns = ended.at.since(ended.attempt.first);

@@ -3,8 +3,9 @@
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::event::{Event, What};
-use crate::detect::{Anomaly, Certainty, Kind, Severity, Survey};
-use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Record};
+use crate::detect::{Anomaly, Certainty, Kind, Role, Severity, Survey};
+use crate::flow::Side;
+use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Nat, Record};
 use crate::wire::Nanos;
 
 /// Stretches of loss remembered for the records that follow. A record waits at most two minutes for its last packet,
@@ -97,9 +98,10 @@ struct LossSpan {
 impl<S: RecordSink> Desk<S> {
     /// A desk that writes to `sink`.
     pub fn new(context: Context, sink: S) -> Desk<S> {
+        let roles = context.interfaces.iter().map(|i| Role::from_name(i.role.as_deref())).collect();
         Desk {
             waiting: BinaryHeap::new(),
-            survey: Survey::default(),
+            survey: Survey::new(roles),
             losses: VecDeque::with_capacity(LOSSES),
             coalescer: Coalescer::default(),
             context,
@@ -156,7 +158,10 @@ impl<S: RecordSink> Desk<S> {
             }
             What::Life(life) => {
                 let record = ConnectionRecord::of(&life.key, &life.flow, life.tunnel, &self.context);
-                self.sink.connection(&record)
+                let tuple = life.key.tuple();
+                let tuple = if life.flow.orig == Side::Orig { tuple } else { tuple.reversed() };
+                let nat = self.survey.nat(life.key.point(), &tuple).map(Nat::from);
+                self.sink.connection(&ConnectionRecord { nat, ..record })
             }
         }
     }
@@ -179,9 +184,16 @@ impl<S: RecordSink> Desk<S> {
     }
 
     fn write(&mut self, mut a: Anomaly) -> std::io::Result<()> {
-        if !self.survey.judge(&mut a) {
-            return Ok(());
+        let mut more = Vec::new();
+        let told = self.survey.judge(&mut a, &mut |a| more.push(a));
+        for more in more {
+            self.put(more)?;
         }
+        if told { self.put(a) } else { Ok(()) }
+    }
+
+    fn put(&mut self, mut a: Anomaly) -> std::io::Result<()> {
+        let nat = a.point.zip(a.tuple).and_then(|(p, t)| self.survey.nat(p, &t));
         let loss = self.loss_in(a.first, a.last);
         if loss.is_some() && a.kind.rests_on_absence() {
             // It rests on an absence, and something is absent that was there.
@@ -193,7 +205,8 @@ impl<S: RecordSink> Desk<S> {
         self.tally.add(&a);
         let Desk { coalescer, context, sink, .. } = self;
         let mut failed = Ok(());
-        coalescer.push(Record::from_anomaly(&a, context, loss), &mut |r: Record| {
+        let record = Record { nat: nat.map(Nat::from), ..Record::from_anomaly(&a, context, loss) };
+        coalescer.push(record, &mut |r: Record| {
             if failed.is_ok() {
                 failed = sink.record(&r);
             }

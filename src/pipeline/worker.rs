@@ -324,7 +324,8 @@ impl Worker {
         }
         self.table.set_class(id, class);
         let control = seg.flags.any(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN);
-        if control || step.notes != 0 || step.ended.is_some() || step.reset.is_some() {
+        let met = found.is_none() && self.table.get(id).picked_up;
+        if control || step.notes != 0 || step.ended.is_some() || step.reset.is_some() || met {
             let mut told = self.table.get(id).tallies.told;
             let flow = self.table.get(id);
             let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
