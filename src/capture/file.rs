@@ -58,7 +58,13 @@ impl CaptureError {
     /// The way out, if one is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            CaptureError::Open { .. } => None,
+            CaptureError::Open { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound => {
+                    Some("look at the path; a capture is given as FILE or NAME=FILE")
+                }
+                std::io::ErrorKind::PermissionDenied => Some("read it as its owner, or copy it"),
+                _ => None,
+            },
             CaptureError::Format { hint, .. } => *hint,
         }
     }
@@ -113,6 +119,9 @@ pub struct CaptureFile {
     notes: Vec<String>,
 }
 
+const CUT: &str = "the disk may have been full, or the capture never begun; record it again";
+const DAMAGED: &str = "the file is damaged or of a newer format; `file FILE` and `capinfos FILE` tell more";
+
 /// Longest packet believed: what Wireshark accepts (`WTAP_MAX_PACKET_SIZE_STANDARD` 262,144), doubled for BIG TCP.
 const MAX_PACKET: u32 = 524_288;
 
@@ -144,7 +153,7 @@ impl CaptureFile {
         };
         let b: &[u8] = map.as_deref().unwrap_or_default();
         let Some(magic) = b.first_chunk::<4>() else {
-            return Err(bad(path, "it is too short to be a capture", None));
+            return Err(bad(path, "it is too short to be a capture", Some(CUT)));
         };
         let order = Order { big: matches!(magic, [0xa1, ..] | [0x1a, 0x2b, ..]) };
         let mut capture = CaptureFile {
@@ -165,7 +174,7 @@ impl CaptureFile {
             // Alexey Kuznetsov's variant: each record header has 8 bytes more.
             0xa1b2_cd34 | 0x34cd_b2a1 => capture.pcap_header(b, order, false, 24)?,
             0x0a0d_0d0a => {
-                capture.section(b, 0).map_err(|why| bad(path, &why, None))?;
+                capture.section(b, 0).map_err(|why| bad(path, &why, Some(DAMAGED)))?;
             }
             0x1f8b_0800..=0x1f8b_08ff => {
                 return Err(bad(
@@ -200,15 +209,15 @@ impl CaptureFile {
         let (Some(major), Some(minor), Some(snaplen), Some(network)) =
             (order.u16(b, 4), order.u16(b, 6), order.u32(b, 16), order.u32(b, 20))
         else {
-            return Err(bad(&path, "its file header is cut", None));
+            return Err(bad(&path, "its file header is cut", Some(CUT)));
         };
         if major != 2 {
-            return Err(bad(&path, &format!("pcap version {major}.{minor} is unknown"), None));
+            return Err(bad(&path, &format!("pcap version {major}.{minor} is unknown"), Some(DAMAGED)));
         }
         // Bits 16 to 27 are reserved, 28 to 31 tell about frame check sequences.
         if network & 0x0fff_0000 != 0 {
             let why = format!("reserved bits of its link type are set ({network:#010x})");
-            return Err(bad(&path, &why, None));
+            return Err(bad(&path, &why, Some(DAMAGED)));
         }
         let linktype = network as u16;
         let Some(link) = link_of(linktype) else {

@@ -50,6 +50,19 @@ pub struct Interface {
     pub mtu: u32,
 }
 
+/// Name, index and state of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// Name.
+    pub name: String,
+    /// Index.
+    pub index: u32,
+    /// Frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// Up, and its cable is plugged in.
+    pub running: bool,
+}
+
 impl Interface {
     /// Why the interface carries traffic of this machine, in words; `None` if nothing says so.
     pub fn live_because(&self) -> Option<String> {
@@ -142,6 +155,17 @@ impl Rtnetlink {
             .collect())
     }
 
+    /// Names and states of all interfaces, and nothing more: cheap enough for every second.
+    pub fn states(&mut self) -> io::Result<Vec<LinkState>> {
+        let state = |link: &LinkMessage| LinkState {
+            name: name_of(link),
+            index: link.header.index,
+            ethernet: is_ethernet(link),
+            running: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        };
+        Ok(self.links()?.iter().map(state).collect())
+    }
+
     /// All interfaces.
     pub fn interfaces(&mut self) -> io::Result<Vec<Interface>> {
         let links = self.links()?;
@@ -153,10 +177,7 @@ impl Rtnetlink {
                 let mut interface = Interface {
                     name: name_of(link),
                     index: link.header.index,
-                    ethernet: matches!(
-                        link.header.link_layer_type,
-                        LinkLayerType::Ether | LinkLayerType::Loopback
-                    ),
+                    ethernet: is_ethernet(link),
                     up: link.header.flags.contains(LinkFlags::Up),
                     receive_queues: 1,
                     ..Interface::default()
@@ -312,6 +333,10 @@ fn name_of(link: &LinkMessage) -> String {
         _ => None,
     });
     name.unwrap_or_default()
+}
+
+fn is_ethernet(link: &LinkMessage) -> bool {
+    matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback)
 }
 
 fn is_veth(link: &LinkMessage) -> bool {

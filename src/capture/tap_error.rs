@@ -137,9 +137,8 @@ impl TapError {
         match (self, errno) {
             (TapError::NoInterface, _) => Some("name one with -i".into()),
             (TapError::Unknown { known, .. }, _) => Some(format!("interfaces here: {}", known.join(", "))),
-            (TapError::NotEthernet(_), _) => {
-                Some("tap the Ethernet interface under it; tunnels are decoded there".into())
-            }
+            (TapError::NotEthernet(_), _) => Some("tap the Ethernet interface under it".into()),
+            (TapError::Twice(_), _) => Some("name it once: both directions of it are tapped".into()),
             (TapError::Down(name), _) => Some(format!("ip link set {name} up")),
             (TapError::Live { name, .. }, _) => Some(format!(
                 "leave the mode out to tap {name} inline; --force only for an interface that receives nothing but copies"

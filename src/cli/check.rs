@@ -189,7 +189,7 @@ fn one<W: Write>(findings: &mut Findings<W>, interface: &Interface) -> io::Resul
     let name = &interface.name;
     findings.head(name)?;
     if !interface.ethernet {
-        let mend = Some("tap the Ethernet interface under it; tunnels are decoded there");
+        let mend = Some("tap the Ethernet interface under it");
         return findings.say(Grade::Missing, "its packets have no Ethernet header", mend);
     }
     let driver = ethtool::driver(name).unwrap_or_else(|_| "unknown".into());

@@ -6,18 +6,23 @@ mod fail;
 mod losses;
 mod mirror_file;
 mod output;
+mod presence;
 mod replay;
 mod report;
 mod run;
 mod show;
+mod signals;
 mod status;
 mod text;
+mod usage;
+mod values;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use fail::{Fail, is_broken_pipe};
+pub use fail::{Fail, is_broken_pipe, words};
+pub use usage::parse;
 
 /// A packet tap for busy Linux gateways: names what went wrong with TCP connections, with the packets that prove it.
 #[derive(Debug, Parser)]
@@ -55,20 +60,26 @@ enum Command {
 /// Flows by default: 262,144 of them with their part of recorder and index take about 150 MiB.
 pub(crate) const MAX_FLOWS: usize = 262_144;
 
+/// Says something on standard error. That nobody reads it is no reason to stop.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "syntap: {text}");
+}
+
 /// Says on standard error what of a shard could not be read.
 fn shard_notes(path: &std::path::Path, state: &crate::record::ShardState) {
     if let Some(at) = state.lost_at {
         let records =
             if state.lost_records > 0 { format!(", {} records", state.lost_records) } else { String::new() };
-        eprintln!(
-            "syntap: {}: {} bytes from byte {at} on belong to no whole frame{records}; {} records were read",
+        note(format!(
+            "{}: {} bytes from byte {at} on belong to no whole frame{records}; {} records were read",
             path.display(),
             state.lost_bytes,
             state.records
-        );
+        ));
     }
     if state.odd_lines > 0 {
-        eprintln!("syntap: {}: {} lines are not records of this version", path.display(), state.odd_lines);
+        note(format!("{}: {} lines are not records of this version", path.display(), state.odd_lines));
     }
 }
 

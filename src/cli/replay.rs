@@ -1,18 +1,17 @@
 //! `syntap replay`: captures through the same pipeline as live packets.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::Fail;
 use super::output::{Output, Summary, hinted, host_name};
 use super::status::latency;
+use super::{Fail, note, values};
 use crate::capture::{BATCH, CaptureFile, Point, PortSet, ReplaySource};
 use crate::flow::Seed;
-use crate::pipeline::{Desk, Rounds, WorkerConfig};
+use crate::pipeline::{Desk, Rounds, RoundsError, Ticking as _, WorkerConfig};
 use crate::record::{Context, Interface};
 
 /// Arguments of `replay`.
@@ -39,7 +38,7 @@ pub struct ReplayArgs {
     check: bool,
 
     /// Flows there is room for; the least valuable are given up beyond that.
-    #[arg(long, value_name = "N", default_value_t = super::MAX_FLOWS)]
+    #[arg(long, value_name = "N", default_value_t = super::MAX_FLOWS, value_parser = values::max_flows)]
     max_flows: usize,
 
     /// Workers that share the work, by tuple; 0 takes one for each CPU. The result is the same.
@@ -136,19 +135,23 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS),
         n => usize::from(n),
     };
+    values::has_memory(&config, 1)?;
+    output.begin_shard()?;
     let mut rounds = Rounds::new(&config, workers, args.batch);
     let mut source = ReplaySource::new(files);
     let mut desk = Desk::new(context, output);
-    rounds.run(&mut source, &mut desk)?;
-    let (output, tally) = desk.finish().context("cannot write a record")?;
-    output.close()?;
-
-    let mut err = io::stderr().lock();
-    for note in source.notes() {
-        writeln!(err, "syntap: {note}")?;
+    rounds.run(&mut source, &mut desk).map_err(|RoundsError::Write(e)| e)?;
+    if let Some(own) = desk.sink().tick()? {
+        desk.anomaly(own)?;
     }
+    let (output, tally) = desk.finish()?;
+    let closed = output.close();
+
+    source.notes().into_iter().for_each(note);
     let latency = [("latency".to_owned(), latency(&rounds.latencies()))];
-    Summary { counters: &rounds.counters(), tally: &tally, live: Some(&latency) }.print(&mut err)?;
+    let summary = Summary { counters: &rounds.counters(), tally: &tally, live: Some(&latency) };
+    let _ = summary.print(&mut io::stderr().lock());
+    closed?;
     Ok(if args.check && tally.above_info() > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
