@@ -360,6 +360,28 @@ fn root_a_mirror_file_on_a_full_disk_is_given_up_readable_and_the_run_goes_on() 
 }
 
 #[test]
+fn root_what_the_budget_sheds_is_told_with_the_kernel_sides_own_threshold() {
+    if skip("root_what_the_budget_sheds") {
+        return;
+    }
+    let (wire, dir) = (Wire::new(), tempfile::tempdir().unwrap());
+    let tap = Tap::start(&wire.near, &format!("-i near -w {} --budget 100", dir.path().display()));
+    knock(&wire, net::NEAR_IP, 5000..8000);
+    let (code, said) = tap.stop();
+    assert_eq!(code, Some(0), "{said}");
+    let told = records(dir.path());
+    let shed = of_kind(&told, "budget_shed");
+    let facts = |name: &str| -> Vec<&Value> { shed.iter().map(|r| &r["facts"][name]).collect() };
+    let packets: u64 = facts("packets").iter().map(|p| p.as_u64().unwrap()).sum();
+    assert!(
+        said.contains(&format!(" {packets} shed")),
+        "each look tells of its own packets: {said} {shed:?}"
+    );
+    assert!(facts("threshold").iter().any(|t| t.as_f64().is_some_and(|t| t > 0.0 && t < 1.0)), "{shed:?}");
+    assert!(facts("tuples").iter().all(|t| t.is_null()), "{shed:?}");
+}
+
+#[test]
 fn root_a_mirror_file_is_new_and_is_not_left_by_a_run_that_did_not_start() {
     if skip("root_a_mirror_file_is_new") {
         return;

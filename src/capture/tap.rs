@@ -493,7 +493,14 @@ fn plan(config: &TapConfig) -> Result<Vec<Planned>, TapError> {
         if !interface.ethernet {
             return Err(TapError::NotEthernet(wanted.name.clone()));
         }
-        let live = interface.live_because();
+        if interface.loopback {
+            return Err(TapError::Loopback(wanted.name.clone()));
+        }
+        // Whether it carries traffic makes no difference to an inline tap.
+        let live = match wanted.mode {
+            Some(Mode::Inline) => None,
+            _ => interface.live_because().map_err(failed("look at the routes over", &wanted.name))?,
+        };
         let mode = wanted.mode.unwrap_or(if live.is_some() { Mode::Inline } else { Mode::Span });
         if mode == Mode::Span {
             if let Some(because) = live.filter(|_| !config.force) {
