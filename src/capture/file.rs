@@ -141,15 +141,24 @@ impl CaptureFile {
     /// Opens a capture and reads its header.
     pub fn open(path: &Path) -> Result<CaptureFile, CaptureError> {
         let opened = |source| CaptureError::Open { path: path.into(), source };
-        let file = File::open(path).map_err(opened)?;
+        CaptureFile::of(&File::open(path).map_err(opened)?, path)
+    }
+
+    /// The same of an open file; `path` is what messages call it.
+    pub fn of(file: &File, path: &Path) -> Result<CaptureFile, CaptureError> {
+        let opened = |source| CaptureError::Open { path: path.into(), source };
         let meta = file.metadata().map_err(opened)?;
         if !meta.is_file() {
-            return Err(bad(path, "it is not a regular file", Some("write the stream to a file first")));
+            return Err(bad(
+                path,
+                "it is not a regular file",
+                Some("`syntap replay -` reads a stream from standard input"),
+            ));
         }
         let map = match meta.len() {
             0 => None,
             // SAFETY: U1.
-            _ => Some(unsafe { Mmap::map(&file) }.map_err(opened)?),
+            _ => Some(unsafe { Mmap::map(file) }.map_err(opened)?),
         };
         let b: &[u8] = map.as_deref().unwrap_or_default();
         let Some(magic) = b.first_chunk::<4>() else {
@@ -268,12 +277,10 @@ impl CaptureFile {
         Ok(())
     }
 
-    /// The interfaces of a capture that syntap itself wrote: names and roles. Empty for any other.
-    pub fn own_interfaces(&self) -> Vec<(String, Option<String>)> {
-        if !self.ours {
-            return Vec::new();
-        }
-        // Ours stand right behind the section header; read ahead to the first packet.
+    /// The interfaces that are tap points of their own, by name and role: those of a pcapng that stand before its first
+    /// packet. None for a capture that knows nothing of interfaces.
+    pub fn interfaces(&self) -> Vec<(Option<String>, Option<String>)> {
+        // They stand right behind the section header; read ahead to the first packet.
         let mut ahead = CaptureFile {
             path: self.path.clone(),
             map: None,
@@ -283,7 +290,7 @@ impl CaptureFile {
                 Format::Pcap { .. } => return Vec::new(),
             },
             ifaces: Vec::new(),
-            ours: true,
+            ours: self.ours,
             packets: 0,
             end: None,
             bad_times: 0,
@@ -291,10 +298,10 @@ impl CaptureFile {
         };
         let bytes: &[u8] = self.map.as_deref().unwrap_or_default();
         let _ = ahead.next_in(bytes);
-        ahead.ifaces.into_iter().map(|i| (i.name.unwrap_or_default(), i.role)).collect()
+        ahead.ifaces.into_iter().map(|i| (i.name.filter(|n| !n.is_empty()), i.role)).collect()
     }
 
-    /// Whether each interface of the file is a tap point of its own: in captures that syntap wrote.
+    /// Whether syntap wrote it.
     pub fn is_own(&self) -> bool {
         self.ours
     }

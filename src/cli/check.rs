@@ -248,7 +248,8 @@ const NATIVE_MTU: u32 = 3_498;
 
 fn as_span<W: Write>(findings: &mut Findings<W>, interface: &Interface) -> io::Result<()> {
     let name = &interface.name;
-    match interface.live_because()? {
+    let live = interface.live_because().unwrap_or_else(|e| Some(format!("its routes cannot be read ({e})")));
+    match live {
         Some(because) => {
             let e = TapError::Live { name: name.clone(), because };
             findings.say(Grade::Missing, e.to_string(), e.hint().as_deref())?;

@@ -49,7 +49,7 @@ impl Fail {
 /// An error as it is printed. Causes that an error already quotes are not said twice.
 pub fn words(error: &anyhow::Error) -> String {
     // Whatever else fails to be written has a name in its message.
-    if let Some(io) = error.downcast_ref::<std::io::Error>() {
+    if let Some(io) = error.downcast_ref::<std::io::Error>().filter(|_| error.chain().len() == 1) {
         return format!("cannot write to standard output: {io}");
     }
     let mut text = String::new();

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::show::Filter;
+use super::filter::Filter;
 use super::{Fail, note};
 use crate::detect::tool::{Gap, Unit, capture_gap};
 use crate::detect::{Anomaly, Severity};
@@ -14,7 +14,8 @@ use crate::wire::{Malformed, Nanos};
 /// Records as JSON lines, into shards, both or neither.
 #[derive(Default)]
 pub struct Output<'a> {
-    json: Option<(Box<dyn Write + Send + 'a>, Filter)>,
+    filter: Filter,
+    json: Option<Box<dyn Write + Send + 'a>>,
     connections: Option<Box<dyn Write + Send + 'a>>,
     shards: Option<ShardWriter>,
     /// It was said that records cannot be written.
@@ -29,9 +30,14 @@ impl<'a> Output<'a> {
         Output::default()
     }
 
-    /// Each record that passes as a line.
-    pub fn json_to(&mut self, to: Box<dyn Write + Send + 'a>, filter: Filter) {
-        self.json = Some((to, filter));
+    /// Only what passes is printed and written.
+    pub fn only(&mut self, filter: Filter) {
+        self.filter = filter;
+    }
+
+    /// Each record as a line.
+    pub fn json_to(&mut self, to: Box<dyn Write + Send + 'a>) {
+        self.json = Some(to);
     }
 
     /// Each connection that is over as a line.
@@ -58,7 +64,7 @@ impl<'a> Output<'a> {
     /// Flushes and closes all of it, and returns the first error. That nobody reads standard output any more is one of
     /// them, and a success to those who call.
     pub fn close(mut self) -> anyhow::Result<()> {
-        let json = self.json.as_mut().map_or(Ok(()), |(json, _)| json.flush());
+        let json = self.json.as_mut().map_or(Ok(()), |json| json.flush());
         let connections = self.connections.as_mut().map_or(Ok(()), |to| to.flush());
         if let Some(shards) = self.shards.take() {
             shards.close().map_err(|e| hinted(&e, e.hint()))?;
@@ -117,9 +123,10 @@ fn trouble(shards: &ShardWriter, why: &io::Error) -> Fail {
 
 impl RecordSink for Output<'_> {
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        if let Some((json, filter)) = &mut self.json
-            && filter.passes(record)
-        {
+        if !self.filter.passes(record) {
+            return Ok(());
+        }
+        if let Some(json) = &mut self.json {
             let written = serde_json::to_writer(&mut *json, record).map_err(io::Error::from);
             match written.and_then(|()| json.write_all(b"\n")) {
                 // Nobody reads the lines any more, and the shards are still wanted.
@@ -135,7 +142,9 @@ impl RecordSink for Output<'_> {
     }
 
     fn connection(&mut self, connection: &ConnectionRecord) -> io::Result<()> {
-        if let Some(to) = &mut self.connections {
+        if let Some(to) = &mut self.connections
+            && self.filter.passes_connection(connection)
+        {
             serde_json::to_writer(&mut *to, connection)?;
             to.write_all(b"\n")?;
         }

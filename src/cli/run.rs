@@ -19,7 +19,7 @@ use super::output::{Output, Summary, hinted, host_name};
 use super::presence::Interfaces;
 use super::signals::Signals;
 use super::status::Status;
-use super::{Fail, note, values};
+use super::{Fail, many, note, values};
 use crate::capture::tap::PointInfo;
 use crate::capture::xsk::XskSource;
 use crate::capture::{ClockOffset, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats};
@@ -176,7 +176,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let plan = Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies };
     let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
         let sources = sources.into_iter().map(boxed).collect();
-        Ok(Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)?)
+        Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
+            .context("cannot start its threads")
     });
     let pipeline = match begun {
         Ok(pipeline) => pipeline,
@@ -345,7 +346,7 @@ fn describe(p: &PointInfo) -> String {
     match &p.xdp {
         None => text.push_str(": tcx ingress and egress clone what is selected; every packet goes on"),
         Some((mode, why)) => {
-            text.push_str(&format!(": XDP in {} mode, {} rings", mode.name(), p.rings));
+            text.push_str(&format!(": XDP in {} mode, {}", mode.name(), many(p.rings.into(), "ring")));
             if let Some(why) = why {
                 text.push_str(&format!(" (not native: {why})"));
             }
