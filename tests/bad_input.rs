@@ -155,6 +155,11 @@ fn root_an_unknown_interface_or_the_loopback_is_refused_with_the_names_there_are
     }
     let dir = tempfile::tempdir().expect("a directory");
     fails(syntap().args(["run", "-i", "nosuch0", "-w"]).arg(dir.path()), "no interface nosuch0", "hint: ");
+    fails(
+        syntap().args(["run", "-i", "lo", "-w"]).arg(dir.path()),
+        "it is the loopback",
+        "hint: tap the interface",
+    );
     assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "nothing half-written");
 }
 

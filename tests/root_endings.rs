@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::packet::{ACK, RST, SYN, Tcp};
 use common::{json_lines, of_kind, run, syntap};
+use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use net::{Namespace, Wire, sh, skip};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -357,6 +358,50 @@ fn root_a_mirror_file_on_a_full_disk_is_given_up_readable_and_the_run_goes_on() 
     };
     assert_eq!(packets(&read) + dropped, packets(&said), "{said}");
     drop(disk);
+}
+
+/// What a process holds of the kernel by these descriptors' information: `prog_id`, `map_id`, `link_id`.
+fn held(pid: u32, what: &str) -> Vec<u32> {
+    let mut ids = Vec::new();
+    for fd in fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it runs").flatten() {
+        let info = fs::read_to_string(fd.path()).unwrap_or_default();
+        ids.extend(
+            info.lines().filter_map(|l| l.strip_prefix(what)?.strip_prefix(":")?.trim().parse::<u32>().ok()),
+        );
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+#[test]
+fn root_a_killed_tap_leaves_no_program_map_link_or_namespace() {
+    if skip("root_a_killed_tap_leaves") {
+        return;
+    }
+    let (wire, dir) = (Wire::new(), tempfile::tempdir().unwrap());
+    let spaces = || wire.near.sh("ip netns list-id");
+    let before = spaces();
+    let tap = Tap::start(&wire.near, &format!("-i near -w {}", dir.path().display()));
+    let pid = tap.child.id();
+    let [programs, maps, links] = ["prog_id", "map_id", "link_id"].map(|what| held(pid, what));
+    assert!(programs.len() >= 5 && maps.len() >= 5 && links.len() == 4, "{programs:?} {maps:?} {links:?}");
+    assert_ne!(spaces(), before, "the pair's far end is in a namespace of its own");
+    tap.signal(Signal::SIGKILL);
+    tap.end();
+    // The kernel takes them down in the background.
+    let left = || {
+        let programs = ProgInfoIter::default().filter(|p| programs.contains(&p.id)).count();
+        let maps = MapInfoIter::default().filter(|m| maps.contains(&m.id)).count();
+        let links = LinkInfoIter::default().filter(|l| links.contains(&l.id)).count();
+        (programs, maps, links, spaces() == before)
+    };
+    let begun = Instant::now();
+    while left() != (0, 0, 0, true) && begun.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(left(), (0, 0, 0, true));
+    assert!(!wire.near.ip("-o link").contains(&format!("st{pid}n")), "nor the pair");
 }
 
 #[test]
