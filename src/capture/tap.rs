@@ -479,6 +479,9 @@ fn plan(config: &TapConfig) -> Result<Vec<Planned>, TapError> {
     let known = Rtnetlink::open().and_then(|mut r| r.interfaces()).map_err(failed("list", "interfaces"))?;
     let shared = u32::from(config.shards.max(1));
     let mut seen = HashSet::new();
+    if let Some(twice) = config.interfaces.iter().find(|i| !seen.insert(&i.name)) {
+        return Err(TapError::Twice(twice.name.clone()));
+    }
     let mut plan: Vec<Planned> = Vec::new();
     for wanted in &config.interfaces {
         let Some(interface) = known.iter().find(|i| i.name == wanted.name) else {
@@ -487,9 +490,6 @@ fn plan(config: &TapConfig) -> Result<Vec<Planned>, TapError> {
                 known: known.iter().map(|i| i.name.clone()).collect(),
             });
         };
-        if !seen.insert(interface.index) {
-            return Err(TapError::Twice(wanted.name.clone()));
-        }
         if !interface.ethernet {
             return Err(TapError::NotEthernet(wanted.name.clone()));
         }
