@@ -37,6 +37,10 @@ static __always_inline __u64 hash_endpoint(const struct endpoint *e, const volat
 	return mix(mix(x) + key[1] + e->port);
 }
 
+/*
+ * A tunnel's identifier is left out: where it names the sender (Cilium) or the network routed into (EVPN), each
+ * direction of one connection has its own.
+ */
 static __always_inline __u64 hash_tuple(const struct endpoint *a, const struct endpoint *b,
 					const volatile __u64 *key)
 {

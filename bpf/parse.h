@@ -3,7 +3,7 @@
  * One cursor over the bytes of a packet, and the walk from the Ethernet header to the TCP ports.
  *
  * Guarantees: nothing is written to the packet, no byte past the IP packet's own length is taken for a header,
- * and every way out has a counter. Does not follow tunnels, and does not look at TCP options.
+ * and every way out has a counter. Stops at a tunnel (tunnel.h goes on), and does not look at TCP options.
  */
 #ifndef SYNTAP_PARSE_H
 #define SYNTAP_PARSE_H
@@ -35,9 +35,13 @@ enum {
 
 	NEXT_HOP_BY_HOP = 0,
 	NEXT_ICMP = 1,
+	NEXT_IPV4 = 4,
 	NEXT_TCP = 6,
+	NEXT_UDP = 17,
+	NEXT_IPV6 = 41,
 	NEXT_ROUTING = 43,
 	NEXT_FRAGMENT = 44,
+	NEXT_GRE = 47,
 	NEXT_AUTH = 51,
 	NEXT_ICMPV6 = 58,
 	NEXT_DEST_OPTS = 60,
@@ -46,6 +50,10 @@ enum {
 	TCP_LEN = 20,
 	PORTS_LEN = 4,
 	ICMP_LEN = 8,
+
+	PORT_VXLAN = 4789,
+	PORT_GENEVE = 6081,
+	PORT_VXLAN_LINUX = 8472, /* Linux' own default for VXLAN, from before RFC 7348 */
 
 	/* Headers end long before this; a bound that lets the verifier add offsets to packet pointers. */
 	HEADERS_MAX = 4096,
@@ -101,6 +109,7 @@ enum kind {
 	KIND_TCP,
 	KIND_BROKEN, /* TCP whose ports can be read and whose header cannot */
 	KIND_ICMP,
+	KIND_TUNNEL, /* what it is lies inside: `l4` and `next` say where */
 };
 
 /* Addresses are kept as they lie in memory: an IPv4 one is {0, its four bytes}. */
@@ -115,7 +124,10 @@ struct parsed {
 	enum syntap_counter why;
 	struct endpoint src;
 	struct endpoint dst;
-	__u8 flags; /* TCP flags */
+	__u16 inside; /* where the tunnel's inside begins; 0 outside of one */
+	__u16 l4;     /* where the outer transport header begins, for KIND_TUNNEL */
+	__u8 next;    /* its protocol */
+	__u8 flags;   /* TCP flags */
 	__u8 has_flags;
 	__u8 fragment; /* the first of several */
 };
@@ -319,24 +331,34 @@ static __always_inline void parse_icmp(struct cursor *c, __u32 l4, const bool si
 		parse_quoted(c, l4 + ICMP_LEN, six, out);
 }
 
-static __always_inline void parse(struct cursor *c, struct parsed *out)
+/* Whether the transport header is a tunnel's. A UDP port alone makes a suspect: tunnel.h judges. */
+static __always_inline bool is_tunnel(const struct cursor *c, const struct ip *ip)
 {
-	__u32 l3 = ETH_LEN, i;
-	__u32 buf[(ETH_LEN + 3) / 4];
-	const void *p = fetch(c, 0, buf, ETH_LEN);
+	__u32 buf;
+	const void *p;
+	__u16 port;
+
+	if (ip->next == NEXT_IPV4 || ip->next == NEXT_IPV6 || ip->next == NEXT_GRE)
+		return true;
+	if (ip->next != NEXT_UDP)
+		return false;
+	p = fetch(c, ip->l4, &buf, PORTS_LEN);
+	if (!p)
+		return false;
+	port = bpf_ntohs(AT(__u16, p, 2));
+	return port == PORT_VXLAN || port == PORT_VXLAN_LINUX || port == PORT_GENEVE;
+}
+
+/* From an EtherType on; `l3` is behind it. `inside`: in a tunnel, of which there is one at most. */
+static __always_inline void parse_payload(struct cursor *c, __u32 l3, __u16 proto, const bool inside,
+					  struct parsed *out)
+{
 	enum syntap_counter why;
 	struct ip ip = {};
-	__u16 proto;
+	const void *p;
+	__u32 i;
 	bool six;
 
-	out->kind = KIND_NONE;
-	out->has_flags = 0;
-	out->fragment = 0;
-	if (!p) {
-		out->why = SYNTAP_N_LINK_CUT;
-		return;
-	}
-	proto = bpf_ntohs(AT(__u16, p, 12));
 #pragma unroll
 	for (i = 0; i <= SYNTAP_VLAN_TAGS; i++) {
 		__u32 tag;
@@ -369,12 +391,30 @@ static __always_inline void parse(struct cursor *c, struct parsed *out)
 	}
 	out->fragment = ip.fragment;
 	out->why = SYNTAP_N_NOT_TCP;
-	if (ip.next == NEXT_TCP)
+	if (ip.next == NEXT_TCP) {
 		parse_tcp(c, ip.l4, out);
-	else if (six && ip.next == NEXT_ICMPV6)
+	} else if (six && ip.next == NEXT_ICMPV6) {
 		parse_icmp(c, ip.l4, true, out);
-	else if (!six && ip.next == NEXT_ICMP)
+	} else if (!six && ip.next == NEXT_ICMP) {
 		parse_icmp(c, ip.l4, false, out);
+	} else if (!inside && is_tunnel(c, &ip)) {
+		out->kind = KIND_TUNNEL;
+		out->l4 = ip.l4;
+		out->next = ip.next;
+	}
+}
+
+/* From an Ethernet header on. */
+static __always_inline void parse_frame(struct cursor *c, __u32 l2, const bool inside, struct parsed *out)
+{
+	__u32 buf[(ETH_LEN + 3) / 4];
+	const void *p = fetch(c, l2, buf, ETH_LEN);
+
+	if (!p) {
+		out->why = SYNTAP_N_LINK_CUT;
+		return;
+	}
+	parse_payload(c, l2 + ETH_LEN, bpf_ntohs(AT(__u16, p, 12)), inside, out);
 }
 
 #endif /* SYNTAP_PARSE_H */

@@ -11,6 +11,7 @@
 
 #include "hash.h"
 #include "parse.h"
+#include "tunnel.h"
 
 enum {
 	TCP_FIN = 0x01,

@@ -51,7 +51,7 @@ enum handover_state {
 struct syntap_handover {
 	struct syntap_meta meta;
 	__u32 state;
-	__u32 reserved;
+	__u32 snap; /* bytes to mirror */
 };
 
 struct {
@@ -97,23 +97,28 @@ static __always_inline void take_census(__u32 lane, __u8 flags, __u32 segments)
 	c->flags[flags].segments += segments;
 }
 
-/*
- * Selects. True with *meta filled in for a packet to mirror; the counters are bumped either way.
- * The caller has set meta->ifindex, wire_len, gso_segs and the VLAN tag.
- */
-static __always_inline bool wanted(struct cursor *c, __u32 lane, struct syntap_counters *n,
-				   struct syntap_meta *meta)
+/* What the selection adds to what a hook knows of a packet. */
+struct chosen {
+	__u64 time_ns;
+	__u32 hash;
+	__u16 reason;
+	__u16 snap; /* bytes to mirror */
+};
+
+/* Selects by what the packet is. True with *out filled in for one to mirror; the counters are bumped either
+ * way. */
+static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 segments,
+				   struct syntap_counters *n, struct chosen *out)
 {
 	enum syntap_class class = SYNTAP_CLASS_CONTROL;
-	struct parsed p = {};
 	__u64 hash = 0, now = 0;
 	__u16 reason = 0;
+	__u32 snap;
 	bool hard;
 
-	parse(c, &p);
-	switch (p.kind) {
+	switch (p->kind) {
 	case KIND_NONE:
-		count(n, p.why);
+		count(n, p->why);
 		return false;
 	case KIND_ARP:
 		reason = SYNTAP_REASON_ARP;
@@ -124,23 +129,23 @@ static __always_inline bool wanted(struct cursor *c, __u32 lane, struct syntap_c
 		class = SYNTAP_CLASS_NEIGHBOUR;
 		break;
 	default:
-		if (!port_chosen(p.src.port) && !port_chosen(p.dst.port)) {
+		if (!port_chosen(p->src.port) && !port_chosen(p->dst.port)) {
 			count(n, SYNTAP_N_PORT_NOT_CHOSEN);
 			return false;
 		}
-		hash = hash_tuple(&p.src, &p.dst, config.key);
-		if (p.kind == KIND_ICMP) {
+		hash = hash_tuple(&p->src, &p->dst, config.key);
+		if (p->kind == KIND_ICMP) {
 			reason = SYNTAP_REASON_ICMP;
 			class = SYNTAP_CLASS_ICMP;
 			break;
 		}
-		if (p.has_flags) {
-			take_census(lane, p.flags, meta->gso_segs);
-			reason = flag_reasons(p.flags);
-			if ((p.flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_SYN)
+		if (p->has_flags) {
+			take_census(lane, p->flags, segments);
+			reason = flag_reasons(p->flags);
+			if ((p->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_SYN)
 				class = SYNTAP_CLASS_SYN;
 		}
-		if (p.kind == KIND_BROKEN) {
+		if (p->kind == KIND_BROKEN) {
 			reason |= SYNTAP_REASON_BROKEN;
 			class = SYNTAP_CLASS_CONTROL;
 		}
@@ -153,8 +158,10 @@ static __always_inline bool wanted(struct cursor *c, __u32 lane, struct syntap_c
 			class = SYNTAP_CLASS_WATCH;
 		}
 	}
-	if (p.fragment)
+	if (p->fragment)
 		reason |= SYNTAP_REASON_FRAGMENT;
+	if (p->inside)
+		reason |= SYNTAP_REASON_TUNNEL;
 	if (!now)
 		now = bpf_ktime_get_ns();
 	if (!budget_take(class, hash, now, &hard)) {
@@ -169,11 +176,97 @@ static __always_inline bool wanted(struct cursor *c, __u32 lane, struct syntap_c
 	if (reason & (SYNTAP_REASON_SYN | SYNTAP_REASON_FIN | SYNTAP_REASON_RST))
 		watch_arm(hash, now);
 
-	meta->time_ns = now;
-	meta->hash = hash;
-	meta->reason = reason;
+	/* A tunnel's own headers come on top: Geneve's alone may have 260 bytes. */
+	snap = config.snap + p->inside;
+	out->snap = snap < SYNTAP_CARRY_MAX ? snap : SYNTAP_CARRY_MAX;
+	out->time_ns = now;
+	out->hash = hash;
+	out->reason = reason;
+	return true;
+}
+
+/* Where a tunnel's header begins, and what is known of its packet. */
+struct tunnelled {
+	struct chosen chosen; /* the answer */
+	__u32 end;
+	__u32 lane;
+	__u32 segments;
+	__u16 l4;
+	__u8 next;
+	__u8 fragment;
+};
+
+static __always_inline int choose_inside(struct cursor *c, struct tunnelled *t)
+{
+	__u32 lane = t->lane;
+	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
+	struct parsed p = {};
+
+	if (!n) /* verifier: the lane is in bounds */
+		return 0;
+	c->end = t->end;
+	parse_inside(c, t->l4, t->next, &p);
+	/* A first fragment on the outside is one of the inside as well. */
+	p.fragment |= t->fragment;
+	return choose(&p, lane, t->segments, n, &t->chosen);
+}
+
+/* verifier: one function a hook, each checked once and not on every way that leads to a tunnel. What is in none
+ * pays nothing for them: neither registers nor cache. */
+__noinline int choose_inside_skb(struct __sk_buff *skb, struct tunnelled *t)
+{
+	struct cursor c = {
+		.ctx = skb,
+		.data = (void *)(long)skb->data,
+		.data_end = (void *)(long)skb->data_end,
+		.hook = HOOK_SKB,
+	};
+
+	return t ? choose_inside(&c, t) : 0;
+}
+
+__noinline int choose_inside_xdp(struct xdp_md *xdp, struct tunnelled *t)
+{
+	struct cursor c = {
+		.ctx = xdp,
+		.data = (void *)(long)xdp->data,
+		.data_end = (void *)(long)xdp->data_end,
+		.hook = HOOK_XDP,
+	};
+
+	return t ? choose_inside(&c, t) : 0;
+}
+
+/* Selects. True with *meta filled in for a packet to mirror, but for what the hook alone knows, and *snap. */
+static __always_inline bool wanted(struct cursor *c, __u32 lane, struct syntap_counters *n,
+				   struct syntap_meta *meta, __u32 *snap)
+{
+	struct chosen chosen = {};
+	struct parsed p = {};
+
+	parse_frame(c, 0, false, &p);
+	if (p.kind == KIND_TUNNEL) {
+		struct tunnelled t = {
+			.end = c->end,
+			.lane = lane,
+			.segments = meta->gso_segs,
+			.l4 = p.l4,
+			.next = p.next,
+			.fragment = p.fragment,
+		};
+
+		if (!(c->hook == HOOK_SKB ? choose_inside_skb(c->ctx, &t) : choose_inside_xdp(c->ctx, &t)))
+			return false;
+		chosen = t.chosen;
+	} else if (!choose(&p, lane, meta->gso_segs, n, &chosen)) {
+		return false;
+	}
+	meta->time_ns = chosen.time_ns;
+	meta->hash = chosen.hash;
+	meta->reason = chosen.reason;
 	meta->version = SYNTAP_VERSION;
 	meta->magic = SYNTAP_MAGIC;
+	*snap = chosen.snap;
 	return true;
 }
 
@@ -191,6 +284,7 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 	};
 	struct syntap_meta meta = {};
 	struct syntap_handover *h;
+	__u32 snap = 0;
 
 	if (!n) /* verifier: the lane is in bounds */
 		return;
@@ -200,7 +294,7 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 		return;
 	}
 	meta.gso_segs = skb->gso_segs ? skb->gso_segs : 1;
-	if (!wanted(&c, lane, n, &meta))
+	if (!wanted(&c, lane, n, &meta, &snap))
 		return;
 	h = bpf_map_lookup_elem(&handover, &zero);
 	if (!h) /* verifier: element 0 of an array is there */
@@ -212,6 +306,7 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 	meta.slot = slot;
 	meta.direction = direction;
 	h->meta = meta;
+	h->snap = snap;
 	h->state = HANDOVER_READY;
 	if (!config.carrier)
 		return;
@@ -253,30 +348,65 @@ static __always_inline int carry_failed(struct syntap_handover *h, __u32 which)
 	return TCX_VERDICT_DROP;
 }
 
+enum {
+	PLAIN_IN_TUNNEL = SYNTAP_REASON_WATCH | SYNTAP_REASON_TUNNEL,
+	FIN_IN_TUNNEL = SYNTAP_REASON_FIN | SYNTAP_REASON_TUNNEL,
+	/* In place of SYNTAP_MAGIC: one of gso_segs pieces, of which the last is mirrored. */
+	MAGIC_PIECE = SYNTAP_MAGIC + 1,
+	/* Headers in front of a piece's data, a tunnel's own left out. */
+	PIECE_HEADERS = ETH_LEN + 2 * VLAN_LEN + IPV6_LEN + 60,
+};
+
+/*
+ * The kernel shortens no encapsulated packet. A large one is cut into its segments on the way, each with the
+ * headers in front, ours included. For a FIN that pays: it is on the last segment. Plain data is TUNNEL_LARGE.
+ */
+static __always_inline __u8 whole_or_pieces(const struct __sk_buff *skb, const struct syntap_handover *h,
+					    __u32 *failure)
+{
+	__u16 reason = h->meta.reason;
+
+	*failure = SYNTAP_N_PACKETS;
+	if (!skb->gso_size && skb->len <= SYNTAP_CARRY_MAX)
+		return SYNTAP_MAGIC;
+	if ((reason & PLAIN_IN_TUNNEL) == PLAIN_IN_TUNNEL)
+		*failure = SYNTAP_N_TUNNEL_LARGE;
+	/* A piece must fit as well. A count of 1 was made up: nobody knows the last one. */
+	else if ((reason & FIN_IN_TUNNEL) != FIN_IN_TUNNEL || !skb->gso_size || h->meta.gso_segs < 2 ||
+		 skb->gso_size + (h->snap - config.snap) + PIECE_HEADERS > SYNTAP_CARRY_MAX)
+		*failure = SYNTAP_N_TRIM_FAILED;
+	return MAGIC_PIECE;
+}
+
 SEC("tcx/egress")
 int syntap_carry(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
 	struct syntap_handover *h = bpf_map_lookup_elem(&handover, &zero);
-	__u32 want = skb->len < config.snap ? skb->len : config.snap;
+	__u8 magic = SYNTAP_MAGIC;
 	struct syntap_meta *front;
+	__u32 want, failure;
 
 	if (!h || h->state != HANDOVER_READY) {
 		count_for(NULL, SYNTAP_N_STRAY);
 		return TCX_VERDICT_DROP;
 	}
 	h->state = HANDOVER_TAKEN;
+	want = skb->len < h->snap ? skb->len : h->snap;
 	/* To its own length where it is shorter: that ends segmentation offload, which would cut the clone in
 	 * pieces. Refused for encapsulated packets and where a checksum would be cut off. */
-	if ((skb->len > want || skb->gso_size) && bpf_skb_change_tail(skb, want, 0) &&
-	    (skb->gso_size || skb->len > SYNTAP_CARRY_MAX))
-		return carry_failed(h, SYNTAP_N_TRIM_FAILED);
+	if ((skb->len > want || skb->gso_size) && bpf_skb_change_tail(skb, want, 0)) {
+		magic = whole_or_pieces(skb, h, &failure);
+		if (failure)
+			return carry_failed(h, failure);
+	}
 	if (bpf_skb_change_head(skb, SYNTAP_META_LEN, 0))
 		return carry_failed(h, SYNTAP_N_PUSH_FAILED);
 	front = (void *)(long)skb->data;
 	if ((void *)(front + 1) > (void *)(long)skb->data_end)
 		return carry_failed(h, SYNTAP_N_PUSH_FAILED);
 	*front = h->meta;
+	front->magic = magic;
 	/* The pair's transmit queue, one more because 0 means unset; its receive queue of that number is the
 	 * ring. One ring carries both directions of a tuple on all interfaces, in the order they were cloned.
 	 */
@@ -284,17 +414,55 @@ int syntap_carry(struct __sk_buff *skb)
 	return TCX_VERDICT_PASS;
 }
 
+/* Pieces that a ring still waits for: they come in one go, in order. */
+struct syntap_pieces {
+	__u64 time_ns; /* of the packet that they are pieces of */
+	__u64 left;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SYNTAP_RINGS);
+	__type(key, __u32);
+	__type(value, struct syntap_pieces);
+} pieces SEC(".maps");
+
+/* True for the last piece, which from here on is a packet of its own. */
+static __always_inline bool last_piece(struct syntap_meta *meta, __u32 ring, __u32 len)
+{
+	struct syntap_pieces *p = bpf_map_lookup_elem(&pieces, &ring);
+
+	if (!p) /* verifier: no device has more queues than there are rings */
+		return false;
+	if (p->time_ns != meta->time_ns) {
+		/* The rest of another packet: the pair's ring was full, or another CPU came in between. */
+		if (p->left)
+			count_for(meta, SYNTAP_N_PIECES_LOST);
+		p->time_ns = meta->time_ns;
+		p->left = meta->gso_segs;
+	}
+	if (!p->left || --p->left)
+		return false;
+	meta->magic = SYNTAP_MAGIC;
+	meta->wire_len = len;
+	meta->gso_segs = 1;
+	return true;
+}
+
 SEC("xdp")
 int syntap_ring(struct xdp_md *ctx)
 {
-	const struct syntap_meta *meta = (void *)(long)ctx->data;
+	struct syntap_meta *meta = (void *)(long)ctx->data;
+	__u32 len = ctx->data_end - ctx->data - SYNTAP_META_LEN;
 	int verdict;
 
-	if ((void *)(meta + 1) > (void *)(long)ctx->data_end || meta->magic != SYNTAP_MAGIC ||
-	    meta->version != SYNTAP_VERSION) {
+	if ((void *)(meta + 1) > (void *)(long)ctx->data_end || meta->version != SYNTAP_VERSION ||
+	    (meta->magic != SYNTAP_MAGIC && meta->magic != MAGIC_PIECE)) {
 		count_for(NULL, SYNTAP_N_STRAY);
 		return XDP_DROP;
 	}
+	if (meta->magic == MAGIC_PIECE && !last_piece(meta, ctx->rx_queue_index, len))
+		return XDP_DROP;
 	verdict = bpf_redirect_map(&rings, ctx->rx_queue_index, XDP_DROP);
 	if (verdict != XDP_REDIRECT)
 		count_for(meta, SYNTAP_N_NO_RING);
@@ -316,6 +484,7 @@ int syntap_span(struct xdp_md *ctx)
 	};
 	struct syntap_meta meta = {}, *front;
 	int verdict, extra;
+	__u32 snap = 0;
 
 	if (!n) /* verifier: the lane is in bounds */
 		return XDP_DROP;
@@ -326,13 +495,13 @@ int syntap_span(struct xdp_md *ctx)
 	}
 	meta.wire_len = c.end;
 	meta.gso_segs = 1;
-	if (!wanted(&c, lane, n, &meta))
+	if (!wanted(&c, lane, n, &meta, &snap))
 		return XDP_DROP;
 	meta.ifindex = ctx->ingress_ifindex;
 	meta.slot = slot;
 	meta.direction = SYNTAP_INGRESS;
 	/* Copy mode copies only what is left. A frame that cannot be shortened goes whole. */
-	extra = (int)meta.wire_len - (int)config.snap;
+	extra = (int)meta.wire_len - (int)snap;
 	if (extra > 0)
 		bpf_xdp_adjust_tail(ctx, -extra);
 	if (bpf_xdp_adjust_head(ctx, -SYNTAP_META_LEN)) {

@@ -56,9 +56,10 @@ enum syntap_limits {
 	/* keep == KEEP_ALL mirrors every tuple, keep == KEEP_ALL / 4 one tuple in four. */
 	SYNTAP_KEEP_ALL = 65536,
 
-	/* A clone that cannot be trimmed goes on whole if it is no longer than this: what a UMEM frame of
-	 * 2,048 bytes holds after 256 of XDP headroom, and the private pair's MTU of 1,500 with Ethernet. */
-	SYNTAP_CARRY_MAX = 1514 - SYNTAP_META_LEN,
+	/* The longest frame that is mirrored: what a UMEM frame of 2,048 bytes holds after 256 of XDP headroom.
+	 * A clone that cannot be trimmed goes on whole up to this. The private pair's MTU leaves room for it.
+	 */
+	SYNTAP_CARRY_MAX = 2048 - 256 - SYNTAP_META_LEN,
 };
 
 /* Why a packet was mirrored: bits of syntap_meta.reason. */
@@ -80,6 +81,8 @@ enum syntap_reason {
 	SYNTAP_REASON_BROKEN = 1 << 8,
 	/* First fragment of several. Never alone. */
 	SYNTAP_REASON_FRAGMENT = 1 << 9,
+	/* Found inside a tunnel. Never alone. */
+	SYNTAP_REASON_TUNNEL = 1 << 10,
 };
 
 enum syntap_direction {
@@ -99,8 +102,12 @@ enum syntap_class {
 
 /*
  * Counters of a lane. Each packet bumps PACKETS and exactly one counter from NO_SLOT to SHED_ICMP; each
- * selected packet bumps one from MIRRORED to NO_RING. So packets  == no_slot + ... + shed_icmp selected ==
- * mirrored + clone_failed + trim_failed + push_failed + no_ring and a test holds both.
+ * selected packet bumps one from MIRRORED to NO_RING. So
+ *
+ *   packets  == no_slot + ... + shed_icmp
+ *   selected == mirrored + tunnel_large + clone_failed + trim_failed + push_failed + no_ring
+ *
+ * and a test holds both.
  */
 enum syntap_counter {
 	SYNTAP_N_PACKETS,
@@ -115,6 +122,7 @@ enum syntap_counter {
 	SYNTAP_N_IPV4_BAD,
 	SYNTAP_N_IPV6_BAD,
 	SYNTAP_N_IPV6_CHAIN_BAD,
+	SYNTAP_N_TUNNEL_BAD,
 	SYNTAP_N_TCP_CUT,
 	/* TCP on a chosen port, plain flags, tuple not under watch. */
 	SYNTAP_N_NOT_WATCHED,
@@ -132,6 +140,10 @@ enum syntap_counter {
 	SYNTAP_N_SHED_ICMP,
 	/* What became of the selected ones. */
 	SYNTAP_N_MIRRORED,
+	/* Plain data in a tunnel, left large by offload: the kernel shortens no encapsulated packet, and
+	 * cutting one into its segments to mirror the first would cost dozens of packets. Not mirrored, as the
+	 * data behind the watch is not. */
+	SYNTAP_N_TUNNEL_LARGE,
 	SYNTAP_N_CLONE_FAILED, /* no memory, or the private pair's ring was full */
 	SYNTAP_N_TRIM_FAILED,
 	SYNTAP_N_PUSH_FAILED,
@@ -140,6 +152,8 @@ enum syntap_counter {
 	SYNTAP_N_SHED_HARD,
 	/* Beside the sums: selected packets whose TCP header is broken. */
 	SYNTAP_N_BROKEN,
+	/* Beside the sums: mirrored packets that went in pieces, of which the last did not arrive. */
+	SYNTAP_N_PIECES_LOST,
 	/* In the stray lane: a packet in the private pair that we did not put there. */
 	SYNTAP_N_STRAY,
 	SYNTAP_COUNTERS,
@@ -185,7 +199,7 @@ struct syntap_config {
 	__u32 budget;		/* mirrored packets a window and CPU; at least 1 */
 	__u32 neighbour_budget; /* of which ARP and neighbour packets, metered apart */
 	__u32 shards;		/* rings of the inline mode; at least 1 */
-	__u32 snap;		/* bytes of a packet that are mirrored */
+	__u32 snap;		/* bytes of a packet that are mirrored, counted from a tunnel's inside */
 	__u32 carrier;		/* ifindex of the private pair's near end; 0 selects and does not clone */
 	__u32 reserved;
 };

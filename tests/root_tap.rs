@@ -5,108 +5,20 @@ mod net;
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libbpf_rs::query::ProgInfoIter;
+use net::tap::{RawSender, Seen, config, drain, ifindex, ping, send_raw, serve};
 use net::{FAR_IP, NEAR_IP, Namespace, Wire, pin, skip};
 use syntap::bpf::abi::reason;
 use syntap::bpf::attach::{self, TcxHook, XdpMode};
-use syntap::bpf::{Counter, Meta, hash};
-use syntap::capture::ports::PortSet;
-use syntap::capture::tap::{Mode, Tap, TapConfig, TapError, TapInterface};
-use syntap::capture::xsk::XskSource;
+use syntap::bpf::{Counter, hash};
+use syntap::capture::tap::{Mode, Tap, TapError, TapInterface};
 use syntap::wire::{Addr, Way};
-
-fn config(interface: &str, mode: Option<Mode>, ports: &str) -> TapConfig {
-    TapConfig {
-        interfaces: vec![TapInterface { name: interface.into(), mode }],
-        ports: ports.parse::<PortSet>().unwrap(),
-        frames: 512,
-        ..TapConfig::default()
-    }
-}
-
-/// A mirrored packet, copied out of its frame.
-#[derive(Clone, Debug)]
-struct Seen {
-    source: usize,
-    meta: Meta,
-    way: Way,
-    ts: u64,
-    vlan: (u16, u16),
-    bytes: Vec<u8>,
-}
-
-impl Seen {
-    fn is_tcp(&self) -> bool {
-        self.meta.reason & (reason::ARP | reason::NEIGHBOUR) == 0
-    }
-}
-
-/// Reads until nothing has come for a while.
-fn drain(sources: &mut [XskSource]) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    let mut quiet = Instant::now();
-    while quiet.elapsed() < Duration::from_millis(100) {
-        for (i, source) in sources.iter_mut().enumerate() {
-            source
-                .poll_with_meta(5, &mut |packets, metas| {
-                    quiet = Instant::now();
-                    for (p, m) in packets.iter().zip(metas) {
-                        seen.push(Seen {
-                            source: i,
-                            meta: *m,
-                            way: p.way,
-                            ts: p.ts.0,
-                            vlan: (p.vlan.tpid, p.vlan.tci),
-                            bytes: p.bytes.to_vec(),
-                        });
-                    }
-                })
-                .expect("the ring is alive");
-        }
-    }
-    seen
-}
-
-/// Serves `connections` connections that each read one byte and answer one.
-fn serve(ns: &Namespace, address: &str, connections: usize, client: impl FnOnce() + Send) {
-    let (ready, is_ready) = mpsc::channel();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            ns.run(|| {
-                let listener = TcpListener::bind(address).expect("a free port");
-                ready.send(()).unwrap();
-                for _ in 0..connections {
-                    let (mut peer, _) = listener.accept().unwrap();
-                    let mut byte = [0];
-                    if peer.read_exact(&mut byte).is_ok() {
-                        peer.write_all(&byte).unwrap();
-                    }
-                    // The client closes first.
-                    let _ = peer.read(&mut byte);
-                }
-            });
-        });
-        is_ready.recv().unwrap();
-        client();
-    });
-}
-
-fn ping(address: &str) -> std::net::SocketAddr {
-    let mut peer = TcpStream::connect(address).expect("a connection");
-    peer.set_nodelay(true).unwrap();
-    let local = peer.local_addr().unwrap();
-    peer.write_all(b"x").unwrap();
-    let mut byte = [0];
-    peer.read_exact(&mut byte).unwrap();
-    assert_eq!(&byte, b"x");
-    local
-}
 
 #[test]
 fn an_inline_tap_sees_a_handshake_in_order_and_lets_it_through() {
@@ -169,10 +81,6 @@ fn foreign(kind: u32, name: &str, answer: i32) -> OwnedFd {
     assert!(fd >= 0, "{fd}");
     // SAFETY: a fresh descriptor that nobody else owns.
     unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-fn ifindex(ns: &Namespace, name: &str) -> u32 {
-    ns.ip(&format!("-o link show {name}")).split(':').next().unwrap().trim().parse().unwrap()
 }
 
 /// Segments that either end sent again because acknowledgements told of a gap. Probes and timeouts are left out: a
@@ -394,54 +302,6 @@ fn busy_polling_reads_the_same_packets() {
     let seen = drain(&mut sources);
     assert_eq!(tap.close().unwrap().total().get(Counter::Mirrored), seen.len() as u64);
     assert_eq!(seen.iter().filter(|s| s.meta.reason == reason::SYN).count(), 10);
-}
-
-/// Sends raw frames from `far`: what a mirror port delivers.
-struct RawSender {
-    socket: OwnedFd,
-    to: libc::sockaddr_ll,
-}
-
-impl RawSender {
-    fn new(wire: &Wire) -> RawSender {
-        let to = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: 0,
-            sll_ifindex: ifindex(&wire.far, "far") as i32,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 6,
-            sll_addr: [0; 8],
-        };
-        let socket = wire.far.run(|| {
-            // SAFETY: a plain system call; the descriptor is owned below.
-            let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-            assert!(fd >= 0);
-            // SAFETY: a fresh descriptor.
-            unsafe { OwnedFd::from_raw_fd(fd) }
-        });
-        RawSender { socket, to }
-    }
-
-    fn send(&self, frame: &[u8]) {
-        // SAFETY: frame and address outlive the call.
-        let n = unsafe {
-            libc::sendto(
-                self.socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw const self.to).cast(),
-                size_of_val(&self.to) as u32,
-            )
-        };
-        assert_eq!(n, frame.len() as isize);
-    }
-}
-
-fn send_raw(wire: &Wire, frames: &[Vec<u8>]) {
-    let sender = RawSender::new(wire);
-    frames.iter().for_each(|f| sender.send(f));
 }
 
 /// A broadcast TCP frame, so that the stack would count it whatever its address.

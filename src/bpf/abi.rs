@@ -16,6 +16,8 @@ pub const SLOTS: usize = 16;
 pub const LANES: usize = SLOTS * 2 + 1;
 /// Elements of the XSKMAP.
 pub const RINGS: u32 = 256;
+/// The longest frame that is mirrored, metadata not counted.
+pub const CARRY_MAX: u32 = 1760;
 /// The budget's window, nanoseconds.
 pub const WINDOW_NS: u64 = 10_000_000;
 /// What `syntap_budget.keep` is when every tuple is mirrored.
@@ -43,6 +45,8 @@ pub mod reason {
     pub const BROKEN: u16 = 1 << 8;
     /// First fragment of several.
     pub const FRAGMENT: u16 = 1 << 9;
+    /// Found inside a tunnel.
+    pub const TUNNEL: u16 = 1 << 10;
 }
 
 /// In front of every frame: what the hook knew of the packet.
@@ -140,6 +144,8 @@ counters! {
     Ipv6Bad "ipv6_bad",
     /// Extension headers are cut or more than eight.
     Ipv6ChainBad "ipv6_chain_bad",
+    /// The header of a tunnel is cut.
+    TunnelBad "tunnel_bad",
     /// TCP whose ports are cut off.
     TcpCut "tcp_cut",
     /// TCP on a chosen port, plain flags, tuple not under watch.
@@ -166,6 +172,9 @@ counters! {
     ShedIcmp "shed_icmp",
     /// On its way into a ring.
     Mirrored "mirrored",
+    /// Plain data in a tunnel, left large by offload, whose clone the kernel does not shorten. Not mirrored and no
+    /// loss: it is treated like the data behind the watch.
+    TunnelLarge "tunnel_large",
     /// The clone failed: no memory, or the private pair was full.
     CloneFailed "clone_failed",
     /// The clone could not be shortened and was too long to carry.
@@ -178,6 +187,8 @@ counters! {
     ShedHard "shed_hard",
     /// Selected packets whose TCP header is broken.
     Broken "broken",
+    /// Mirrored packets that went in pieces, of which the last did not arrive.
+    PiecesLost "pieces_lost",
     /// Packets in the private pair that are not ours.
     Stray "stray",
 }
@@ -426,6 +437,7 @@ mod tests {
             ("ICMP", reason::ICMP),
             ("BROKEN", reason::BROKEN),
             ("FRAGMENT", reason::FRAGMENT),
+            ("TUNNEL", reason::TUNNEL),
         ];
         let ours: Vec<_> = ours.map(|(n, v)| (format!("SYNTAP_REASON_{n}"), i64::from(v))).into();
         assert_eq!(reasons, ours);
@@ -438,6 +450,7 @@ mod tests {
         assert_eq!(limit("SLOTS"), SLOTS as i64);
         assert_eq!(limit("LANES"), LANES as i64);
         assert_eq!(limit("RINGS"), i64::from(RINGS));
+        assert_eq!(limit("CARRY_MAX"), i64::from(CARRY_MAX));
         assert_eq!(limit("WINDOW_NS"), WINDOW_NS as i64);
         assert_eq!(limit("KEEP_ALL"), i64::from(KEEP_ALL));
     }

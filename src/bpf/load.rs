@@ -37,7 +37,8 @@ pub const BUDGET_PPS: u64 = 200_000;
 /// must not crowd out TCP.
 pub const NEIGHBOUR_PPS: u64 = 5_000;
 /// Bytes of a packet that are mirrored: Ethernet, two tags, IPv6 with a few extension headers, and a full TCP
-/// header are under 200; the rest is the first payload, where a middlebox says why it resets.
+/// header are under 200; the rest is the first payload, where a middlebox says why it resets. In a tunnel they count
+/// from its inside, so that outer headers, of whatever length, leave the same room.
 pub const SNAP: u32 = 256;
 
 /// What the programs are loaded with.

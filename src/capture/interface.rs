@@ -241,11 +241,19 @@ impl Rtnetlink {
 
     /// Makes a veth pair with `queues` queues at both ends, `name` here and `peer` in `namespace`. Neither end
     /// will get an IPv6 address of its own, and neither answers ARP.
-    pub fn add_veth(&mut self, name: &str, peer: &str, namespace: RawFd, queues: u32) -> io::Result<()> {
+    pub fn add_veth(
+        &mut self,
+        name: &str,
+        peer: &str,
+        namespace: RawFd,
+        queues: u32,
+        mtu: u32,
+    ) -> io::Result<()> {
         let mut far = LinkMessage::default();
         far.header.flags = LinkFlags::Noarp;
         far.attributes = vec![
             LinkAttribute::IfName(peer.into()),
+            LinkAttribute::Mtu(mtu),
             LinkAttribute::NumTxQueues(queues),
             LinkAttribute::NumRxQueues(queues),
             LinkAttribute::NetNsFd(namespace),
@@ -255,6 +263,7 @@ impl Rtnetlink {
         near.header.change_mask = LinkFlags::Noarp;
         near.attributes = vec![
             LinkAttribute::IfName(name.into()),
+            LinkAttribute::Mtu(mtu),
             LinkAttribute::NumTxQueues(queues),
             LinkAttribute::NumRxQueues(queues),
             LinkAttribute::LinkInfo(vec![

@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::interface::Rtnetlink;
 use super::netns::Netns;
 use super::tap_error::TapError;
+use crate::bpf::abi::{CARRY_MAX, META_LEN};
+
+/// The longest clone with its metadata in front: a VXLAN packet of a full 1,500 bytes cannot be shortened on the way.
+const MTU: u32 = CARRY_MAX + META_LEN as u32;
 
 /// Name of the far end, alone in its namespace.
 pub(super) const FAR_NAME: &str = "syntap";
@@ -92,7 +96,7 @@ fn make(rtnetlink: &mut Rtnetlink, namespace: &Netns, queues: u32) -> Result<Str
     for _ in 0..16 {
         // "st", at most seven digits, and at most three: within the 15 characters of a name.
         let name = format!("st{}n{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed) % 1000);
-        match rtnetlink.add_veth(&name, FAR_NAME, namespace.as_raw_fd(), queues) {
+        match rtnetlink.add_veth(&name, FAR_NAME, namespace.as_raw_fd(), queues, MTU) {
             Ok(()) => return Ok(name),
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => last = e,
             Err(e) => return Err(failed("make", "the private veth pair")(e)),

@@ -32,8 +32,8 @@ use crate::bpf::Meta;
 use crate::bpf::abi::META_LEN;
 use crate::wire::{LinkType, OffloadedVlan, Way};
 
-/// The smallest chunk AF_XDP knows: 256 bytes of headroom leave 1,792, and 256 are used. Larger ones only waste
-/// memory and cache.
+/// The smallest chunk AF_XDP knows: 256 bytes of headroom leave 1,792 for the longest frame that is mirrored.
+/// Larger ones only waste memory and cache.
 const FRAME_BYTES: u32 = 2048;
 
 /// Frames of a ring unless configured: 32 MiB, and 80 ms of the full default budget or 0.8 s of 20,000 packets a

@@ -49,18 +49,20 @@ fn causes(stats: &TapStats, shared: &Shared) -> Vec<Cause> {
     let mut all = Vec::new();
     let mut add =
         |name, place: &str, count, whose| all.push(Cause { name, place: place.to_owned(), count, whose });
-    let mut clones_failed = 0;
+    let mut counted = 0;
     for point in &stats.points {
         for (lane, way) in [(&point.ingress, "ingress"), (&point.egress, "egress")] {
             let place = format!("{} {way}", point.name);
-            clones_failed += lane.get(Counter::CloneFailed);
-            for counter in [Counter::CloneFailed, Counter::TrimFailed, Counter::PushFailed, Counter::NoRing] {
+            use Counter::{CloneFailed, NoRing, PiecesLost, PushFailed, TrimFailed};
+            counted += lane.get(CloneFailed) + lane.get(PiecesLost);
+            for counter in [CloneFailed, TrimFailed, PushFailed, NoRing, PiecesLost] {
                 add(counter.name(), &place, lane.get(counter), Whose::Kernels);
             }
         }
     }
-    // A clone that the pair has no room for fails at the hook and is counted there, too.
-    let carrier = stats.carrier_drops.saturating_sub(clones_failed);
+    // A clone that the pair has no room for fails at the hook and is counted there, too; so is a packet that went in
+    // pieces.
+    let carrier = stats.carrier_drops.saturating_sub(counted);
     add("carrier_full", "private pair", carrier, Whose::Kernels);
     for ring in &stats.rings {
         add("ring_full", &ring.name, ring.stats.ring_full, Whose::Ours);

@@ -7,8 +7,19 @@
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::wire::{Addr, Arp, Mac, Nanos, Way};
 
-/// An answer later than this belongs to another request: Linux asks again after 1 s (`retrans_time_ms`).
-const ANSWER_WITHIN: u64 = Nanos::SEC;
+/// An answer later than this belongs to another request. Linux asks three times, a second apart (`retrans_time_ms`), and a slow
+/// owner answers all three at once.
+const ANSWER_WITHIN: u64 = 4 * Nanos::SEC;
+
+/// Answers to one request come together: a second one later than this is a matter of its own (rule 8).
+const TOGETHER: u64 = Nanos::SEC;
+
+/// A conflict waits this long for a sign that one of its two is a bridge that passes on answers in its own name.
+const HOLD: u64 = Nanos::SEC;
+
+/// Conflicts that wait, and bridges remembered, at most.
+const HELD: usize = 64;
+const RELAYS: usize = 64;
 
 /// One record an address and kind in this time; the rest is counted into the next.
 const TELL_EVERY: u64 = 60 * Nanos::SEC;
@@ -78,8 +89,22 @@ struct Binding {
     request: bool,
 }
 
+/// Two answers with different MACs, not told yet.
+#[derive(Clone, Copy)]
+struct Conflict {
+    asked: Addr,
+    gap_ns: u64,
+    macs: [Mac; 2],
+    point: u8,
+    way: Way,
+    at: Nanos,
+}
+
 /// The table of requests, of bindings and of what was found.
 pub struct ArpWatch {
+    held: std::collections::VecDeque<Conflict>,
+    /// MACs that passed on somebody else's request in their own name.
+    relays: Vec<Mac>,
     bindings: Box<[Binding]>,
     requests: Box<[Request]>,
     found: Box<[Option<Found>]>,
@@ -88,6 +113,8 @@ pub struct ArpWatch {
 impl Default for ArpWatch {
     fn default() -> Self {
         ArpWatch {
+            held: std::collections::VecDeque::with_capacity(HELD),
+            relays: Vec::with_capacity(RELAYS),
             bindings: vec![Binding::default(); BINDINGS].into_boxed_slice(),
             requests: vec![Request::default(); REQUESTS].into_boxed_slice(),
             found: vec![None; FINDINGS].into_boxed_slice(),
@@ -115,6 +142,7 @@ impl ArpWatch {
         ts: Nanos,
         out: &mut dyn FnMut(Anomaly),
     ) {
+        self.release(ts, out);
         self.binding(arp, src_mac, point, way, ts, out);
         if arp.request {
             self.request(arp, point, ts);
@@ -157,6 +185,13 @@ impl ArpWatch {
             let passed_on =
                 b.target == arp.target_ip && b.request == arp.request && ts.since(b.seen) <= PASSED_ON_WITHIN;
             if passed_on {
+                // Nobody but a bridge asks somebody else's question.
+                if arp.request && !self.relays.contains(&arp.sender_mac) {
+                    if self.relays.len() == RELAYS {
+                        self.relays.remove(0);
+                    }
+                    self.relays.push(arp.sender_mac);
+                }
                 return;
             }
             let back = b.before == arp.sender_mac && ts.since(b.moved_at) <= FLAP_WITHIN;
@@ -192,7 +227,12 @@ impl ArpWatch {
 
     fn answer(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
         let r = &mut self.requests[place(&arp.sender_ip, point, REQUESTS)];
-        let mine = r.used && r.asked == arp.sender_ip && r.point == point && ts.since(r.at) <= ANSWER_WITHIN;
+        let mine = r.used && r.asked == arp.sender_ip && r.point == point;
+        let mine = mine
+            && match r.answers {
+                0 => ts.since(r.at) <= ANSWER_WITHIN,
+                _ => ts.since(r.first_answer) <= TOGETHER,
+            };
         // Unsolicited (gratuitous ARP, an advertisement to all nodes) answers nobody.
         if !mine || !arp.solicited || (!arp.ipv6 && arp.target_ip != r.asker) {
             return;
@@ -215,7 +255,29 @@ impl ArpWatch {
             return;
         };
         let gap_ns = ts.since(r.first_answer);
-        self.found(kind, arp.sender_ip, gap_ns, macs, point, way, ts, out);
+        if kind == Kind::AddressConflict {
+            if self.held.len() == HELD {
+                self.tell(out);
+            }
+            self.held.push_back(Conflict { asked: arp.sender_ip, gap_ns, macs, point, way, at: ts });
+        } else {
+            self.found(kind, arp.sender_ip, gap_ns, macs, point, way, ts, out);
+        }
+    }
+
+    /// Tells the conflicts that waited long enough.
+    pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        while self.held.front().is_some_and(|c| now.since(c.at) >= HOLD) {
+            self.tell(out);
+        }
+    }
+
+    /// Tells the oldest conflict that waits, unless one of its two is a bridge.
+    fn tell(&mut self, out: &mut dyn FnMut(Anomaly)) {
+        let Some(c) = self.held.pop_front() else { return };
+        if !c.macs.iter().any(|m| self.relays.contains(m)) {
+            self.found(Kind::AddressConflict, c.asked, c.gap_ns, c.macs, c.point, c.way, c.at, out);
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -270,6 +332,9 @@ impl ArpWatch {
 
     /// What was counted and not told.
     pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
+        while !self.held.is_empty() {
+            self.tell(out);
+        }
         for slot in &mut self.found {
             if let Some(f) = slot.take()
                 && f.count > 0
@@ -404,6 +469,14 @@ mod tests {
     fn one_answer_a_request_is_quiet_however_often_it_is_asked_or_seen() {
         let i = Way::Ingress;
         assert!(run(&[(0, request(), i), (30, answer(OWNER), i)]).is_empty());
+        // Asked twice, answered late, once each.
+        let late = [
+            (0, request(), i),
+            (1_002_000, request(), i),
+            (1_900_000, answer(OWNER), i),
+            (1_900_100, answer(OWNER), i),
+        ];
+        assert!(run(&late).is_empty());
         // Asked again, answered again.
         let again =
             [(0, request(), i), (30, answer(OWNER), i), (900_000, request(), i), (900_030, answer(OWNER), i)];
@@ -417,6 +490,21 @@ mod tests {
         // An answer long after its request is no second answer; that the address moved is worth knowing.
         let late = run(&[(0, request(), i), (30, answer(OWNER), i), (3_000_000, answer(OTHER), i)]);
         assert_eq!(late.iter().map(|a| a.kind).collect::<Vec<_>>(), [Kind::AddressMoved]);
+    }
+
+    #[test]
+    fn a_bridge_that_passes_on_in_its_own_name_makes_no_conflict() {
+        let i = Way::Ingress;
+        let relayed = Arp { sender_mac: OTHER, ..request() };
+        // The conflict shows first, the sign that it is none comes later.
+        let told = run(&[
+            (0, request(), i),
+            (30, answer(OWNER), i),
+            (34, answer(OTHER), i),
+            (500_000, Arp { target_ip: Addr::v4([10, 0, 0, 9]), ..request() }, i),
+            (500_003, Arp { target_ip: Addr::v4([10, 0, 0, 9]), ..relayed }, i),
+        ]);
+        assert!(told.is_empty(), "{told:?}");
     }
 
     #[test]

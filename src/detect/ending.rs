@@ -1,14 +1,16 @@
 //! Silence in the middle, and ends that do not end.
 
 use super::evidence::{Finding, View, duration, endpoint, ms};
-use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict, storms};
+use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict, opening, storms};
 use crate::flow::Side;
 use crate::track::{Step, note, seen};
-use crate::wire::{Nanos, Segment};
+use crate::wire::{IcmpError, Nanos, Segment, TcpFlags};
 
 /// Transmissions of the same bytes into silence that make a black hole: the first, and three after timeouts. At 5 %
-/// loss each way that happens by chance once in ten thousand segments.
+/// loss each way that happens by chance once in ten thousand segments. With short timeouts all that is over in a second or
+/// two, and paths come back after that: so one transmission more, or a silence that people call an outage.
 const UNHEARD: u16 = 3;
+const OUTAGE: u64 = 5 * Nanos::SEC;
 
 /// FINs sent again without an answer that are told. One or two are a peer that was slow or switched off.
 const FINS: u16 = 3;
@@ -24,9 +26,13 @@ pub fn silence(
     let flow = view.flow;
     let me = step.from as usize;
     let t = &flow.tallies;
-    if step.notes & note::UNHEARD == 0 || t.unheard[me] < UNHEARD || !told(Kind::BlackHole) {
+    let silent = ts.since(t.unheard_first[me]);
+    let long = t.unheard[me] > UNHEARD || t.unheard[me] == UNHEARD && silent >= OUTAGE;
+    if step.notes & note::UNHEARD == 0 || !long || !told(Kind::BlackHole) {
         return;
     }
+    // A peer that has sent its FIN has said all it had to say; what it does not take any more, it may have closed on.
+    let peer_closed = flow.end(step.from.other()).has(seen::FIN);
     let who = if step.from == Side::Orig { "originator" } else { "responder" };
     let tuple = view.tuple(flow.orig);
     let to = endpoint(if step.from == Side::Orig { tuple.dst } else { tuple.src });
@@ -37,7 +43,7 @@ pub fn silence(
         Finding {
             kind: Kind::BlackHole,
             // A view without the other direction cannot tell silence.
-            severity: if heard { Severity::Warning } else { Severity::Info },
+            severity: if heard && !peer_closed { Severity::Warning } else { Severity::Info },
             verdict: Verdict::Network,
             certainty: if heard { Certainty::Likely } else { Certainty::Possible },
             summary: format!(
@@ -51,6 +57,7 @@ pub fn silence(
                 ("attempts", Fact::U64(u64::from(t.unheard[me]) + 1)),
                 ("last_gap_ms", Fact::F64(ms(t.unheard_gap[me]))),
                 ("last_mac", last.map_or(Fact::Null, |m| Fact::Str(m.to_string().into()))),
+                ("icmp_errors", Fact::U64(t.icmp_errors.into())),
             ],
         },
     ));
@@ -65,6 +72,7 @@ pub fn reset_ignored(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos) -> 
     let who = if step.from == Side::Orig { "originator" } else { "responder" };
     let foreign = t.reset_ttl != seg.ttl;
     let ttl = if foreign { format!(" (TTL {} there, {} here)", t.reset_ttl, seg.ttl) } else { String::new() };
+    let with = if seg.flags.any(TcpFlags::SYN) { "accepts the SYN" } else { "goes on with new data" };
     view.anomaly(
         flow.orig,
         Finding {
@@ -72,10 +80,8 @@ pub fn reset_ignored(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos) -> 
             severity: Severity::Warning,
             verdict: Verdict::Middlebox,
             certainty: if foreign { Certainty::Proven } else { Certainty::Likely },
-            summary: format!(
-                "the {who} goes on with new data after a reset in its name{ttl}: it did not send that reset"
-            ),
-            first: flow.closed_at,
+            summary: format!("the {who} {with} after a reset in its name{ttl}: it did not send that reset"),
+            first: if flow.closed_at.0 == 0 { flow.first } else { flow.closed_at },
             time: ts,
             facts: vec![
                 ("ttl", Fact::U64(t.reset_ttl.into())),
@@ -112,6 +118,60 @@ pub fn reset_with_text(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos) -
     )
 }
 
+/// `fin_out_of_window` (info): the receiver drops it.
+///
+/// Peers: Suricata `fin_out_of_window`, `fin_invalid_ack`; Snort 129:16.
+pub fn fin_out_of_window(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos) -> Anomaly {
+    let who = if step.from == Side::Orig { "originator" } else { "responder" };
+    let expected = view.flow.end(step.from.other()).ack;
+    let distance = seg.end().distance(expected);
+    view.anomaly(
+        view.flow.orig,
+        Finding {
+            kind: Kind::FinOutOfWindow,
+            severity: Severity::Info,
+            verdict: Verdict::Unknown,
+            certainty: Certainty::Likely,
+            summary: format!(
+                "a FIN of the {who} ends at {}, and its receiver has all up to {expected}: it drops that FIN",
+                seg.end()
+            ),
+            first: ts,
+            time: ts,
+            facts: vec![
+                ("seq", Fact::U64(seg.seq.0.into())),
+                ("expected", Fact::U64(expected.0.into())),
+                ("distance", Fact::I64(distance.into())),
+            ],
+        },
+    )
+}
+
+/// `icmp_error` (info): what a device on the way says of an open connection, once a flow. "Too big" is how the path MTU is found and
+/// does no harm by itself; an "unreachable" is only advice to an open connection (RFC 1122 4.2.3.9).
+pub fn icmp_error(view: &View<'_>, error: &IcmpError, ts: Nanos) -> Anomaly {
+    let mtu = if error.mtu > 0 { format!(", MTU {}", error.mtu) } else { String::new() };
+    let by = error.name();
+    view.anomaly(
+        view.flow.orig,
+        Finding {
+            kind: Kind::IcmpError,
+            severity: Severity::Info,
+            verdict: Verdict::Network,
+            certainty: Certainty::Proven,
+            summary: format!("{} says of a packet of this open connection: {by}{mtu}", error.from),
+            first: ts,
+            time: ts,
+            facts: vec![
+                ("by", Fact::Str(by.into())),
+                ("from", Fact::Str(error.from.to_string().into())),
+                ("mtu", if error.mtu > 0 { Fact::U64(error.mtu.into()) } else { Fact::Null }),
+                ("seq", Fact::U64(error.seq.0.into())),
+            ],
+        },
+    )
+}
+
 /// `fin_storm` and `reset_storm`.
 pub fn storm(view: &View<'_>, kind: Kind, count: u32, ts: Nanos) -> Anomaly {
     let what = if kind == Kind::FinStorm { "FINs" } else { "resets" };
@@ -130,9 +190,44 @@ pub fn storm(view: &View<'_>, kind: Kind, count: u32, ts: Nanos) -> Anomaly {
     )
 }
 
+/// SYN-ACKs without an acknowledgement that are told when the flow is over.
+const NEVER_ACKED: u16 = 2;
+
 /// Looks at a life that is over.
 pub fn over(view: &View<'_>, out: &mut dyn FnMut(Anomaly)) {
     let flow = view.flow;
+    let t = &flow.tallies;
+    let responder = endpoint(view.tuple(flow.orig).dst);
+    if t.unsolicited {
+        out(view.anomaly(flow.orig, opening::unsolicited(&responder, flow.last)));
+    }
+    let one_syn_ack_seen_twice = t.twice > 0 && t.syn_acks == NEVER_ACKED;
+    if t.syn_acks >= NEVER_ACKED
+        && t.acked_at.0 == 0
+        && flow.end(Side::Orig).packets > 0
+        && !one_syn_ack_seen_twice
+    {
+        let waited = t.syn_ack_last.since(t.syn_ack_first);
+        let text = format!(
+            "{responder} sent its SYN-ACK {} times in {}, and no acknowledgement ever passed",
+            t.syn_acks,
+            duration(waited)
+        );
+        let facts = vec![("attempts", Fact::U64(t.syn_acks.into())), ("acknowledged_after_ms", Fact::Null)];
+        out(view.anomaly(
+            flow.orig,
+            Finding {
+                kind: Kind::SynackUnacknowledged,
+                severity: Severity::Info,
+                verdict: Verdict::Originator,
+                certainty: Certainty::Possible,
+                summary: text,
+                first: t.syn_ack_first,
+                time: flow.last,
+                facts,
+            },
+        ));
+    }
     if let Some(ns) = storms::stuck(flow) {
         out(view.anomaly(
             flow.orig,

@@ -49,6 +49,61 @@ a responder or a path under load.",
     peers: "none as such; DeepFlow and Arkime report the latency",
 };
 
+pub(super) const FINAL_ACK_WRONG: Explanation = Explanation {
+    one_line: "The third packet of a handshake does not fit the two before it.",
+    meaning: "The responder answers it with a reset (RFC 9293 section 3.10.7.4) and waits on; the connection does not open by it.",
+    rule: "After a SYN and one SYN-ACK, the originator's first ACK acknowledges less than the SYN-ACK's sequence number + 1, or more than \
+1 MiB beyond, or its own number lies so far from the SYN's. Nearer ones may follow data that was not captured.",
+    causes: &[
+        "a program that makes its own packets (a scanner, a test)",
+        "a device that rewrites one direction only",
+        "an answer to another responder",
+    ],
+    remedy: &["look at what stands between the ends, if the originator is an ordinary host"],
+    or_else: &["an ACK of another life of the tuple that was on its way for long"],
+    peers: "Suricata 3whs_right_seq_wrong_ack_evasion, 3whs_wrong_seq_wrong_ack",
+};
+
+pub(super) const TFO_REFUSED: Explanation = Explanation {
+    one_line: "The responder took the SYN and not the data in it.",
+    meaning: "The originator sends the data again after the handshake: one round trip is lost, nothing else.",
+    rule: "A SYN with payload, and a SYN-ACK that acknowledges ISN + 1 only (RFC 7413 section 4.2).",
+    causes: &[
+        "a cookie that the responder does not know (another server behind the same address)",
+        "Fast Open switched off, or its queue full, at the responder",
+    ],
+    remedy: &["give all servers behind one address the same key (net.ipv4.tcp_fastopen_key)"],
+    or_else: &["a device that takes the data out of SYNs"],
+    peers: "Suricata 3whs_synack_tfo_data_ignored; Wireshark tfo_ignored",
+};
+
+pub(super) const FIN_OUT_OF_WINDOW: Explanation = Explanation {
+    one_line: "A FIN at a place that its receiver has behind it.",
+    meaning: "The receiver drops it and answers with its last acknowledgement (RFC 9293 section 3.10.7.4); the connection goes on.",
+    rule: "A FIN whose end lies before what the receiver acknowledged, and that does not repeat a FIN of this life.",
+    causes: &["a late packet of the tuple's previous connection", "a forged FIN"],
+    remedy: &["compare its TTL and IP id with those of the sender's other packets"],
+    or_else: &["a stack that sends its FIN with an old number"],
+    peers: "Suricata fin_out_of_window, fin_invalid_ack; Snort 129:16",
+};
+
+pub(super) const ICMP_ERROR: Explanation = Explanation {
+    one_line: "A device on the way sent an ICMP error about a packet of an open connection.",
+    meaning: "\"Too big\" is how the path MTU is found; the connection goes on with smaller packets. The others are advice that an \
+open connection may ignore (RFC 1122 section 4.2.3.9). With a black_hole on the same tuple it is the reason for it.",
+    rule: "An ICMP or ICMPv6 error that quotes a tuple whose flow is open; told once a flow.",
+    causes: &[
+        "a link with a smaller MTU, a tunnel as a rule",
+        "a route or a filter that changed while the connection was open",
+    ],
+    remedy: &[
+        "see that these errors reach the sender: a firewall that drops ICMP makes a black hole of them",
+        "clamp the MSS at the tunnel",
+    ],
+    or_else: &["a forged error (RFC 5927)"],
+    peers: "Zeek and Suricata decode these errors and do not tie them to the connection",
+};
+
 pub(super) const SYNACK_WRONG_ACK: Explanation = Explanation {
     one_line: "A SYN-ACK acknowledges something else than the SYN it answers.",
     meaning: "The originator resets it (RFC 9293 section 3.10.7.3) and tries again.",

@@ -49,7 +49,13 @@ pub fn unanswered(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
     let hurt = answered.is_none_or(|ns| ns >= HURT_AFTER);
     let times = if a.syns == 1 { "once".to_owned() } else { format!("{} times", a.syns) };
     let end = match (answered, ended.outcome) {
-        (Some(ns), _) => format!("the SYN-ACK came {} after the first", duration(ns)),
+        (Some(ns), _) if ended.answer_seen => format!("the SYN-ACK came {} after the first", duration(ns)),
+        (Some(ns), _) => {
+            format!(
+                "{} after the first the connection went on, so an answer came that was not seen",
+                duration(ns)
+            )
+        }
         (None, Outcome::Aborted) => format!("given up after {}", duration(ended.at.since(a.first))),
         (None, _) => format!("nothing came back in {}", duration(ended.at.since(a.first))),
     };
@@ -107,8 +113,7 @@ pub fn refused_on_the_way(view: &View<'_>, ended: &Ended, error: &IcmpError) -> 
     let a = &ended.attempt;
     let responder = endpoint(view.tuple(a.from).dst);
     let own = view.tuple(a.from).dst.addr == error.from;
-    let version = if error.ipv6 { "icmp6" } else { "icmp" };
-    let by = format!("{version} {}/{}", error.icmp_type, error.code);
+    let by = error.name();
     let after = ended.at.since(a.last);
     view.anomaly(
         a.from,

@@ -57,6 +57,10 @@ kinds! {
     ProbeReset = "probe_reset",
     /// Options on a SYN or SYN-ACK that no stack sends.
     OptionsAltered = "options_altered",
+    /// The third packet acknowledges something else than the SYN-ACK, or does not follow the SYN.
+    FinalAckWrong = "final_ack_wrong",
+    /// The responder took the SYN and not the data in it.
+    TfoRefused = "tfo_refused",
     /// A SYN-ACK that took far longer than this responder's do.
     SlowHandshake = "slow_handshake",
     /// A reset on an established flow.
@@ -71,6 +75,10 @@ kinds! {
     ResetWithText = "reset_with_text",
     /// A reset outside the receive window.
     ResetOutOfWindow = "reset_out_of_window",
+    /// A FIN at a place that its receiver has behind it.
+    FinOutOfWindow = "fin_out_of_window",
+    /// An ICMP error quotes a packet of an open connection.
+    IcmpError = "icmp_error",
     /// A FIN sent again and again without an acknowledgement.
     FinUnanswered = "fin_unanswered",
     /// One direction stayed open long after the other closed.
@@ -113,6 +121,24 @@ kinds! {
     CaptureGap = "capture_gap",
     /// The kernel side shed tuples to stay in its budget.
     BudgetShed = "budget_shed",
+}
+
+impl Kind {
+    /// True for a kind that rests on something that was not seen: with packets lost it may be the one that was.
+    pub const fn rests_on_absence(self) -> bool {
+        matches!(
+            self,
+            Kind::SynUnanswered
+                | Kind::TupleReuseRefused
+                | Kind::SynackUnacknowledged
+                | Kind::SynackUnsolicited
+                | Kind::SynOnLiveFlow
+                | Kind::ResetWithoutFlow
+                | Kind::FinUnanswered
+                | Kind::HalfClosedStuck
+                | Kind::BlackHole
+        )
+    }
 }
 
 macro_rules! words {

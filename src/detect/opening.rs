@@ -7,8 +7,10 @@ use crate::track::{SegClass, Step, note};
 use crate::wire::{Nanos, Segment, TcpFlags};
 
 /// SYN-ACKs again after the final ACK passed that make a full accept queue likely: one can be an ACK lost behind this
-/// tap; two in a row, with the originator's answers to both, hardly.
+/// tap; two in a row, with the originator's answers to both, hardly. Nor one, when the originator had sent this many packets
+/// (the SYN, the ACK, and data again) and nothing but SYN-ACKs ever came back.
 const AFTER_ACK_AGAIN: u16 = 2;
+const WENT_ON: u32 = 4;
 
 /// The largest window scale (RFC 7323 section 2.3).
 const SCALE_MAX: u8 = 14;
@@ -59,10 +61,15 @@ pub fn opening(
         let f = finding(Kind::SynackUnacknowledged, Verdict::Network, Certainty::Likely, ts, text, facts);
         tell(Finding { severity, first: t.syn_ack_first, ..f });
     }
-    if has(note::SYN_ACK_AFTER_ACK) && t.syn_acks_after_ack >= AFTER_ACK_AGAIN {
+    let deaf =
+        flow.end(Side::Resp).packets == u32::from(t.syn_acks) && flow.end(Side::Orig).packets >= WENT_ON;
+    if has(note::SYN_ACK_AFTER_ACK) && (t.syn_acks_after_ack >= AFTER_ACK_AGAIN || deaf) {
+        let times = match t.syn_acks_after_ack {
+            1 => "once more".to_owned(),
+            n => format!("{n} times more"),
+        };
         let text = format!(
-            "{responder} sent its SYN-ACK {} times after the final ACK had passed: it dropped that ACK, as a listener with a full accept queue does",
-            t.syn_acks_after_ack
+            "{responder} sent its SYN-ACK {times} after the final ACK had passed: it dropped that ACK, as a listener with a full accept queue does"
         );
         let facts = vec![
             ("attempts", Fact::U64(t.syn_acks_after_ack.into())),
@@ -79,11 +86,10 @@ pub fn opening(
         tell(finding(Kind::SynackWrongAck, Verdict::Responder, Certainty::Proven, ts, text, facts));
     }
     if has(note::SYN_ACK_UNSOLICITED) {
-        let text = format!("SYN-ACK from {responder} on a tuple of which no SYN was seen");
-        tell(finding(Kind::SynackUnsolicited, Verdict::Network, Certainty::Possible, ts, text, vec![]));
+        tell(unsolicited(&responder, ts));
     }
     if has(note::SYN_ACK_DIFFERS) {
-        let before = flow.end(Side::Resp).isn;
+        let before = step.syn_ack_before;
         let text = format!("two SYN-ACKs from {responder} to one SYN: sequence {before}, then {}", seg.seq);
         let facts = vec![("first", Fact::U64(before.0.into())), ("second", Fact::U64(seg.seq.0.into()))];
         tell(finding(Kind::SynackDiffers, Verdict::Middlebox, Certainty::Likely, ts, text, facts));
@@ -102,22 +108,62 @@ pub fn opening(
         tell(finding(Kind::SplitHandshake, Verdict::Responder, Certainty::Likely, ts, text, vec![]));
     }
     if has(note::ISN_CHANGED) {
-        let text =
-            format!("{} different initial sequence numbers were tried before {responder} answered", t.isns);
-        let facts = vec![("isns", Fact::U64(t.isns.into())), ("isn", Fact::U64(flow.attempt.isn.0.into()))];
+        let was = step.ended.as_ref().map_or(flow.attempt.isn, |e| e.attempt.isn);
+        let isn = flow.attempt.isn;
+        let text = format!(
+            "the originator tried another initial sequence number, {isn} after {was}, before {responder} answered"
+        );
+        let isns = [was, isn].map(|s| Fact::U64(s.0.into())).to_vec();
+        let facts = vec![("isns", Fact::List(isns))];
         tell(finding(Kind::IsnChangedWhileOpening, Verdict::Originator, Certainty::Proven, ts, text, facts));
+    }
+    if has(note::FINAL_ACK_WRONG) {
+        let expected = flow.end(Side::Resp).isn.add(1);
+        let text = if seg.ack == expected {
+            let follows = flow.end(Side::Orig).isn.add(1);
+            format!(
+                "the third packet of the handshake has sequence number {}, the SYN asks for {follows}",
+                seg.seq
+            )
+        } else {
+            format!(
+                "the third packet of the handshake acknowledges {}, the SYN-ACK of {responder} asks for {expected}",
+                seg.ack
+            )
+        };
+        let facts = vec![
+            ("ack", Fact::U64(seg.ack.0.into())),
+            ("expected", Fact::U64(expected.0.into())),
+            ("seq", Fact::U64(seg.seq.0.into())),
+        ];
+        tell(finding(Kind::FinalAckWrong, Verdict::Originator, Certainty::Likely, ts, text, facts));
+    }
+    if has(note::TFO_REFUSED) {
+        let sent = flow.attempt.payload;
+        let text =
+            format!("{responder} took the SYN and not its {sent} bytes of data, which must be sent again");
+        let facts = vec![("bytes", Fact::U64(sent.into()))];
+        tell(finding(Kind::TfoRefused, Verdict::Responder, Certainty::Proven, ts, text, facts));
     }
     if seg.flags.any(TcpFlags::SYN)
         && let Some((option, was)) = altered(seg)
     {
-        let text = format!(
-            "{} carries {option} {was}: no stack sends that, a device on the way may have",
-            seg.flags
-        );
+        // An acknowledgement without its flag is what programs that make packets by hand leave behind.
+        let (verdict, who) = match option {
+            "ack" => (Verdict::Originator, "a program that makes its own packets does"),
+            _ => (Verdict::Middlebox, "a device on the way may have"),
+        };
+        let text = format!("[{}] carries {option} {was}: no stack sends that, {who}", seg.flags);
         let facts =
             vec![("option", Fact::Str(option.into())), ("was", Fact::Str(was.into())), ("now", Fact::Null)];
-        tell(finding(Kind::OptionsAltered, Verdict::Middlebox, Certainty::Possible, ts, text, facts));
+        tell(finding(Kind::OptionsAltered, verdict, Certainty::Possible, ts, text, facts));
     }
+}
+
+/// `synack_unsolicited`.
+pub fn unsolicited(responder: &str, ts: Nanos) -> Finding {
+    let text = format!("SYN-ACK from {responder} on a tuple of which no SYN was seen");
+    finding(Kind::SynackUnsolicited, Verdict::Network, Certainty::Possible, ts, text, vec![])
 }
 
 /// An option or field of a SYN or SYN-ACK that cannot be right.

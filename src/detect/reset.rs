@@ -4,7 +4,17 @@ use super::evidence::{EVIDENCE, Finding, View, duration, ms};
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::flow::{Digest, Side, Tuple};
 use crate::track::{ResetSeen, seen};
-use crate::wire::{Nanos, Segment, Way};
+use crate::wire::{Nanos, Segment, TcpFlags, Way};
+
+/// True if a reset's TTL is none that its sender's other packets have.
+pub fn foreign(view: &View<'_>, seg: &Segment, by: Side) -> bool {
+    let sender = view.flow.end(by);
+    sender.packets > 1 && sender.ttl != 0 && sender.ttl != seg.ttl && sender.ttl_first != seg.ttl
+}
+
+/// Idle for this long with nothing under way, a responder that resets only tidies up; the same timeout again and again is
+/// `reset_after_idle`.
+const IDLE: u64 = 10 * Nanos::SEC;
 
 /// `reset_mid_flow`: a reset while at least one direction was open.
 ///
@@ -13,15 +23,18 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     let flow = view.flow;
     let after_fin = flow.end(Side::Orig).has(seen::FIN) || flow.end(Side::Resp).has(seen::FIN);
     let usual_ttl = flow.end(by).ttl;
-    let foreign = flow.end(by).packets > 1 && usual_ttl != 0 && usual_ttl != seg.ttl;
+    let foreign = foreign(view, seg, by);
     let [sent, received] = [flow.end(Side::Orig).bytes(), flow.end(Side::Resp).bytes()];
     let out_of_window = reset.in_window == Some(false);
     // A reset by the originator ends its own connection (SO_LINGER 0, a process that died): nobody waits for more.
     // After a FIN it only cleans up. The responder's reset is what users see as "connection reset by peer"; but one that
     // is all it ever said, to a packet without a handshake, says that it knows no such connection (RFC 9293 3.10.7.1).
     let stranger = flow.picked_up && flow.end(by).packets <= 1;
+    let [o, r] = &flow.ends;
+    let settled = o.has(seen::ACK) && r.has(seen::ACK) && o.ack == r.next && r.ack == o.next;
+    let tidied = reset.idle_ns >= IDLE && settled && !foreign;
     let severity = match by {
-        _ if after_fin || out_of_window || stranger => Severity::Info,
+        _ if after_fin || out_of_window || stranger || tidied => Severity::Info,
         Side::Orig if !foreign => Severity::Info,
         _ => Severity::Warning,
     };
@@ -50,11 +63,17 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
             severity,
             verdict,
             certainty,
-            summary: format!(
-                "connection reset by the {who}{fin}, {} after it began, {} of silence{bytes}{ttl}",
-                duration(ts.since(flow.first)),
-                duration(reset.idle_ns),
-            ),
+            summary: if out_of_window {
+                let has = flow.end(by.other()).ack;
+                let before = has.distance(seg.seq);
+                format!("a reset of the {who} lies {before} before what its receiver has: it drops that reset{ttl}")
+            } else {
+                format!(
+                    "connection reset by the {who}{fin}, {} after it began, {} of silence{bytes}{ttl}",
+                    duration(ts.since(flow.first)),
+                    duration(reset.idle_ns),
+                )
+            },
             first: ts,
             time: ts,
             facts: vec![
@@ -63,10 +82,42 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
                 ("idle_ms", Fact::F64(ms(reset.idle_ns))),
                 ("bytes_orig", count(sent)),
                 ("bytes_resp", count(received)),
+                (
+                    "distance",
+                    if out_of_window { Fact::I64(seg.seq.distance(flow.end(by.other()).ack).into()) } else { Fact::Null },
+                ),
                 ("in_window", reset.in_window.map_or(Fact::Null, Fact::Bool)),
                 ("after_fin", Fact::Bool(after_fin)),
                 ("ttl", Fact::U64(seg.ttl.into())),
                 ("usual_ttl", if usual_ttl == 0 { Fact::Null } else { Fact::U64(usual_ttl.into()) }),
+            ],
+        },
+    )
+}
+
+/// `reset_out_of_window` of a reset that the waiting originator drops: without an acknowledgement of its SYN (RFC 9293 3.10.7.3), or
+/// with somebody else's timestamp.
+pub fn unbelieved(view: &View<'_>, seg: &Segment, ts: Nanos) -> Anomaly {
+    let expected = view.flow.attempt.isn.add(1);
+    let distance = seg.ack.distance(expected);
+    view.anomaly(
+        view.flow.orig,
+        Finding {
+            kind: Kind::ResetOutOfWindow,
+            severity: Severity::Info,
+            verdict: Verdict::Unknown,
+            certainty: Certainty::Likely,
+            summary: format!(
+                "a reset answers a SYN without acknowledging it ({}, the SYN asks for {expected}): the originator drops it",
+                if seg.flags.any(TcpFlags::ACK) { format!("it acknowledges {}", seg.ack) } else { "it has no ACK".into() }
+            ),
+            first: ts,
+            time: ts,
+            facts: vec![
+                ("by", Fact::Str("resp".into())),
+                ("state", Fact::Str(view.flow.state.name().into())),
+                ("distance", Fact::I64(distance.into())),
+                ("ttl", Fact::U64(seg.ttl.into())),
             ],
         },
     )
@@ -136,7 +187,7 @@ impl Counted {
             severity: Severity::Info,
             verdict: Verdict::Unknown,
             certainty: Certainty::Possible,
-            summary: format!("{times} on tuples of which nothing else was seen"),
+            summary: format!("{times} on tuples of which nothing else was seen lately"),
             time: self.last,
             first: self.first,
             last: self.last,

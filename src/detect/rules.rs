@@ -5,7 +5,7 @@ use super::sight::{Life, Listener, Seen, Sight};
 use super::{Anomaly, Kind, ending, handshake, opening, reset, reuse, shape, storms};
 use crate::flow::{Digest, Side};
 use crate::track::{Ended, SegClass, Step, note, seen};
-use crate::wire::{IcmpError, Segment, Seq};
+use crate::wire::{IcmpError, Nanos, Segment, Seq};
 
 /// Remembers in the flow that a kind was told; true if it was not before.
 fn once(told: &mut u64, kind: Kind) -> bool {
@@ -45,7 +45,9 @@ pub fn segment(
     }
     if let Some(r) = &step.reset {
         to.anomaly(reset::mid_flow(view, r, seg, step.from, ts));
-        to.sight(Sight::Reset { tuple, point, idle_ns: r.idle_ns });
+        let fins = view.flow.ends.iter().any(|e| e.has(seen::FIN));
+        let own = step.from == Side::Orig && !reset::foreign(view, seg, step.from);
+        to.sight(Sight::Reset { tuple, point, idle_ns: r.idle_ns, cut: !own && !fins });
     }
     if step.notes & note::PROBE != 0 {
         to.sight(Sight::Probe { originator: tuple.src, point });
@@ -60,6 +62,12 @@ pub fn segment(
     if step.notes != 0 || class as u8 <= SegClass::SynAck as u8 {
         opening::opening(view, step, seg, ts, &mut fresh, &mut |a| to.anomaly(a));
         ending::silence(view, step, ts, &mut fresh, &mut |a| to.anomaly(a));
+    }
+    if step.notes & note::RST_UNBELIEVED != 0 && fresh(Kind::ResetOutOfWindow) {
+        to.anomaly(reset::unbelieved(view, seg, ts));
+    }
+    if step.notes & note::FIN_OUT_OF_WINDOW != 0 && fresh(Kind::FinOutOfWindow) {
+        to.anomaly(ending::fin_out_of_window(view, step, seg, ts));
     }
     if step.notes & note::WENT_ON_AFTER_RESET != 0 && fresh(Kind::ResetIgnored) {
         to.anomaly(ending::reset_ignored(view, step, seg, ts));
@@ -101,6 +109,13 @@ pub fn over(view: &View<'_>, to: &mut dyn Listener) {
 /// Looks at an attempt that an ICMP error ended.
 pub fn icmp(view: &View<'_>, ended: &Ended, error: &IcmpError, to: &mut dyn Listener) {
     to.anomaly(handshake::refused_on_the_way(view, ended, error));
+}
+
+/// Looks at an ICMP error that quotes a packet of an open flow.
+pub fn icmp_mid_flow(view: &View<'_>, error: &IcmpError, ts: Nanos, told: &mut u64, to: &mut dyn Listener) {
+    if view.flow.state.is_open() && once(told, Kind::IcmpError) {
+        to.anomaly(ending::icmp_error(view, error, ts));
+    }
 }
 
 /// The same packet again, on the other side of a hop: once a flow.

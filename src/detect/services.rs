@@ -74,7 +74,8 @@ impl Services {
         if !matches!(anomaly.kind, Kind::SynUnanswered | Kind::SynRefused) {
             return;
         }
-        let Some(tuple) = anomaly.tuple else { return };
+        let answered = anomaly.facts.iter().any(|(n, f)| *n == "answered_after_ms" && *f != Fact::Null);
+        let Some(tuple) = anomaly.tuple.filter(|_| !answered) else { return };
         let service = self.known(&tuple.dst);
         let answers = service.map_or(0, |s| s.answers);
         anomaly.facts.push(("others_answered", Fact::U64(answers)));

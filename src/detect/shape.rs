@@ -38,6 +38,8 @@ impl Count {
 #[derive(Clone, Copy, Default)]
 struct Point {
     malformed: [Count; Malformed::COUNT],
+    /// First sight; zero before.
+    since: Nanos,
     one_way: u64,
     both_ways: u64,
     told: bool,
@@ -93,6 +95,20 @@ impl Shape {
         if let Some(before) = p.malformed[reason as usize].add(ts) {
             out(malformed(point, reason, before));
         }
+    }
+
+    /// Something was seen at a tap point.
+    pub fn seen(&mut self, point: u8, at: Nanos) {
+        if let Some(p) = self.points.get_mut(usize::from(point))
+            && p.since.0 == 0
+        {
+            p.since = at;
+        }
+    }
+
+    /// True if the view of a tap point is younger than `ns` at `at`.
+    pub fn began_before(&self, point: u8, at: Nanos, ns: u64) -> bool {
+        self.points.get(usize::from(point)).is_some_and(|p| p.since.0 == 0 || at.since(p.since) < ns)
     }
 
     /// Learns from a life that is over whether both directions pass here.

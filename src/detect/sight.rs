@@ -62,6 +62,8 @@ pub enum Sight {
         point: u8,
         /// Silence before it, ns.
         idle_ns: u64,
+        /// It cut a connection that its originator meant to keep: not the originator's own, and not after a FIN.
+        cut: bool,
     },
     /// A reset on a tuple of which nothing else is known.
     Stray(Seen),
@@ -92,6 +94,21 @@ pub enum Sight {
         /// Tap point.
         point: u8,
     },
+}
+
+impl Sight {
+    /// The tap point.
+    pub fn point(&self) -> u8 {
+        match self {
+            Sight::Syn(s) | Sight::SynAck(s) | Sight::Stray(s) => s.digest.point,
+            Sight::Over(life) => life.point,
+            Sight::Answered { point, .. }
+            | Sight::Reset { point, .. }
+            | Sight::Probe { point, .. }
+            | Sight::Arp { point, .. }
+            | Sight::Malformed { point, .. } => *point,
+        }
+    }
 }
 
 /// Whom the rules of one flow talk to.

@@ -59,6 +59,7 @@ struct Place {
     /// Idle times before resets.
     idles: [u64; 8],
     nidles: u8,
+    idle_at: Nanos,
     /// Closed connections, and those with one request at most.
     closed: u32,
     used_once: u32,
@@ -203,6 +204,11 @@ impl Storms {
         if idle_ns < IDLE_LEAST {
             return;
         }
+        // One event that closes many at once (a restart, a link that went) is one.
+        if p.idle_at.0 != 0 && ts.since(p.idle_at) < Nanos::SEC {
+            return;
+        }
+        p.idle_at = ts;
         let n = usize::from(p.nidles) % p.idles.len();
         p.idles[n] = idle_ns;
         p.nidles = p.nidles.saturating_add(1);

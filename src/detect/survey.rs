@@ -10,6 +10,9 @@ use super::storms::Storms;
 use super::{Anomaly, ArpWatch, Kind, Services, Sight};
 use crate::wire::Nanos;
 
+/// A SYN-ACK this early in the view of a tap point may answer a SYN from before it: the longest wait for one in use.
+const SETTLED: u64 = 3 * Nanos::SEC;
+
 /// See the module. Fixed tables throughout; taken at start.
 #[derive(Default)]
 pub struct Survey {
@@ -24,6 +27,8 @@ pub struct Survey {
 impl Survey {
     /// Takes a sight, seen at `at`.
     pub fn sight(&mut self, sight: &Sight, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        self.shape.seen(sight.point(), at);
+        self.arp.release(at, out);
         match sight {
             Sight::Syn(s) => self.storms.syn(s.tuple.dst, s.digest.point, at, out),
             Sight::SynAck(_) => {}
@@ -34,8 +39,9 @@ impl Survey {
                     self.slow.handshake(tuple, *latency_ns, *point, at, out);
                 }
             }
-            Sight::Reset { tuple, point, idle_ns } => {
-                self.storms.reset(tuple.dst, *idle_ns, *point, at, out);
+            Sight::Reset { tuple, point, idle_ns, cut } => {
+                let idle_ns = if *cut { *idle_ns } else { 0 };
+                self.storms.reset(tuple.dst, idle_ns, *point, at, out);
             }
             Sight::Stray(s) => {
                 if let Some(told) = self.without_flow.count(s.digest.point, s.tuple, s.digest) {
@@ -57,8 +63,14 @@ impl Survey {
     /// Adds to an anomaly of one flow what is known of its responder; false if its tap point sees one direction only
     /// and the anomaly rests on an answer that did not come.
     pub fn judge(&self, anomaly: &mut Anomaly) -> bool {
-        let rests_on_absence = anomaly.kind == Kind::SynUnanswered;
-        if rests_on_absence && anomaly.point.is_some_and(|p| self.shape.one_sided(p)) {
+        let at_point = |judge: &dyn Fn(u8) -> bool| anomaly.point.is_some_and(judge);
+        let needs_both = matches!(anomaly.kind, Kind::SynUnanswered | Kind::SynackUnacknowledged);
+        if needs_both && at_point(&|p| self.shape.one_sided(p)) {
+            return false;
+        }
+        // What began before the tap did is not unsolicited.
+        let unsolicited = anomaly.kind == Kind::SynackUnsolicited;
+        if unsolicited && at_point(&|p| self.shape.began_before(p, anomaly.time, SETTLED)) {
             return false;
         }
         self.services.judge(anomaly);

@@ -11,8 +11,6 @@ pub struct FlowKey {
     b: Addr,
     a_port: u16,
     b_port: u16,
-    /// The overlay network, 0 outside of one.
-    network: u16,
     point: u8,
 }
 
@@ -21,22 +19,10 @@ impl FlowKey {
     #[inline]
     pub fn new(src: Endpoint, dst: Endpoint, point: u8) -> (FlowKey, Side) {
         if (src.addr, src.port) <= (dst.addr, dst.port) {
-            (
-                FlowKey { a: src.addr, b: dst.addr, a_port: src.port, b_port: dst.port, network: 0, point },
-                Side::Orig,
-            )
+            (FlowKey { a: src.addr, b: dst.addr, a_port: src.port, b_port: dst.port, point }, Side::Orig)
         } else {
-            (
-                FlowKey { a: dst.addr, b: src.addr, a_port: dst.port, b_port: src.port, network: 0, point },
-                Side::Resp,
-            )
+            (FlowKey { a: dst.addr, b: src.addr, a_port: dst.port, b_port: src.port, point }, Side::Resp)
         }
-    }
-
-    /// The same tuple within an overlay network.
-    #[inline]
-    pub fn in_network(self, network: u16) -> FlowKey {
-        FlowKey { network, ..self }
     }
 
     /// End A to end B.
@@ -69,7 +55,7 @@ impl FlowKey {
                 a.0[at + 7],
             ])
         };
-        let ports = u64::from(self.network) << 48 | u64::from(self.a_port) << 32;
+        let ports = u64::from(self.a_port) << 32;
         let ports = ports | u64::from(self.b_port) << 16 | u64::from(self.point);
         let x = fold(word(&self.a, 0) ^ seed.0[0], word(&self.a, 8) ^ seed.0[1]);
         let y = fold(word(&self.b, 0) ^ seed.0[2], word(&self.b, 8) ^ seed.0[3]);

@@ -18,7 +18,9 @@ struct Entry {
 
 /// See the module.
 pub struct Recorder {
-    ring: Box<[Entry]>,
+    /// Grows up to its capacity, for which memory was reserved, and turns round then.
+    ring: Vec<Entry>,
+    capacity: usize,
     next: u64,
 }
 
@@ -26,15 +28,24 @@ impl Recorder {
     /// A ring of at least `capacity` digests (rounded up to a power of two, at least 64).
     pub fn new(capacity: usize) -> Recorder {
         let capacity = capacity.max(64).next_power_of_two();
-        Recorder { ring: vec![Entry::default(); capacity].into_boxed_slice(), next: 1 }
+        Recorder { ring: Vec::with_capacity(capacity), capacity, next: 1 }
+    }
+
+    /// Writes to all the memory that was reserved, so that no packet waits for a page later.
+    pub fn prefault(&mut self) {
+        self.ring.resize(self.capacity, Entry::default());
     }
 
     /// Stores `digest` as the newest of the flow whose newest was `before`; returns its mark.
     #[inline]
     pub fn push(&mut self, before: Mark, digest: Digest) -> Mark {
         let mark = Mark(self.next);
-        let at = self.next as usize & (self.ring.len() - 1);
-        self.ring[at] = Entry { before, digest };
+        let at = (self.next - 1) as usize & (self.capacity - 1);
+        let entry = Entry { before, digest };
+        match self.ring.get_mut(at) {
+            Some(place) => *place = entry,
+            None => self.ring.push(entry),
+        }
         self.next += 1;
         mark
     }
@@ -42,10 +53,10 @@ impl Recorder {
     /// One digest and the mark of the one before it in its flow; `None` if it is overwritten.
     #[inline]
     pub fn get(&self, mark: Mark) -> Option<(Digest, Mark)> {
-        if mark.0 == 0 || self.next - mark.0 > self.ring.len() as u64 {
+        if mark.0 == 0 || self.next - mark.0 > self.capacity as u64 {
             return None;
         }
-        let entry = &self.ring[mark.0 as usize & (self.ring.len() - 1)];
+        let entry = &self.ring[(mark.0 - 1) as usize & (self.capacity - 1)];
         Some((entry.digest, entry.before))
     }
 

@@ -3,7 +3,7 @@
 //! An index of 64-byte buckets (8 tags and 8 flow numbers: one cache line a probe) points into a slab of flows. A
 //! key has two buckets, so a look-up reads at most two lines of the index and then the flow's own. Flows stand in
 //! one list for each [`Class`]; when the slab or both buckets are full, [`Table::victim`] names the flow to give
-//! up: half-open ones first, then closed, then idle. Memory is taken at start and never grows.
+//! up: half-open ones first, then closed, then idle. Memory is reserved at start and never grows beyond.
 
 use super::{FlowKey, Seed};
 
@@ -60,6 +60,21 @@ struct Slot<V> {
     value: V,
 }
 
+impl<V: Default> Slot<V> {
+    fn empty() -> Slot<V> {
+        Slot {
+            key: FlowKey::default(),
+            hash: 0,
+            used: false,
+            class: Class::HalfOpen,
+            prev: NONE,
+            next: NONE,
+            recent: false,
+            value: V::default(),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct List {
     head: u32,
@@ -70,7 +85,9 @@ struct List {
 /// See the module.
 pub struct Table<V> {
     buckets: Box<[Bucket]>,
-    slots: Box<[Slot<V>]>,
+    /// Grows up to `capacity`, for which memory was reserved; never beyond.
+    slots: Vec<Slot<V>>,
+    capacity: usize,
     lists: [List; CLASSES],
     free: u32,
     len: u32,
@@ -82,24 +99,12 @@ impl<V: Clone + Default> Table<V> {
     pub fn new(capacity: usize, seed: Seed) -> Table<V> {
         let capacity = capacity.clamp(16, 1 << 30);
         let buckets = (capacity * 2 / WAYS).next_power_of_two();
-        let mut slots = Vec::with_capacity(capacity);
-        for i in 0..capacity {
-            slots.push(Slot {
-                key: FlowKey::default(),
-                hash: 0,
-                used: false,
-                class: Class::HalfOpen,
-                prev: NONE,
-                next: if i + 1 < capacity { i as u32 + 1 } else { NONE },
-                recent: false,
-                value: V::default(),
-            });
-        }
         Table {
             buckets: vec![EMPTY; buckets].into_boxed_slice(),
-            slots: slots.into_boxed_slice(),
+            slots: Vec::with_capacity(capacity),
+            capacity,
             lists: [List { head: NONE, tail: NONE, len: 0 }; CLASSES],
-            free: 0,
+            free: NONE,
             len: 0,
             seed,
         }
@@ -117,12 +122,21 @@ impl<V: Clone + Default> Table<V> {
 
     /// Flows there is room for.
     pub fn capacity(&self) -> usize {
-        self.slots.len()
+        self.capacity
+    }
+
+    /// Writes to all the memory that was reserved, so that no flow waits for a page later.
+    pub fn prefault(&mut self) {
+        while self.slots.len() < self.capacity {
+            let next = self.free;
+            self.free = self.slots.len() as u32;
+            self.slots.push(Slot { next, ..Slot::empty() });
+        }
     }
 
     /// Bytes taken for each flow, index included.
     pub fn bytes_per_flow(&self) -> usize {
-        size_of::<Slot<V>>() + self.buckets.len() * size_of::<Bucket>() / self.slots.len()
+        size_of::<Slot<V>>() + self.buckets.len() * size_of::<Bucket>() / self.capacity
     }
 
     /// The key's hash under this table's seed.
@@ -170,7 +184,7 @@ impl<V: Clone + Default> Table<V> {
 
     /// A flow that must be removed before a key with `hash` can be inserted, or `None` if there is room.
     pub fn victim(&mut self, hash: u64) -> Option<FlowId> {
-        if self.free == NONE {
+        if self.free == NONE && self.slots.len() == self.capacity {
             return self.oldest();
         }
         let places = self.places(hash);
@@ -199,25 +213,23 @@ impl<V: Clone + Default> Table<V> {
 
     /// Puts a new flow in, half-open, with a default value. [`Table::victim`] must have returned `None` for this hash.
     pub fn insert(&mut self, key: FlowKey, hash: u64) -> FlowId {
-        let id = self.free;
-        assert!(id != NONE, "the caller makes room first");
+        let id = match self.free {
+            NONE => {
+                assert!(self.slots.len() < self.capacity, "the caller makes room first");
+                self.slots.push(Slot::empty());
+                self.slots.len() as u32 - 1
+            }
+            id => {
+                self.free = self.slots[id as usize].next;
+                id
+            }
+        };
         let place = self.places(hash).into_iter().find_map(|p| {
             let way = self.buckets[p].ids.iter().position(|&i| i == NONE)?;
             Some((p, way))
         });
         let Some((place, way)) = place else { unreachable!("the caller makes room first") };
-        let slot = &mut self.slots[id as usize];
-        self.free = slot.next;
-        *slot = Slot {
-            key,
-            hash,
-            used: true,
-            class: Class::HalfOpen,
-            prev: NONE,
-            next: NONE,
-            recent: false,
-            value: V::default(),
-        };
+        self.slots[id as usize] = Slot { key, hash, used: true, ..Slot::empty() };
         self.buckets[place].tags[way] = Self::tag(hash);
         self.buckets[place].ids[way] = id;
         self.len += 1;

@@ -163,7 +163,7 @@ impl<S: RecordSink> Desk<S> {
 
     /// Takes an anomaly, of a worker or of the tool itself.
     pub fn anomaly(&mut self, a: Anomaly) -> std::io::Result<()> {
-        if self.hold_ns > 0 && a.kind == Kind::SynUnanswered {
+        if self.hold_ns > 0 && a.kind.rests_on_absence() {
             if self.held.len() < HELD {
                 self.held.push_back(a);
                 return Ok(());
@@ -183,11 +183,12 @@ impl<S: RecordSink> Desk<S> {
             return Ok(());
         }
         let loss = self.loss_in(a.first, a.last);
-        if loss.is_some() && a.kind == Kind::SynUnanswered {
+        if loss.is_some() && a.kind.rests_on_absence() {
             // It rests on an absence, and something is absent that was there.
             a.certainty = Certainty::Possible;
             a.severity = Severity::Info;
-            a.summary.push_str("; but this tool lost packets meanwhile, and the answer may be among them");
+            a.summary
+                .push_str("; but this tool lost packets meanwhile, and what is missing may be among them");
         }
         self.tally.add(&a);
         let Desk { coalescer, context, sink, .. } = self;

@@ -221,7 +221,11 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
             };
             let config = plan.worker.clone();
             let thread = std::thread::Builder::new().name(format!("syntap-w{n}"));
-            workers.push(thread.spawn(move || lane.run(Worker::new(&config)))?);
+            workers.push(thread.spawn(move || {
+                let mut worker = Worker::new(&config);
+                worker.prefault();
+                lane.run(worker)
+            })?);
         }
         let (notice_tx, notice_rx) = RingBuffer::new(1024);
         let clock = plan.clock.clone();

@@ -15,6 +15,17 @@ use crate::wire::{self, Body, Decoded, IcmpError, Malformed, Nanos, Segment, Tcp
 /// retransmission timeout is 200 ms.
 const SAME_PACKET_WITHIN: u64 = 10 * Nanos::MS;
 
+/// With an IP identification, other MACs and a smaller TTL it is the same packet for longer: a retransmission gets an
+/// identification of its own (RFC 6864), and a slow hop takes a second at most.
+const SAME_ID_WITHIN: u64 = Nanos::SEC;
+
+/// The very same packet, nothing changed, but for an identification that no two packets share: seen by two hooks of one
+/// machine.
+const COPY_WITHIN: u64 = Nanos::MS;
+
+/// Hops that a packet without an identification can have lost between two looks at it.
+const HOPS: u8 = 8;
+
 /// A frame that went out and is back within this time came round a loop: a wire or a bridge away, no machine's answer.
 const LOOP_WITHIN: u64 = Nanos::MS;
 
@@ -172,6 +183,12 @@ impl Worker {
         }
     }
 
+    /// Writes to all memory that it reserved: a live worker must not wait for pages. A replay takes them as it goes.
+    pub fn prefault(&mut self) {
+        self.table.prefault();
+        self.recorder.prefault();
+    }
+
     /// What it counted so far.
     pub fn counters(&self) -> &WorkerCounters {
         &self.counters
@@ -206,7 +223,6 @@ impl Worker {
                     let src = Endpoint { addr: seg.src, port: seg.sport };
                     let dst = Endpoint { addr: seg.dst, port: seg.dport };
                     let (key, end) = FlowKey::new(src, dst, p.point.0);
-                    let key = key.in_network(d.tunnel.network());
                     let hash = self.table.hash(&key);
                     *look = Lookup { key, hash, end, tcp: true };
                     touched ^= self.table.touch(hash);
@@ -268,7 +284,7 @@ impl Worker {
                 to.sight(Sight::Arp { arp, src_mac: self.decoded[i].src_mac, point, way: p.way });
             }
             Body::LaterFragment => self.counters.later_fragments += 1,
-            Body::Icmp(error) => self.icmp(i, &error, p, out),
+            Body::Icmp(error) => self.icmp(&error, p, out),
             Body::Malformed(reason) => {
                 self.counters.malformed[reason as usize] += 1;
                 to.sight(Sight::Malformed { reason, point });
@@ -293,7 +309,7 @@ impl Worker {
         };
         let digest = digest(&self.decoded[i], seg, p, end);
         if self.again(id, &key, hash, &digest, out) {
-            self.table.get_mut(id).count(seg.flags);
+            self.table.get_mut(id).again(seg, end);
             return;
         }
         let flow = self.table.get_mut(id);
@@ -343,10 +359,14 @@ impl Worker {
                 continue;
             }
             before = before.or(Some(other));
-            if d.ts.since(other.ts) > SAME_PACKET_WITHIN {
+            let gap = d.ts.since(other.ts);
+            if gap > SAME_ID_WITHIN {
                 break;
             }
-            let moved = other.ttl != d.ttl || other.src_mac != d.src_mac || other.dst_mac != d.dst_mac;
+            let macs = other.src_mac != d.src_mac || other.dst_mac != d.dst_mac;
+            let moved = other.ttl != d.ttl || macs || other.vlan != d.vlan;
+            let hop = d.ip_id != 0 && macs && other.ttl > d.ttl;
+            let fewer_hops = (1..=HOPS).contains(&other.ttl.wrapping_sub(d.ttl));
             let same = (other.seq, other.ack, other.flags, other.len, other.win, other.ip_id)
                 == (d.seq, d.ack, d.flags, d.len, d.win, d.ip_id);
             let returned = other.way == Way::Egress && d.way == Way::Ingress;
@@ -354,7 +374,9 @@ impl Worker {
                 looped = Some(other);
                 break;
             }
-            if same && moved && (d.ip_id != 0 || other.ttl != d.ttl) {
+            let soon = gap <= SAME_PACKET_WITHIN && moved && (d.ip_id != 0 || fewer_hops);
+            let copy = gap <= COPY_WITHIN && d.ip_id != 0 && !returned;
+            if same && (soon || hop || copy) {
                 twice = Some(other);
                 break;
             }
@@ -382,12 +404,11 @@ impl Worker {
     }
 
     /// An ICMP error: it ends the attempt whose SYN it quotes.
-    fn icmp(&mut self, i: usize, error: &IcmpError, p: &Packet<'_>, out: &mut dyn Outlet) {
+    fn icmp(&mut self, error: &IcmpError, p: &Packet<'_>, out: &mut dyn Outlet) {
         self.counters.others += 1;
         let src = Endpoint { addr: error.src, port: error.sport };
         let dst = Endpoint { addr: error.dst, port: error.dport };
         let (key, end) = FlowKey::new(src, dst, p.point.0);
-        let key = key.in_network(self.decoded[i].tunnel.network());
         let hash = self.table.hash(&key);
         let Some(id) = self.table.find(&key, hash) else { return };
         if let Some(ended) = self.table.get_mut(id).icmp(end, error.seq, p.ts) {
@@ -397,6 +418,13 @@ impl Worker {
             let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
             let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
             rules::icmp(&view, &ended, error, &mut to);
+        } else {
+            let flow = self.table.get(id);
+            let mut told = flow.tallies.told;
+            let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+            let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+            rules::icmp_mid_flow(&view, error, p.ts, &mut told, &mut to);
+            self.table.get_mut(id).tallies.told = told;
         }
     }
 
@@ -492,7 +520,7 @@ impl Worker {
 }
 
 fn failed(ended: &Ended) -> bool {
-    matches!(ended.outcome, Outcome::Refused | Outcome::RefusedOnTheWay | Outcome::Aborted | Outcome::Expired)
+    !matches!(ended.outcome, Outcome::Accepted | Outcome::Unfinished)
 }
 
 fn class_of(state: State) -> Class {

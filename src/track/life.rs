@@ -23,6 +23,10 @@ pub mod seen {
     pub const TS: u16 = 64;
     /// Any packet at all: `next` is known.
     pub const ANY: u16 = 128;
+    /// A window scale on its SYN or SYN-ACK.
+    pub const WSCALE: u16 = 256;
+    /// A window was offered to it: `limit` is known.
+    pub const LIMIT: u16 = 512;
 }
 
 /// One end of a flow in one life.
@@ -36,6 +40,10 @@ pub struct End {
     pub ack: Seq,
     /// One after its FIN.
     pub fin_end: Seq,
+    /// Up to where the other end offered to take data (`td_maxend` of nf_conntrack).
+    pub limit: Seq,
+    /// The largest window it offered itself, bytes (`td_maxwin`).
+    pub max_win: u32,
     /// Its newest TSval.
     pub tsval: u32,
     /// Which of the above are known, and more: [`seen`].
@@ -46,6 +54,8 @@ pub struct End {
     pub wscale: u8,
     /// TTL of its last packet that was not an RST: what a forged RST does not know.
     pub ttl: u8,
+    /// TTL of its first packet: some hosts answer SYNs by another way than they send data.
+    pub ttl_first: u8,
     /// Packets seen.
     pub packets: u32,
     /// Of these, new data: segments with payload beyond all before.
@@ -175,6 +185,8 @@ pub struct Attempt {
     pub isn: Seq,
     /// TSval of its first SYN.
     pub tsval: Option<u32>,
+    /// TSval of its newest SYN.
+    pub tsval_last: Option<u32>,
     /// Payload of its SYN (TCP Fast Open).
     pub payload: u32,
     /// First SYN.
@@ -242,6 +254,8 @@ pub struct Tallies {
     pub unheard: [u16; 2],
     /// The gap before the newest of these.
     pub unheard_gap: [u64; 2],
+    /// The first transmission of the bytes that are not acknowledged.
+    pub unheard_first: [Nanos; 2],
     /// The newest transmission of the bytes that are not acknowledged.
     pub unheard_last: [Nanos; 2],
     /// Who reset the life, and what that reset's TTL was.
@@ -250,6 +264,16 @@ pub struct Tallies {
     pub reset_ttl: u8,
     /// Segments of the reset's sender after it.
     pub after_reset: u16,
+    /// A reset came that a waiting originator does not believe (RFC 9293 3.10.7.3).
+    pub unbelieved: bool,
+    /// A SYN-ACK was the first packet, and the SYN may have been captured behind it.
+    pub unsolicited: bool,
+    /// The final ACK of the handshake did not fit.
+    pub final_ack_wrong: bool,
+    /// Two SYN-ACKs differed.
+    pub differed: bool,
+    /// ICMP errors that quote it.
+    pub icmp_errors: u16,
     /// Packets seen a second time on their way through a hop.
     pub twice: u32,
     /// What was told of this life already: a bit a kind.
@@ -273,6 +297,8 @@ pub struct Flow {
     pub closed_first: Option<Side>,
     /// When both FINs were acknowledged, or the reset came; zero before.
     pub closed_at: Nanos,
+    /// When both ends had closed, or the reset came: the last ACK may be missing. Zero before.
+    pub over_at: Nanos,
     /// This life began without a SYN.
     pub picked_up: bool,
     /// The attempt to open.

@@ -4,10 +4,13 @@
 //! packets it saw prove, and leaves to the rules (`detect`) what that means.
 
 mod life;
+mod middle;
+mod open;
 mod state;
 mod step;
 #[cfg(test)]
 mod tests;
+mod window;
 mod zeek;
 
 pub use life::{Attempt, End, Flow, OldState, Outcome, Past, StaleAck, Tallies, seen};

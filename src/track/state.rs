@@ -124,7 +124,7 @@ pub enum Next {
 }
 
 use Next::{Attempt as At, Begin as Bg, Go, Odd as Od, Stay as St};
-use State::{Established as Es, FinWait as Fw, LastAck as La, Reset as Rs};
+use State::{Established as Es, FinWait as Fw, Reset as Rs};
 use State::{SynCrossed as Sx, SynRecv as Sr, SynSent as Ss};
 
 /// `TABLE[side][class][state]`. Columns, in the order of [`State`]:
@@ -140,8 +140,8 @@ const TABLE: [[[Next; State::COUNT]; SegClass::COUNT]; 2] = [
         // SYN-ACK: only the second half of a simultaneous open (RFC 9293 figure 8) sends one from here.
         [Go(Sr), Od, Go(Sr), Od, Od, Od, Od, Od, Od, Od],
         // FIN: before the SYN-ACK was seen it is a scan, or the answer went another way. After the first FIN: again,
-        // or the second end's; step sorts that out by who has sent one.
-        [Go(Fw), Go(Fw), Go(Fw), Go(Fw), Go(Fw), St, Go(La), St, St, Od],
+        // or the second end's, and then last_ack; that is decided in `middle` by who has sent one.
+        [Go(Fw), Go(Fw), Go(Fw), Go(Fw), Go(Fw), St, St, St, St, Od],
         // ACK: completes the handshake. In syn_sent the SYN-ACK was missed.
         [Go(Es), Go(Es), Go(Es), Go(Es), St, St, St, St, St, Od],
         // RST.
@@ -155,7 +155,7 @@ const TABLE: [[[Next; State::COUNT]; SegClass::COUNT]; 2] = [
         // SYN-ACK: the answer; again when the last ACK was lost; on a flow that is over: very late, or another life's.
         [Go(Sr), Go(Sr), Go(Sr), St, St, Od, Od, Od, Od, Od],
         // FIN: in syn_recv of an accept-and-close server whose ACK was missed.
-        [Go(Fw), Go(Fw), Go(Fw), Go(Fw), Go(Fw), St, Go(La), St, St, Od],
+        [Go(Fw), Go(Fw), Go(Fw), Go(Fw), Go(Fw), St, St, St, St, Od],
         // ACK: in syn_sent it answers the SYN with something else than a SYN-ACK (a challenge ACK).
         [Go(Es), Od, St, St, St, St, St, St, St, Od],
         // RST: refuses in syn_sent.

@@ -177,7 +177,84 @@ fn a_reset_on_an_open_flow_is_noted_once_with_its_window() {
     assert_eq!(t.resets[0].in_window, Some(true));
     let mut t = Talk::new();
     t.open().say(5, O, ".", 111, 511, 0).say(100, R, "R", 400_000, 0, 0);
-    assert_eq!(t.resets[0].in_window, Some(false));
+    assert_eq!(t.resets[0].in_window, None, "beyond: packets may have been missed");
+    assert_eq!(t.flow.state, State::Reset);
+    let mut t = Talk::new();
+    t.open().say(5, O, ".", 111, 511, 0).say(100, R, "R", 501, 0, 0);
+    assert_eq!(t.resets[0].in_window, Some(false), "behind: its receiver drops it");
+    assert_eq!(t.flow.state, State::Established);
+}
+
+#[test]
+fn an_answer_that_comes_late_still_answers_its_syn() {
+    let mut t = Talk::new();
+    t.say(0, O, "S", 100, 0, 0).say(1_000, O, "S", 100, 0, 0).say(3_000, O, "S", 100, 0, 0);
+    t.say(7_000, O, "S", 100, 0, 0).say(7_050, R, "S.", 500, 101, 0).say(7_051, O, ".", 101, 501, 0);
+    assert_eq!(t.ended.len(), 1);
+    assert_eq!((t.ended[0].outcome, t.ended[0].attempt.syns), (Outcome::Accepted, 4));
+    assert_eq!(t.flow.state, State::Established);
+    let mut t = Talk::new();
+    t.say(0, O, "S", 100, 0, 0).say(6_000, R, "R.", 0, 101, 0);
+    assert_eq!(t.ended[0].outcome, Outcome::Refused);
+    assert_eq!(t.over, [""; 0], "one life");
+}
+
+#[test]
+fn a_fin_sent_again_does_not_close_the_other_direction() {
+    let mut t = Talk::new();
+    t.open().say(10, O, "F.", 111, 511, 0).say(11, R, ".", 511, 112, 0).say(300, O, "F.", 111, 511, 0);
+    assert_eq!(t.flow.state, State::HalfClosed);
+    t.say(400, R, "F.", 511, 112, 0);
+    assert_eq!(t.flow.state, State::LastAck);
+}
+
+#[test]
+fn an_acknowledgement_of_data_that_was_not_captured_is_no_refusal() {
+    // The SYN-ACK and the first data are missing; the responder echoes the SYN's own timestamp.
+    let mut t = Talk::new();
+    t.say_ts(0, O, "S", 1_000, 0, 0, Some((777, 0))).say_ts(2, R, ".", 5_001, 1_321, 0, Some((900, 777)));
+    assert_eq!(t.ended[0].outcome, Outcome::Accepted);
+    assert_eq!(t.ended[0].attempt.stale_acks, 0);
+    // Without timestamps: a little after the ISN.
+    let mut t = Talk::new();
+    t.say(0, O, "S", 1_000, 0, 0).say(2, R, ".", 5_001, 1_321, 0);
+    assert_eq!(t.ended[0].outcome, Outcome::Accepted);
+    // An old timestamp is that of an old life.
+    let mut t = Talk::new();
+    t.say_ts(0, O, "S", 1_000, 0, 0, Some((777, 0))).say_ts(2, R, ".", 5_001, 1_321, 0, Some((900, 500)));
+    assert_eq!(t.flow.attempt.stale_acks, 1);
+}
+
+#[test]
+fn a_reset_that_a_waiting_originator_does_not_believe_ends_nothing() {
+    for (flags, ack) in [("R", 0), ("R.", 100)] {
+        let mut t = Talk::new();
+        t.say(0, O, "S", 100, 0, 0).say(1, R, flags, 0, ack, 0).say(2, R, "S.", 500, 101, 0);
+        assert_eq!(t.ended[0].outcome, Outcome::Accepted);
+        assert!(t.flow.tallies.unbelieved);
+    }
+    // Linux asks for its own timestamp first.
+    let mut t = Talk::new();
+    t.say_ts(0, O, "S", 100, 0, 0, Some((5_000, 0))).say_ts(1, R, "R.", 0, 101, 0, Some((1, 100)));
+    assert!(t.ended.is_empty());
+}
+
+#[test]
+fn a_third_packet_that_does_not_fit_opens_nothing() {
+    let mut t = Talk::new();
+    t.say(0, O, "S", 100, 0, 0).say(1, R, "S.", 500, 101, 0).say(2, O, ".", 101, 900_000, 0);
+    assert_eq!(t.flow.state, State::SynRecv);
+    assert_eq!(t.flow.end(Side::Resp).bytes(), Some(0), "it does not say what the responder sent");
+    t.say(3, O, ".", 101, 501, 0);
+    assert_eq!(t.flow.state, State::Established);
+}
+
+#[test]
+fn odd_flags_do_not_settle_who_called_twice() {
+    // A null scan: the answering reset is the responder's.
+    let mut t = Talk::new();
+    t.say(0, O, "P", 100, 0, 0).say(1, R, "R.", 0, 100, 0);
+    assert_eq!((t.flow.conn_state(), t.flow.history()), ("RSTRH", "r"));
 }
 
 #[test]

@@ -206,23 +206,25 @@ impl Zeek {
             0 => {}
             1 => {
                 let me = role as usize;
+                // Numbers count from the end's first, which a SYN with another number moves.
+                let rel = Seq(s.seq.0.wrapping_sub(self.ends[me].start.0));
                 if syn {
                     let letter = if s.flags.any(TcpFlags::ACK) { b'H' } else { b'S' };
-                    if self.first(role, once::SYN, letter) && self.ends[me].last_syn != s.seq {
+                    if self.first(role, once::SYN, letter) && self.ends[me].last_syn != rel {
                         self.push(letter, role);
                     }
-                    self.ends[me].last_syn = s.seq;
+                    self.ends[me].last_syn = rel;
                 } else if fin {
-                    let at = s.seq.add(s.len);
+                    let at = rel.add(s.len);
                     if self.first(role, once::FIN, b'F') && self.ends[me].last_fin != at {
                         self.push(b'F', role);
                     }
                     self.ends[me].last_fin = at;
                 } else {
-                    if self.first(role, once::RST, b'R') && self.ends[me].last_rst != s.seq {
+                    if self.first(role, once::RST, b'R') && self.ends[me].last_rst != rel {
                         self.push(b'R', role);
                     }
-                    self.ends[me].last_rst = s.seq;
+                    self.ends[me].last_rst = rel;
                 }
             }
             _ if fin && rst => {

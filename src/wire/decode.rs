@@ -347,8 +347,20 @@ fn options(mut b: &[u8], cut: bool) -> TcpOptions {
             (8, [_, _, a, b, c, d, e, f, g, h]) => {
                 o.ts = Some((u32::from_be_bytes([*a, *b, *c, *d]), u32::from_be_bytes([*e, *f, *g, *h])));
             }
-            (34, _) | (254, [_, _, 0xf9, 0x89, ..]) => o.fast_open = true,
-            (2 | 3 | 4 | 8, _) => o.broken = true,
+            (5, [_, _, blocks @ ..]) if blocks.len() % 8 == 0 => {
+                let right = |b: &[u8]| Seq(u32::from_be_bytes([b[4], b[5], b[6], b[7]]));
+                let further = |a: Seq, b: Seq| if b.after(a) { b } else { a };
+                o.sack = blocks.chunks_exact(8).map(right).reduce(further);
+            }
+            // A request for a cookie, or one of 4 to 16 bytes (RFC 7413 section 4.1.1).
+            (34, [_, _, cookie @ ..]) if matches!(cookie.len(), 0 | 4..=16) && cookie.len() % 2 == 0 => {
+                o.fast_open = true;
+            }
+            (254, [_, _, 0xf9, 0x89, ..]) => o.fast_open = true,
+            // MD5 signatures have 16 bytes (RFC 2385), TCP-AO at least two numbers (RFC 5925 section 2.2).
+            (19, option) if option.len() == 18 => {}
+            (29, option) if option.len() >= 4 => {}
+            (2 | 3 | 4 | 5 | 8 | 19 | 29 | 34, _) => o.broken = true,
             _ => {}
         }
         b = &b[len..];

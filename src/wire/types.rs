@@ -251,6 +251,8 @@ pub struct TcpOptions {
     pub sack_permitted: bool,
     /// Timestamps (kind 8): TSval, TSecr.
     pub ts: Option<(u32, u32)>,
+    /// The rightmost edge of the SACK blocks (kind 5).
+    pub sack: Option<Seq>,
     /// TCP Fast Open cookie (kind 34) or the experimental form (kind 254 with magic 0xf989).
     pub fast_open: bool,
     /// Number of NOPs (kind 1).
@@ -464,14 +466,21 @@ impl TunnelKind {
     }
 }
 
-impl Tunnel {
-    /// A number that keeps equal tuples of different overlay networks apart: the VXLAN or Geneve identifier, folded.
-    /// 0 without one; a GRE key is left out, since each direction may have its own.
-    pub fn network(&self) -> u16 {
-        match self.kind {
-            TunnelKind::Vxlan | TunnelKind::Geneve => (self.id ^ self.id >> 16) as u16 | 1 << 15,
-            _ => 0,
-        }
+impl IcmpError {
+    /// Protocol, type and code as records name them, with the words of RFC 792, RFC 1812 and RFC 4443 for the usual ones.
+    pub fn name(&self) -> String {
+        let words = match (self.ipv6, self.icmp_type, self.code) {
+            (false, 3, 0) | (true, 1, 0) => " (network unreachable)",
+            (false, 3, 1) | (true, 1, 3) => " (host unreachable)",
+            (false, 3, 2) => " (protocol unreachable)",
+            (false, 3, 3) | (true, 1, 4) => " (port unreachable)",
+            (false, 3, 4) | (true, 2, _) => " (too big)",
+            (false, 3, 9 | 10 | 13) | (true, 1, 1 | 5) => " (prohibited)",
+            (false, 11, _) | (true, 3, _) => " (time exceeded)",
+            _ => "",
+        };
+        let protocol = if self.ipv6 { "icmp6" } else { "icmp" };
+        format!("{protocol} {}/{}{words}", self.icmp_type, self.code)
     }
 }
 

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)]
 
+pub mod tap;
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, id};

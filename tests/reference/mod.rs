@@ -3,6 +3,9 @@
 
 #![allow(dead_code)]
 
+pub mod build;
+pub mod shapes;
+
 use syntap::bpf::Counter;
 use syntap::bpf::abi::reason;
 use syntap::wire::Addr;
@@ -19,10 +22,14 @@ pub struct Choice {
     pub reason: u16,
     /// The tuple whose hash it carries.
     pub tuple: Option<Tuple>,
+    /// Bytes of tunnel in front of the inside; 0 outside of one.
+    pub inside: usize,
 }
 
+const NOTHING: Choice = Choice { counter: Counter::NotTcp, reason: 0, tuple: None, inside: 0 };
+
 fn no(counter: Counter) -> Choice {
-    Choice { counter, reason: 0, tuple: None }
+    Choice { counter, ..NOTHING }
 }
 
 fn be16(b: &[u8], at: usize) -> usize {
@@ -133,11 +140,24 @@ fn flag_reason(flags: u8) -> u16 {
 
 /// The choice for a frame, if no tuple is under watch and the budget has room.
 pub fn choose(frame: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
+    ethernet(frame, false, chosen)
+}
+
+fn ethernet(frame: &[u8], inside: bool, chosen: &dyn Fn(u16) -> bool) -> Choice {
     if frame.len() < 14 {
         return no(Counter::LinkCut);
     }
-    let mut kind = be16(frame, 12);
-    let mut at = 14;
+    payload(be16(frame, 12), frame, 14, inside, chosen)
+}
+
+/// What an EtherType announces at `at`. `inside` a tunnel no other is looked into.
+fn payload(
+    mut kind: usize,
+    frame: &[u8],
+    mut at: usize,
+    inside: bool,
+    chosen: &dyn Fn(u16) -> bool,
+) -> Choice {
     let mut tags = 0;
     while [0x8100, 0x88a8, 0x9100].contains(&kind) {
         tags += 1;
@@ -149,7 +169,7 @@ pub fn choose(frame: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
     }
     let ip = match kind {
         0x0806 => {
-            return Choice { counter: Counter::SelectedNeighbour, reason: reason::ARP, tuple: None };
+            return Choice { counter: Counter::SelectedNeighbour, reason: reason::ARP, ..NOTHING };
         }
         0x0800 => ipv4(&frame[at..], false),
         0x86dd => ipv6(&frame[at..], false),
@@ -159,21 +179,65 @@ pub fn choose(frame: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
         Ok(ip) => ip,
         Err(counter) => return no(counter),
     };
-    let mut choice = transport(&ip, kind == 0x86dd, chosen);
+    let rest = ip.packet.get(ip.transport..).unwrap_or(&[]);
+    let mut choice = match ip.protocol {
+        6 => tcp(&ip, rest, chosen),
+        1 if kind == 0x0800 => icmp(rest, false, chosen),
+        58 if kind == 0x86dd => icmp(rest, true, chosen),
+        protocol if !inside => {
+            let mut choice = tunnel(protocol, rest, chosen);
+            if choice.inside != 0 {
+                choice.inside += at + ip.transport;
+            }
+            choice
+        }
+        _ => no(Counter::NotTcp),
+    };
     if choice.reason != 0 && ip.first_fragment {
         choice.reason |= reason::FRAGMENT;
     }
     choice
 }
 
-fn transport(ip: &Ip<'_>, six: bool, chosen: &dyn Fn(u16) -> bool) -> Choice {
-    let rest = ip.packet.get(ip.transport..).unwrap_or(&[]);
-    match ip.protocol {
-        6 => tcp(ip, rest, chosen),
-        1 if !six => icmp(rest, false, chosen),
-        58 if six => icmp(rest, true, chosen),
-        _ => no(Counter::NotTcp),
+/// What the transport protocols that are tunnels carry: EtherType and first byte of the inside.
+fn tunnel(protocol: u8, rest: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
+    let entered = match protocol {
+        4 => Ok((0x0800, 0)),
+        41 => Ok((0x86dd, 0)),
+        47 => gre(rest),
+        17 if rest.len() >= 4 => match be16(rest, 2) {
+            4789 | 8472 | 6081 if rest.len() < 16 => Err(Counter::TunnelBad),
+            4789 | 8472 if rest[8] & 8 != 0 => Ok((0x6558, 16)),
+            6081 if rest[8] >> 6 == 0 => Ok((be16(rest, 10), 16 + 4 * usize::from(rest[8] & 63))),
+            _ => Err(Counter::NotTcp),
+        },
+        _ => Err(Counter::NotTcp),
+    };
+    let (kind, at) = match entered {
+        Ok((_, at)) if at > rest.len() => return no(Counter::TunnelBad),
+        Ok(entered) => entered,
+        Err(counter) => return no(counter),
+    };
+    let inner = &rest[at..];
+    let mut choice =
+        if kind == 0x6558 { ethernet(inner, true, chosen) } else { payload(kind, inner, 0, true, chosen) };
+    if choice.reason != 0 {
+        choice.reason |= reason::TUNNEL;
+        choice.inside = at;
     }
+    choice
+}
+
+fn gre(header: &[u8]) -> Result<(usize, usize), Counter> {
+    if header.len() < 4 {
+        return Err(Counter::TunnelBad);
+    }
+    let flags = be16(header, 0);
+    if flags & 0x4007 != 0 {
+        return Err(Counter::NotTcp);
+    }
+    let fields = [0x8000, 0x2000, 0x1000].iter().filter(|bit| flags & **bit != 0).count();
+    Ok((be16(header, 2), 4 + 4 * fields))
 }
 
 fn tcp(ip: &Ip<'_>, segment: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
@@ -200,7 +264,7 @@ fn tcp(ip: &Ip<'_>, segment: &[u8], chosen: &dyn Fn(u16) -> bool) -> Choice {
         _ if syn && !broken => Counter::SelectedSyn,
         _ => Counter::SelectedControl,
     };
-    Choice { counter, reason: bits, tuple }
+    Choice { counter, reason: bits, tuple, ..NOTHING }
 }
 
 fn icmp(message: &[u8], six: bool, chosen: &dyn Fn(u16) -> bool) -> Choice {
@@ -208,7 +272,7 @@ fn icmp(message: &[u8], six: bool, chosen: &dyn Fn(u16) -> bool) -> Choice {
         return no(Counter::NotTcp);
     }
     if six && [135, 136].contains(&message[0]) {
-        return Choice { counter: Counter::SelectedNeighbour, reason: reason::NEIGHBOUR, tuple: None };
+        return Choice { counter: Counter::SelectedNeighbour, reason: reason::NEIGHBOUR, ..NOTHING };
     }
     let error = if six { (1..=4).contains(&message[0]) } else { [3, 11, 12].contains(&message[0]) };
     if !error {
@@ -225,214 +289,5 @@ fn icmp(message: &[u8], six: bool, chosen: &dyn Fn(u16) -> bool) -> Choice {
         return no(Counter::PortNotChosen);
     }
     let tuple = Some((quoted.src, sport, quoted.dst, dport));
-    Choice { counter: Counter::SelectedIcmp, reason: reason::ICMP, tuple }
-}
-
-/// Builds frames from the inside out.
-pub mod build {
-    /// 20 bytes of TCP header with `options` bytes more.
-    pub fn tcp(sport: u16, dport: u16, flags: u16, options: usize) -> Vec<u8> {
-        let mut b = vec![0; 20 + options];
-        b[..2].copy_from_slice(&sport.to_be_bytes());
-        b[2..4].copy_from_slice(&dport.to_be_bytes());
-        b[4..8].copy_from_slice(&0x1234_5678u32.to_be_bytes());
-        b[12] = ((20 + options) as u8 / 4) << 4 | (flags >> 8) as u8;
-        b[13] = flags as u8;
-        b
-    }
-
-    /// An IPv4 packet with `options` bytes of options and a fragment field.
-    pub fn ipv4(protocol: u8, options: usize, fragment: u16, payload: &[u8]) -> Vec<u8> {
-        let mut b = vec![0; 20 + options];
-        b[0] = 0x40 | ((20 + options) as u8 / 4);
-        let total = (b.len() + payload.len()) as u16;
-        b[2..4].copy_from_slice(&total.to_be_bytes());
-        b[6..8].copy_from_slice(&fragment.to_be_bytes());
-        b[8] = 64;
-        b[9] = protocol;
-        b[12..16].copy_from_slice(&[10, 77, 0, 11]);
-        b[16..20].copy_from_slice(&[198, 51, 100, 2]);
-        b.extend(payload);
-        b
-    }
-
-    /// An IPv6 packet; each extension is its kind and its bytes, whose first is set to what follows.
-    pub fn ipv6(protocol: u8, extensions: &[(u8, Vec<u8>)], payload: &[u8]) -> Vec<u8> {
-        let length: usize = extensions.iter().map(|e| e.1.len()).sum::<usize>() + payload.len();
-        let mut b = vec![0; 40];
-        b[0] = 0x60;
-        b[4..6].copy_from_slice(&(length as u16).to_be_bytes());
-        b[6] = extensions.first().map_or(protocol, |e| e.0);
-        b[7] = 64;
-        b[8..24].copy_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11]);
-        b[24..40].copy_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
-        for (i, (_, bytes)) in extensions.iter().enumerate() {
-            let at = b.len();
-            b.extend(bytes);
-            b[at] = extensions.get(i + 1).map_or(protocol, |e| e.0);
-        }
-        b.extend(payload);
-        b
-    }
-
-    /// An extension header of 8 + 8 * `more` bytes.
-    pub fn extension(more: u8) -> Vec<u8> {
-        let mut b = vec![0; 8 + 8 * usize::from(more)];
-        b[1] = more;
-        b
-    }
-
-    /// A fragment header.
-    pub fn fragment(field: u16) -> Vec<u8> {
-        let mut b = vec![0; 8];
-        b[2..4].copy_from_slice(&field.to_be_bytes());
-        b
-    }
-
-    /// An authentication header of 12 bytes.
-    pub fn auth() -> Vec<u8> {
-        let mut b = vec![0; 12];
-        b[1] = 1;
-        b
-    }
-
-    /// An ICMP or ICMPv6 message.
-    pub fn icmp(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let mut b = vec![kind, 0, 0, 0, 0, 0, 0, 0];
-        b.extend(payload);
-        b
-    }
-
-    /// An Ethernet frame with VLAN tags, outermost first, given by their EtherTypes.
-    pub fn ethernet(tags: &[u16], kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut b = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-        for (i, tag) in tags.iter().enumerate() {
-            b.extend(tag.to_be_bytes());
-            b.extend((100 + i as u16).to_be_bytes());
-        }
-        b.extend(kind.to_be_bytes());
-        b.extend(payload);
-        b
-    }
-}
-
-/// A frame of every shape that the kernel side tells apart, with a name.
-pub fn shapes() -> Vec<(String, Vec<u8>)> {
-    use build::*;
-    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut add = |name: &str, frame: Vec<u8>| all.push((name.to_owned(), frame));
-    let syn = || tcp(40000, 80, 2, 20);
-    let v4 = |payload: &[u8]| ipv4(6, 0, 0, payload);
-
-    add("syn", ethernet(&[], 0x0800, &v4(&syn())));
-    add("syn-ack with payload", ethernet(&[], 0x0800, &v4(&[tcp(80, 40000, 0x12, 0), vec![7; 60]].concat())));
-    add("padded to 60", [ethernet(&[], 0x0800, &v4(&tcp(40000, 80, 4, 0))), vec![0; 6]].concat());
-    add("plain ack", ethernet(&[], 0x0800, &v4(&tcp(40000, 80, 0x10, 12))));
-    add("port not chosen", ethernet(&[], 0x0800, &v4(&tcp(40000, 81, 2, 0))));
-    add("options of ip", ethernet(&[], 0x0800, &ipv4(6, 40, 0, &syn())));
-    add("data offset too small", {
-        let mut segment = syn();
-        segment[12] = 0x40;
-        ethernet(&[], 0x0800, &v4(&segment))
-    });
-    add("data offset too large", {
-        let mut segment = tcp(40000, 80, 0x10, 0);
-        segment[12] = 0xf0;
-        ethernet(&[], 0x0800, &v4(&segment))
-    });
-    add("ip length of zero", {
-        let mut packet = v4(&syn());
-        packet[2..4].fill(0);
-        ethernet(&[], 0x0800, &packet)
-    });
-    add("ip length under its header", {
-        let mut packet = v4(&syn());
-        packet[2..4].copy_from_slice(&[0, 19]);
-        ethernet(&[], 0x0800, &packet)
-    });
-    add("ip length cuts the tcp header", {
-        let mut packet = v4(&syn());
-        packet[2..4].copy_from_slice(&[0, 30]);
-        ethernet(&[], 0x0800, &packet)
-    });
-    add("ip version 5", {
-        let mut packet = v4(&syn());
-        packet[0] = 0x55;
-        ethernet(&[], 0x0800, &packet)
-    });
-    add("ip header of 16", {
-        let mut packet = v4(&syn());
-        packet[0] = 0x44;
-        ethernet(&[], 0x0800, &packet)
-    });
-    for tag in [0x8100, 0x88a8, 0x9100] {
-        add(&format!("one tag {tag:x}"), ethernet(&[tag], 0x0800, &v4(&syn())));
-        add(&format!("two tags {tag:x}"), ethernet(&[tag, 0x8100], 0x86dd, &ipv6(6, &[], &syn())));
-        add(&format!("three tags {tag:x}"), ethernet(&[tag, 0x8100, 0x8100], 0x0800, &v4(&syn())));
-    }
-    add("first fragment", ethernet(&[], 0x0800, &ipv4(6, 0, 0x2000, &syn())));
-    add("later fragment", ethernet(&[], 0x0800, &ipv4(6, 0, 0x2001, &syn())));
-    add("last fragment", ethernet(&[], 0x0800, &ipv4(6, 0, 0x00b9, &syn())));
-    add("do not fragment", ethernet(&[], 0x0800, &ipv4(6, 0, 0x4000, &syn())));
-    add("udp", ethernet(&[], 0x0800, &ipv4(17, 0, 0, &[0; 20])));
-    add("arp", ethernet(&[], 0x0806, &[0; 28]));
-    add("arp behind a tag", ethernet(&[0x8100], 0x0806, &[0; 28]));
-    add("mpls", ethernet(&[], 0x8847, &[0; 30]));
-    add("802.3 length", ethernet(&[], 0x0026, &[0; 38]));
-
-    add("syn over ipv6", ethernet(&[], 0x86dd, &ipv6(6, &[], &syn())));
-    add("jumbogram", {
-        let mut packet = ipv6(6, &[], &syn());
-        packet[4..6].fill(0);
-        ethernet(&[], 0x86dd, &packet)
-    });
-    add("ipv6 length cuts the tcp header", {
-        let mut packet = ipv6(6, &[], &syn());
-        packet[4..6].copy_from_slice(&[0, 8]);
-        ethernet(&[], 0x86dd, &packet)
-    });
-    add("ipv6 version 4", {
-        let mut packet = ipv6(6, &[], &syn());
-        packet[0] = 0x40;
-        ethernet(&[], 0x86dd, &packet)
-    });
-    for kind in [0u8, 43, 60, 135] {
-        let headers = [(kind, extension(1))];
-        add(&format!("extension {kind}"), ethernet(&[], 0x86dd, &ipv6(6, &headers, &syn())));
-    }
-    add("authentication", ethernet(&[], 0x86dd, &ipv6(6, &[(51, auth())], &syn())));
-    add("encrypted", ethernet(&[], 0x86dd, &ipv6(50, &[(0, extension(0))], &[0; 32])));
-    add("no next header", ethernet(&[], 0x86dd, &ipv6(59, &[], &[0; 32])));
-    for n in [2, 7, 8, 9] {
-        let headers: Vec<_> = (0..n).map(|i| ([0, 60, 43][i % 3], extension(0))).collect();
-        add(&format!("{n} extensions"), ethernet(&[], 0x86dd, &ipv6(6, &headers, &syn())));
-    }
-    let mixed = [(0, extension(0)), (44, fragment(1)), (51, auth()), (60, extension(3))];
-    add("first fragment over ipv6", ethernet(&[0x88a8, 0x8100], 0x86dd, &ipv6(6, &mixed, &syn())));
-    add("later fragment over ipv6", ethernet(&[], 0x86dd, &ipv6(6, &[(44, fragment(0x9))], &syn())));
-    add("atomic fragment", ethernet(&[], 0x86dd, &ipv6(6, &[(44, fragment(0))], &syn())));
-    add("long extension", ethernet(&[], 0x86dd, &ipv6(6, &[(0, extension(40))], &syn())));
-
-    for kind in [133u8, 135, 136, 128] {
-        add(&format!("icmpv6 {kind}"), ethernet(&[], 0x86dd, &ipv6(58, &[], &icmp(kind, &[0; 24]))));
-    }
-    let hop = [(0, extension(0))];
-    add("neighbour behind hop-by-hop", ethernet(&[], 0x86dd, &ipv6(58, &hop, &icmp(135, &[0; 16]))));
-    for kind in [1u8, 2, 3, 4, 5] {
-        let quote = ipv6(6, &[(60, extension(0))], &syn()[..8]);
-        add(&format!("icmpv6 error {kind}"), ethernet(&[], 0x86dd, &ipv6(58, &[], &icmp(kind, &quote))));
-    }
-    for kind in [0u8, 3, 4, 5, 8, 11, 12] {
-        let quote = ipv4(6, 4, 0x4000, &syn()[..8]);
-        add(&format!("icmp {kind}"), ethernet(&[], 0x0800, &ipv4(1, 0, 0, &icmp(kind, &quote))));
-    }
-    let udp = ipv4(17, 0, 0, &[0; 8]);
-    add("icmp error about udp", ethernet(&[], 0x0800, &ipv4(1, 0, 0, &icmp(3, &udp))));
-    let other = ipv4(6, 0, 0, &tcp(40000, 81, 2, 0)[..8]);
-    add("icmp error about another port", ethernet(&[], 0x0800, &ipv4(1, 0, 0, &icmp(3, &other))));
-    let later = ipv4(6, 0, 1, &syn());
-    add("icmp error about a later fragment", ethernet(&[], 0x0800, &ipv4(1, 0, 0, &icmp(3, &later))));
-    add("icmpv6 in ipv4", ethernet(&[], 0x0800, &ipv4(58, 0, 0, &icmp(135, &[0; 24]))));
-    add("icmp in ipv6", ethernet(&[], 0x86dd, &ipv6(1, &[], &icmp(3, &other))));
-    all
+    Choice { counter: Counter::SelectedIcmp, reason: reason::ICMP, tuple, ..NOTHING }
 }

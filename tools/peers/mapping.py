@@ -166,6 +166,7 @@ STREAM_STATE = {"syn_sent": "S", "syn_recv": "h", "established": "A"}
 
 _FIELD = "the field means nothing without the flag (RFC 9293 section 3.1), and this stack fills it in its resets"
 _LATER = "the timestamps of this end never go back"
+_HOLE = "it echoes a timestamp later than the SYN's: packets between are missing"
 
 # Where the packets contradict the peer, or both are right about different things: (start of the capture's name, event,
 # frames or None for any) and the reason; docs/differences.md has the frames.
@@ -181,6 +182,9 @@ CONTRADICTED = [
     ("zeek__payload-syn", "3whs_synack_with_wrong_ack", {2}, "it acknowledges the SYN and its 100 bytes"),
     ("tcpdump__tfo", "tcp.opt_invalid_len", {3, 4, 13}, "a cookie of 6 bytes is a cookie (RFC 7413 section 4.1.1)"),
     ("suriv__bug-6887", "tcp.flags=S", None, "the TCP header is spread over three fragments"),
+    ("ppa2__gnutella", "rst_but_no_session", {302}, "it acknowledges the tuple's last SYN, 20.7 s before"),
+    ("deepflow__l4-source-port-reuse", "pkt_invalid_timestamp", {2}, _HOLE),
+    ("deepflow__l4-source-port-reuse", "ClientSourcePortReuse", None, _HOLE),
     ("ndpi__mongodb", "Unidirectional Traffic", None, "the other direction is there, under another VLAN tag"),
 ]
 
