@@ -37,17 +37,19 @@ impl Status {
         &self.total
     }
 
-    /// Prints one line: handshakes and their rate, the time from SYN to SYN-ACK, failed attempts of all, resets, and
-    /// what was mirrored, shed, dropped and missed since the start.
+    /// Prints one line. Of the time since the last one: handshakes and their rate, the time from SYN to SYN-ACK. Since
+    /// the start: failed attempts of all, resets, what was mirrored, shed, dropped and missed, flows given up for room.
     pub fn print(&mut self, to: &mut dyn Write, c: &WorkerCounters, losses: &Losses) -> io::Result<()> {
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
         let handshakes = c.handshakes - self.before.handshakes;
         let rate = handshakes as f64 / seconds;
         let latency = latency(&self.recent);
         let clock = jiff::Zoned::now().strftime("%H:%M:%S");
+        let evicted = if c.evicted > 0 { format!(" evicted {}", c.evicted) } else { String::new() };
         writeln!(
             to,
-            "{clock} handshakes {handshakes} ({rate:.0}/s) {latency} | errors {}/{} | resets {} | {losses}",
+            "{clock} last {seconds:.0} s: handshakes {handshakes} ({rate:.0}/s) {latency} | \
+             total: errors {}/{} | resets {} | {losses}{evicted}",
             c.failed, c.attempts, c.resets,
         )?;
         self.total();

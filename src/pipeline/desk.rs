@@ -223,9 +223,12 @@ impl<S: RecordSink> Desk<S> {
     }
 
     fn loss_in(&self, first: Nanos, last: Nanos) -> Option<Loss> {
+        // A stretch without a number is one as well: nobody counts what an interface that is gone does not show.
         let spans = self.losses.iter().filter(|l| l.last >= first && l.first <= last);
-        let (drops, misses) = spans.fold((0, 0), |(d, m), l| (d + l.drops, m + l.misses));
-        (drops + misses > 0).then_some(Loss { drops, misses })
+        spans.fold(None, |sum: Option<Loss>, l| {
+            let Loss { drops, misses } = sum.unwrap_or(Loss { drops: 0, misses: 0 });
+            Some(Loss { drops: drops + l.drops, misses: misses + l.misses })
+        })
     }
 
     /// Ends: what was held back is written. Gives back the sink and the tally.

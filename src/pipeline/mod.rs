@@ -11,5 +11,7 @@ pub use desk::{Desk, RecordSink, Tally};
 pub use event::{Event, LifeOver, Outlet, Place, What};
 pub use latency::Interval;
 pub use rounds::{Rounds, RoundsError};
-pub use threads::{Copied, CopySink, Notice, Pipeline, Plan, Report, Shared, Ticking};
+pub use threads::{
+    Copied, CopySink, Drained, Finished, Notice, Pipeline, Plan, Report, Shared, Ticking, WorkerError,
+};
 pub use worker::{Worker, WorkerConfig, WorkerCounters};

@@ -47,6 +47,17 @@ pub struct WorkerConfig {
     pub lives: bool,
 }
 
+impl WorkerConfig {
+    /// Memory that a worker takes for all this, bytes: some per cent more than it is.
+    pub fn bytes(&self) -> u64 {
+        const PROBE: usize = 1024;
+        let flow = Table::<Flow>::new(PROBE, self.seed).bytes_per_flow() as u64;
+        // The index and the recorder round up to a power of two; the wheel has 12 bytes a flow.
+        let recorder = (self.recorder as u64).next_power_of_two() * (size_of::<Digest>() as u64 + 8);
+        (self.max_flows as u64).saturating_mul(flow + 16 + 12).saturating_add(recorder)
+    }
+}
+
 /// What a worker counted: plain fields, read between batches.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WorkerCounters {
