@@ -385,7 +385,7 @@ impl Gateway {
             1 => vec![*tuple],
             _ => self.join.crossing(0, tuple).map(|c| c.outsides.clone()).unwrap_or_default(),
         };
-        let handed = outsides.iter().find_map(|o| Some((*o, self.join.owner(o)?.clone())));
+        let handed = outsides.iter().find_map(|o| Some((*o, *self.join.owner(o)?)));
         let Some((outside, owner)) = handed else { return };
         let Some((before, _)) = owner.before else { return };
         let refused = a.kind == Kind::TupleReuseRefused;
