@@ -35,7 +35,7 @@ entry of the loser fails to be confirmed (__nf_conntrack_confirm(), counted as i
     or_else: &[
         "chance: another loss in the gateway at the same moment from the same port, which was never seen in 114 tries",
     ],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const SNAT_PORTS_EXHAUSTED: Explanation = Explanation {
@@ -52,7 +52,7 @@ free before was given out meanwhile.",
         "net.netfilter.nf_conntrack_tcp_timeout_time_wait lower; persistent connections",
     ],
     or_else: &["a firewall rule that began to drop SYNs to this responder"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const RESET_BY_GATEWAY: Explanation = Explanation {
@@ -67,7 +67,7 @@ inside within 50 ms before it.",
         "compare idle times with net.netfilter.nf_conntrack_tcp_timeout_established",
     ],
     or_else: &["a firewall rule that rejects with a reset"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const NAT_MAPPING_LOST: Explanation = Explanation {
@@ -86,7 +86,7 @@ of the first sign.",
         "find what deletes entries: `conntrack -E -e DESTROY`",
     ],
     or_else: &["asymmetric routing that shows only one direction here"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const UNTRANSLATED_PACKET: Explanation = Explanation {
@@ -100,7 +100,7 @@ open one means that its translation is lost (error).",
     ],
     remedy: &["a rule that drops INVALID on the way out keeps strays in", "see nat_mapping_lost"],
     or_else: &["routing without translation for some destinations"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const NAT_REMAPPED: Explanation = Explanation {
@@ -113,7 +113,7 @@ under another one (rule 5).",
     ],
     remedy: &["see nat_mapping_lost"],
     or_else: &["a capture that begins in the middle"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const NAT_PORT_PRESSURE: Explanation = Explanation {
@@ -127,15 +127,15 @@ warning if any was refused. Linux evicts a TIME_WAIT entry when its port search 
     ],
     remedy: &["more outside addresses", "persistent connections", "not --random-fully, which makes it worse"],
     or_else: &["one client that reuses its own ports"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const NAT_NOT_STITCHABLE: Explanation = Explanation {
     one_line: "Inside and outside cannot be joined here.",
     meaning: "Records of the two sides stand beside each other, without `nat`, and nothing is concluded from what did not cross.",
     rule: "Connections to at least 8 addresses opened inside although none of their SYNs left.",
-    causes: &["a proxy on the gateway", "SYNPROXY", "a device that rewrites initial sequence numbers"],
+    causes: &["a proxy on the gateway", "SYNPROXY in front of a service", "a device that rewrites initial sequence numbers"],
     remedy: &["tap in front of and behind the device that does it"],
     or_else: &["SYNs that leave by an interface that is not tapped: tap all uplinks"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
