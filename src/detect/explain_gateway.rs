@@ -134,7 +134,11 @@ pub(super) const NAT_NOT_STITCHABLE: Explanation = Explanation {
     one_line: "Inside and outside cannot be joined here.",
     meaning: "Records of the two sides stand beside each other, without `nat`, and nothing is concluded from what did not cross.",
     rule: "Connections to at least 8 addresses opened inside although none of their SYNs left.",
-    causes: &["a proxy on the gateway", "SYNPROXY in front of a service", "a device that rewrites initial sequence numbers"],
+    causes: &[
+        "a proxy on the gateway",
+        "SYNPROXY in front of a service",
+        "a device that rewrites initial sequence numbers",
+    ],
     remedy: &["tap in front of and behind the device that does it"],
     or_else: &["SYNs that leave by an interface that is not tapped: tap all uplinks"],
     peers: "none that joins both sides of a gateway",

@@ -3,6 +3,7 @@
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::event::{Event, What};
+use super::latency::Durations;
 use crate::detect::{Anomaly, Certainty, Kind, Role, Severity, Survey};
 use crate::flow::Side;
 use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Nat, Record};
@@ -33,6 +34,8 @@ pub trait RecordSink {
 /// Anomalies by kind and severity.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// How long the gateway held SYNs that crossed it.
+    pub held: Durations,
     counts: Vec<[u64; 3]>,
 }
 
@@ -250,6 +253,7 @@ impl<S: RecordSink> Desk<S> {
             }
         });
         failed?;
+        self.tally.held = Durations::of(self.survey.held().clone());
         Ok((self.sink, self.tally))
     }
 
