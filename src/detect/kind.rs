@@ -135,6 +135,8 @@ kinds! {
     Malformed = "malformed",
     /// Only one direction of most flows is seen.
     OneSidedView = "one_sided_view",
+    /// The two directions of a tuple reach two rings.
+    AsymmetricHash = "asymmetric_hash",
     /// This tool lost packets: cause, source, first and last time, count.
     CaptureGap = "capture_gap",
     /// The kernel side shed tuples to stay in its budget.

@@ -106,6 +106,9 @@ impl Survey {
             return false;
         }
         self.gateway.judge(anomaly, out);
+        if anomaly.kind == Kind::MacChangedInFlow {
+            self.arp.flow_moved(anomaly, out);
+        }
         self.services.judge(anomaly);
         true
     }

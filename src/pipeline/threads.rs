@@ -450,12 +450,12 @@ fn write<S: RecordSink + Ticking>(
                 Notice::Lost { first, last, drops, misses } => desk.lost(first, last, drops, misses),
             }
         }
-        for ring in &mut events {
+        for (n, ring) in events.iter_mut().enumerate() {
             // A bounded bite of each ring in turn, so that none starves.
             for _ in 0..1024 {
                 let Ok(event) = ring.pop() else { break };
                 took = true;
-                desk.event(event)?;
+                desk.event_of(n, event)?;
             }
         }
         let now = clock();

@@ -342,7 +342,7 @@ impl Worker {
         let step = flow.step(seg, end, p.ts, |old| {
             began = true;
             let view = View { key: &key, flow: old, recorder, tunnels };
-            rules::over(&view, &mut to);
+            rules::over(&view, p.ts, &mut to);
             if lives {
                 let tunnel = tunnels.get(old.tunnel);
                 to.say(What::Life(Box::new(LifeOver { key, flow: old.clone(), tunnel })));
@@ -553,7 +553,7 @@ impl Worker {
         let (key, flow) = (self.table.key(id), self.table.get(id));
         let view = View { key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
         let mut to = Speaker { out, at, age, lane: self.table.hash(key), events: &mut self.events };
-        rules::over(&view, &mut to);
+        rules::over(&view, at, &mut to);
         if self.lives {
             let tunnel = self.tunnels.get(flow.tunnel);
             to.say(What::Life(Box::new(LifeOver { key: *key, flow: flow.clone(), tunnel })));

@@ -82,9 +82,6 @@ impl Flow {
             self.on_waiting(seg, class, end, ts, step);
         }
         let role = self.role(end);
-        if class == SegClass::Odd {
-            step.notes |= note::ODD_FLAGS;
-        }
         step.old = fit(self.end(role), self.end(role.other()), seg) == Fit::Old;
         if role == Side::Orig && self.state == State::SynRecv && self.final_ack_is_wrong(seg, class, step) {
             step.old = true;
