@@ -284,3 +284,17 @@ fn fins_that_cross_leave_both_ends_waiting() {
     assert_eq!(t.flow.as_past().held_by(R), OldState::TimeWait);
     assert_eq!(t.flow.as_past().held_by(O), OldState::TimeWait);
 }
+
+#[test]
+fn a_syn_in_the_window_of_fin_wait2_is_reset_and_the_tuple_is_free() {
+    let mut t = Talk::new();
+    t.open().say(10, R, "F.", 511, 111, 0).say(11, O, ".", 111, 512, 0);
+    assert_eq!(t.flow.as_past().held_by(R), OldState::FinWait2);
+    t.say(500, O, "S", 1_111, 0, 0).say(501, R, "R.", 0, 1_112, 0);
+    let e = t.last();
+    assert_eq!((e.outcome, e.attempt.stale_acks), (Outcome::Refused, 0));
+    assert_eq!(e.attempt.on_live.map(|(state, _)| state), Some(State::HalfClosed));
+    assert!(t.resets.is_empty(), "the reset is the SYN's answer, and not one of the old connection");
+    t.say(900, O, "S", 1_111, 0, 0).say(901, R, "S.", 8_000, 1_112, 0);
+    assert_eq!((t.last().outcome, t.last().attempt.on_live), (Outcome::Accepted, None));
+}
