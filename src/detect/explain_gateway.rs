@@ -151,7 +151,7 @@ pub(super) const MAC_MOVED: Explanation = Explanation {
 the bridge itself sends out do not count.",
     causes: &[
         "a proxy that answers ARP with the owner's MAC (an overlay's tunnel port)",
-        "a loop",
+        "a loop of the link",
         "two machines with one MAC (cloned)",
     ],
     remedy: &[
