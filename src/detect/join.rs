@@ -72,6 +72,8 @@ impl Role {
 pub struct Try {
     /// By side: inside, outside.
     pub at: [Option<Nanos>; 2],
+    /// The tap point where it was seen.
+    points: [u8; 2],
 }
 
 /// An attempt to open, on both sides.
@@ -167,6 +169,10 @@ pub struct Join {
     responders: Bounded<Endpoint, Responder>,
     /// Addresses that answered without.
     without: Vec<Addr>,
+    /// Addresses of responders to which SYNs crossed.
+    reached: Bounded<Addr, ()>,
+    /// When the first SYN crossed.
+    crosses_since: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -201,6 +207,8 @@ impl Join {
             crossed: 0,
             responders: Bounded::new(TUPLES),
             without: Vec::new(),
+            reached: Bounded::new(TUPLES),
+            crosses_since: None,
         }
     }
 
@@ -268,6 +276,12 @@ impl Join {
         let c = &mut list[n];
         c.like = Like::of(d);
         let crosses = waits(c);
+        // Two tap points of one side see one SYN; the same SYN again at the same one was sent again.
+        let passes =
+            |t: &Try| t.at[side].is_some_and(|x| at.since(x) <= CROSS_WITHIN) && t.points[side] != d.point;
+        if c.tries.last().is_some_and(passes) {
+            return;
+        }
         c.tuples[side] = Some(tuple);
         if side == 1 && c.outsides.last() != Some(&tuple) {
             if c.outsides.len() == TRIES {
@@ -277,7 +291,7 @@ impl Join {
         }
         let crossing_ns = match c.tries.last_mut().filter(|_| crosses) {
             Some(t) => {
-                t.at[side] = Some(at);
+                (t.at[side], t.points[side]) = (Some(at), d.point);
                 t.at[other].map(|o| at.since(o))
             }
             None => {
@@ -285,7 +299,7 @@ impl Join {
                     c.tries.remove(1);
                 }
                 let mut t = Try::default();
-                t.at[side] = Some(at);
+                (t.at[side], t.points[side]) = (Some(at), d.point);
                 c.tries.push(t);
                 None
             }
@@ -306,6 +320,10 @@ impl Join {
         if let [Some(inside), Some(outside)] = tuples
             && crossing_ns.is_some()
         {
+            self.crosses_since.get_or_insert(at);
+            if outbound {
+                self.reached.put(inside.dst.addr, ());
+            }
             self.owns(inside, outside, at, outbound);
         }
     }
@@ -392,6 +410,13 @@ impl Join {
     pub fn answers_without(&self, responder: &Endpoint) -> bool {
         self.is_proxied()
             || self.responders.get(responder).is_some_and(|r| r.without > 0 && r.without >= r.crossed)
+    }
+
+    /// True if SYNs to this address leave by a tapped interface, and did so before `at`: then one that did not was lost. What takes
+    /// another way out never crosses, nor does what came before the outside was tapped.
+    pub fn is_reached(&self, responder: &Addr, at: Nanos) -> bool {
+        self.reached.get(responder).is_some()
+            && self.crosses_since.is_some_and(|since| since <= at.add(CROSS_WITHIN))
     }
 
     /// True if connections to many addresses open here whose SYNs never cross: somebody answers for the responders, or rewrites

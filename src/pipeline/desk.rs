@@ -183,7 +183,8 @@ impl<S: RecordSink> Desk<S> {
 
     /// Takes an anomaly, of a worker or of the tool itself.
     pub fn anomaly(&mut self, a: Anomaly) -> std::io::Result<()> {
-        if self.hold_ns > 0 && a.kind.rests_on_absence() {
+        // A reset may be the gateway's own: that none came in inside is an absence, too.
+        if self.hold_ns > 0 && (a.kind.rests_on_absence() || a.kind == Kind::ResetMidFlow) {
             if self.held.len() < HELD {
                 self.held.push_back(a);
                 return Ok(());
