@@ -1,16 +1,16 @@
 //! The command line program: parses, dispatches, turns errors into one line and an exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser;
-use syntap::cli::{self, Cli};
+use syntap::cli;
 
 fn main() -> ExitCode {
-    match cli::dispatch(Cli::parse()) {
+    match cli::parse().map_err(Into::into).and_then(cli::dispatch) {
         Ok(code) => code,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("syntap: {error:#}");
+            let _ = writeln!(std::io::stderr().lock(), "syntap: {}", cli::words(&error));
             ExitCode::from(2)
         }
     }

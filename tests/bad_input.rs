@@ -5,7 +5,7 @@ mod common;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
 
-use common::packet::{SYN, Tcp, pcap};
+use common::packet::{ACK, RST, SYN, Tcp, pcap};
 use common::{corpus, is_root, root, syntap};
 
 fn fails(command: &mut Command, message: &str, hint: &str) -> Output {
@@ -42,12 +42,21 @@ fn syns(n: u64) -> Vec<u8> {
 fn a_file_that_is_no_capture_is_refused_with_a_reason() {
     let cargo = root().join("Cargo.toml");
     fails(syntap().arg("replay").arg(&cargo), "neither pcap nor pcapng", "hint: ");
-    fails(syntap().args(["replay", "/nonexistent.pcap"]), "cannot open /nonexistent.pcap", "No such file");
+    fails(
+        syntap().args(["replay", "/nonexistent.pcap"]),
+        "cannot open /nonexistent.pcap",
+        "hint: look at the path",
+    );
     fails(syntap().arg("replay").arg(root()), "not a regular file", "");
     let dir = tempfile::tempdir().expect("a directory");
     let empty = dir.path().join("empty.pcap");
     std::fs::write(&empty, b"").expect("written");
-    fails(syntap().arg("replay").arg(&empty), "too short", "");
+    fails(syntap().arg("replay").arg(&empty), "too short", "hint: ");
+    let whole = syns(1);
+    std::fs::write(&empty, &whole[..10]).expect("written");
+    fails(syntap().arg("replay").arg(&empty), "file header is cut", "hint: ");
+    std::fs::write(&empty, b"\x0a\x0d\x0d\x0a\xff\xff\0\0\x4d\x3c\x2b\x1a\x01\0\0\0").expect("written");
+    fails(syntap().arg("replay").arg(&empty), "its section header claims 65535 bytes", "hint: ");
 }
 
 #[test]
@@ -105,6 +114,26 @@ fn wrong_words_name_the_flag_and_the_way_out() {
         let out = fails(syntap().args(["replay", "-p", ports]).arg(&capture), "--ports", "");
         assert!(out.stdout.is_empty());
     }
+    for (args, message, hint) in [
+        (&["run", "-i", "", "-w", "."][..], "an interface without a name", "hint: write -i eth0"),
+        (&["run", "-i", "lo", "-i", "lo=span", "-w", "."], "interface lo is named twice", "hint: "),
+        (&["run", "-i", "lo=inside,lo=outside", "-w", "."], "interface lo is named twice", "hint: "),
+        (&["run", "-i", "lo"], "syntap: the following required", "hint: syntap run --help"),
+        (&["run", "-i", "lo", "-w", ".", "--budget", "0"], "the budget is a number from", "hint: "),
+        (
+            &["run", "-i", "lo", "-w", ".", "--max-flows", "1000000000"],
+            "MiB of memory, and",
+            "hint: --max-flows",
+        ),
+        (&["replay", "-p", "0", "f"], "port 0 is not a port", "hint: ports begin at 1"),
+        (&["rpelay"], "syntap: unrecognized subcommand 'rpelay'", "hint: "),
+    ] {
+        fails(syntap().args(args), message, hint);
+    }
+    for help in ["--help", "--version"] {
+        let out = syntap().arg(help).output().expect("it starts");
+        assert!(out.status.success() && out.stderr.is_empty() && !out.stdout.is_empty(), "{help}");
+    }
     fails(syntap().args(["explain", "syn_refuse"]), "no kind 'syn_refuse'", "syn_refused");
     fails(syntap().args(["show", "--kind", "nonsense", "."]), "no such kind", "");
     fails(syntap().args(["show", "/nonexistent"]), "No such file", "");
@@ -126,6 +155,11 @@ fn root_an_unknown_interface_or_the_loopback_is_refused_with_the_names_there_are
     }
     let dir = tempfile::tempdir().expect("a directory");
     fails(syntap().args(["run", "-i", "nosuch0", "-w"]).arg(dir.path()), "no interface nosuch0", "hint: ");
+    fails(
+        syntap().args(["run", "-i", "lo", "-w"]).arg(dir.path()),
+        "it is the loopback",
+        "hint: tap the interface",
+    );
     assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "nothing half-written");
 }
 
@@ -160,6 +194,65 @@ fn root_a_full_disk_is_named_and_leaves_whole_frames_only() {
     let left: Vec<_> =
         std::fs::read_dir(dir.path()).expect("a directory").flatten().map(|e| e.file_name()).collect();
     assert_eq!(left, ["filler"], "nothing half-written");
+    drop(mount);
+}
+
+#[test]
+fn root_a_disk_that_fills_up_during_a_replay_is_said_once_and_counts_what_is_lost() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let capture = dir.path().join("refused.pcap");
+    let packets: Vec<(u64, Vec<u8>)> = (0..6_000u64)
+        .map(|i| {
+            let client = ([192, 0, 2, 1].into(), 1024 + (i / 2) as u16);
+            let server = ([192, 0, 2, 2].into(), 2000 + (i / 2) as u16);
+            let (win, options, payload, ttl, id) = (1, vec![], 0, 64, 1);
+            let isn = (i as u32 / 2).wrapping_mul(0x9e37_79b9);
+            let tcp = match i % 2 {
+                0 => Tcp {
+                    src: client,
+                    dst: server,
+                    flags: SYN,
+                    seq: isn,
+                    ack: 0,
+                    win,
+                    options,
+                    payload,
+                    ttl,
+                    id,
+                },
+                _ => Tcp {
+                    src: server,
+                    dst: client,
+                    flags: RST | ACK,
+                    seq: 0,
+                    ack: isn.wrapping_add(1),
+                    win,
+                    options,
+                    payload,
+                    ttl,
+                    id,
+                },
+            };
+            (1_000_000 * i, tcp.frame())
+        })
+        .collect();
+    std::fs::write(&capture, pcap(&packets)).expect("written");
+    let at = dir.path().join("records");
+    std::fs::create_dir(&at).expect("made");
+    let mount = Mount::small(&at);
+    let out = fails(
+        syntap().args(["replay", "-w"]).arg(&at).arg(&capture),
+        "records could not be written into",
+        "hint: make room",
+    );
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(err.matches("syntap: cannot write records into").count(), 1, "at once, and once: {err}");
+    assert!(err.contains("anomalies"), "the summary: {err}");
+    let last = err.lines().rev().nth(1).expect("a message and a hint");
+    assert_eq!(last.matches("No space left").count(), 1, "{err}");
     drop(mount);
 }
 

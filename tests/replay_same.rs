@@ -37,9 +37,10 @@ fn replay(path: &Path, workers: usize, batch: usize) -> Vec<String> {
         seed: Seed::FIXED,
         ports: PortSet::all(),
         lives: true,
+        ..WorkerConfig::default()
     };
     let mut desk = Desk::new(context, Lines::default());
-    let mut source = ReplaySource::new(vec![(Point(0), file)]);
+    let mut source = ReplaySource::new(vec![(Point(0), 1, file)]);
     Rounds::new(&config, workers, batch).run(&mut source, &mut desk).expect("a list takes everything");
     desk.finish().expect("a list takes everything").0.0
 }

@@ -37,12 +37,11 @@ fn root_a_tapped_gateway_forwards_every_byte_without_a_reset_or_a_retransmission
             assert_eq!(int(&t[part]["EstabResets"]), 0, "{run}: {t}");
         }
     }
-    // The ends retransmit only what is really lost (the lab sees to that). Short connections lose nothing, tapped or
-    // not. The long transfer overruns the kernel's queues between namespaces now and then on a machine with two busy
-    // cores, more often untapped, when it is faster: up to some hundred of its 72,000 segments.
-    let retransmitted = |run: &str, part: &str| int(&truth[run][part]["RetransSegs"]);
-    assert!(retransmitted("tapped", "short") <= retransmitted("untapped", "short") + 2, "{truth}");
-    assert!(retransmitted("tapped", "bulk") <= retransmitted("untapped", "bulk") + 400, "{truth}");
+    // The ends retransmit only what is really lost: the lab sees to that, and loses nothing itself.
+    for part in ["bulk", "short"] {
+        let retransmitted = |run: &str| int(&truth[run][part]["RetransSegs"]);
+        assert!(retransmitted("tapped") <= retransmitted("untapped"), "{part}: {truth}");
+    }
     assert_eq!(int(&truth["exit"]), 0, "{truth}");
     assert_eq!(truth["before"], truth["after"], "nothing of the tap remains");
     assert_ne!(truth["before"], truth["during"], "the tap was there");

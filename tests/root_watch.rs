@@ -6,7 +6,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use common::{corpus, is_root, json_lines, run, syntap};
-use libbpf_rs::ProgramInput;
+use libbpf_rs::{MapCore, MapFlags, ProgramInput};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -15,6 +15,9 @@ use syntap::bpf::load::WATCH_NS;
 use syntap::bpf::{Kernel, Meta, Options, Program};
 use syntap::capture::{CaptureFile, PortSet};
 use syntap::wire::LinkType;
+
+/// Buckets of the watch: 16,384 tuples, more than any of these captures has.
+const BUCKETS: u32 = 4096;
 
 /// Frames of a capture that are looked at: the lab's large ones repeat themselves.
 const FRAMES: usize = 8_000;
@@ -47,11 +50,21 @@ impl Chooser {
         let kernel = Kernel::load(&Options {
             ports: Box::new(*PortSet::all().words()),
             slots: vec![(index.trim().parse().expect("an index"), 0)],
+            watch_buckets: BUCKETS,
             budget_pps: 1_000_000_000,
             neighbour_pps: 1_000_000_000,
             ..Options::default()
         });
         Chooser { kernel: kernel.unwrap_or_else(|e| panic!("{e}")), armed: HashMap::new() }
+    }
+
+    /// Forgets all tuples under watch: another capture follows. Loading anew would cost half a second.
+    fn clear(&mut self) {
+        let watch = self.kernel.object().maps().find(|m| m.name() == "watch").expect("the watch");
+        for bucket in 0..BUCKETS {
+            watch.update(&bucket.to_ne_bytes(), &[0; 64], MapFlags::ANY).expect("a bucket");
+        }
+        self.armed.clear();
     }
 
     /// The mirrored bytes, if the program mirrors this frame at this time of the capture. The program's own clock
@@ -119,6 +132,7 @@ fn root_a_replay_of_what_the_kernel_mirrors_finds_what_a_replay_of_everything_fi
     set.set(cpu).expect("a CPU number");
     sched_setaffinity(Pid::from_raw(0), &set).expect("pinned");
 
+    let mut chooser = Chooser::new();
     let dir = tempfile::tempdir().expect("a directory");
     let mut files: Vec<_> = [lab.parent().expect("a parent"), lab.as_path()]
         .iter()
@@ -131,7 +145,7 @@ fn root_a_replay_of_what_the_kernel_mirrors_finds_what_a_replay_of_everything_fi
     for path in files {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let Ok(mut capture) = CaptureFile::open(&path) else { continue };
-        let mut chooser = Chooser::new();
+        chooser.clear();
         let (mut whole, mut mirrored) = (Vec::new(), Vec::new());
         while let Some(p) = capture.next_packet().filter(|_| whole.len() < FRAMES) {
             let bytes = capture.bytes(&p.range).to_vec();

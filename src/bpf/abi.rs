@@ -20,6 +20,8 @@ pub const RINGS: u32 = 256;
 pub const CARRY_MAX: u32 = 1760;
 /// The budget's window, nanoseconds.
 pub const WINDOW_NS: u64 = 10_000_000;
+/// What `syntap_budget.keep` is when every tuple is mirrored.
+pub const KEEP_ALL: u32 = 65_536;
 
 /// Why a packet was mirrored: bits of [`Meta::reason`].
 pub mod reason {
@@ -337,6 +339,13 @@ pub(super) fn tables_bytes(ports: &[u64; 1024], slots: &[(u32, u32)]) -> Vec<u8>
     out
 }
 
+/// `keep` of a CPU's `struct syntap_budget`; `None` where its last window is too long ago to count, or never was.
+pub(super) fn budget_keep(value: &[u8], monotonic_ns: u64) -> Option<u32> {
+    let window = u64::from_ne_bytes(value.get(..8)?.try_into().ok()?);
+    let keep = u32::from_ne_bytes(value.get(16..20)?.try_into().ok()?);
+    (window != 0 && monotonic_ns.saturating_sub(window) < 10 * WINDOW_NS).then_some(keep.min(KEEP_ALL))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,6 +452,7 @@ mod tests {
         assert_eq!(limit("RINGS"), i64::from(RINGS));
         assert_eq!(limit("CARRY_MAX"), i64::from(CARRY_MAX));
         assert_eq!(limit("WINDOW_NS"), WINDOW_NS as i64);
+        assert_eq!(limit("KEEP_ALL"), i64::from(KEEP_ALL));
     }
 
     #[test]
@@ -485,6 +495,18 @@ mod tests {
         assert_eq!(size, TABLES_LEN);
         assert_eq!(list, [("ports".to_owned(), 0), ("slots".to_owned(), 8192)]);
         assert_eq!(members("syntap_slot").1, [("ifindex".to_owned(), 0), ("ring".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn the_share_that_is_kept_is_read_where_the_kernel_side_writes_it() {
+        let (size, list) = members("syntap_budget");
+        assert!(list.contains(&("window_ns".to_owned(), 0)) && list.contains(&("keep".to_owned(), 16)));
+        let mut raw = vec![0u8; size];
+        raw[16..20].copy_from_slice(&16_384u32.to_ne_bytes());
+        assert_eq!(budget_keep(&raw, 5), None, "no window yet");
+        raw[..8].copy_from_slice(&1_000u64.to_ne_bytes());
+        assert_eq!(budget_keep(&raw, 1_000 + WINDOW_NS), Some(16_384));
+        assert_eq!(budget_keep(&raw, 1_000 + 10 * WINDOW_NS), None, "the next packet finds all kept again");
     }
 
     #[test]

@@ -132,6 +132,10 @@ pub struct Kernel {
     counters: MapHandle,
     census: MapHandle,
     rings: MapHandle,
+    tables: MapHandle,
+    budget: MapHandle,
+    ports: Box<[u64; 1024]>,
+    slots: Vec<(u32, u32)>,
 }
 
 /// libbpf has one callback for the process; what it says is kept for the next error.
@@ -204,7 +208,17 @@ impl Kernel {
             MapHandle::try_from(&map).map_err(failed("open a map"))
         };
         let (counters, census, rings) = (handle("counters")?, handle("census")?, handle("rings")?);
-        Ok(Kernel { object, counters, census, rings })
+        let (tables, budget) = (handle(".data.tables")?, handle("budget")?);
+        let (ports, slots) = (options.ports.clone(), options.slots.clone());
+        Ok(Kernel { object, counters, census, rings, tables, budget, ports, slots })
+    }
+
+    /// Gives a tap point another interface: one that was made anew under its name. Nothing may be attached to the old
+    /// one any more.
+    pub fn set_slot(&mut self, slot: usize, ifindex: u32) -> Result<(), libbpf_rs::Error> {
+        self.slots[slot].0 = ifindex;
+        let tables = abi::tables_bytes(&self.ports, &self.slots);
+        self.tables.update(&0u32.to_ne_bytes(), &tables, MapFlags::ANY)
     }
 
     /// A program's descriptor, to attach it.
@@ -224,7 +238,8 @@ impl Kernel {
     /// A reader of the counters that can go to another thread.
     pub fn readings(&self) -> Result<Readings, LoadError> {
         let again = |m: &MapHandle| MapHandle::try_from(m).map_err(failed("open a map"));
-        Ok(Readings { counters: again(&self.counters)?, census: again(&self.census)? })
+        let (counters, census) = (again(&self.counters)?, again(&self.census)?);
+        Ok(Readings { counters, census, budget: again(&self.budget)? })
     }
 
     /// The loaded object: tests run its programs and read its maps.
@@ -242,9 +257,17 @@ impl Kernel {
 pub struct Readings {
     counters: MapHandle,
     census: MapHandle,
+    budget: MapHandle,
 }
 
 impl Readings {
+    /// Share of the tuples that are mirrored at this moment, 0 to 1: that of the CPU which keeps least. `monotonic_ns`
+    /// is the present on the monotonic clock; a CPU without a packet for ten windows keeps all again.
+    pub fn kept(&self, monotonic_ns: u64) -> Result<f64, libbpf_rs::Error> {
+        let keep = per_cpu(&self.budget, 0)?.iter().filter_map(|b| abi::budget_keep(b, monotonic_ns)).min();
+        Ok(f64::from(keep.unwrap_or(abi::KEEP_ALL)) / f64::from(abi::KEEP_ALL))
+    }
+
     /// All lanes' counters, summed over CPUs: slot 0 ingress, slot 0 egress, slot 1 ingress, ..., stray.
     pub fn counters(&self) -> Result<Vec<Counters>, libbpf_rs::Error> {
         (0..LANES as u32)

@@ -62,7 +62,12 @@ impl ClockOffset {
 
     /// The present time, as packets would be stamped.
     pub fn now(&self) -> Nanos {
-        self.epoch(read(ClockId::CLOCK_MONOTONIC) as u64)
+        self.epoch(ClockOffset::monotonic_ns())
+    }
+
+    /// The present on the kernel side's clock.
+    pub fn monotonic_ns() -> u64 {
+        read(ClockId::CLOCK_MONOTONIC) as u64
     }
 
     /// Epoch minus monotonic clock, nanoseconds.

@@ -58,7 +58,13 @@ impl CaptureError {
     /// The way out, if one is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            CaptureError::Open { .. } => None,
+            CaptureError::Open { source, .. } => match source.kind() {
+                std::io::ErrorKind::NotFound => {
+                    Some("look at the path; a capture is given as FILE or NAME=FILE")
+                }
+                std::io::ErrorKind::PermissionDenied => Some("read it as its owner, or copy it"),
+                _ => None,
+            },
             CaptureError::Format { hint, .. } => *hint,
         }
     }
@@ -113,6 +119,9 @@ pub struct CaptureFile {
     notes: Vec<String>,
 }
 
+const CUT: &str = "the disk may have been full, or the capture never begun; record it again";
+const DAMAGED: &str = "the file is damaged or of a newer format; `file FILE` and `capinfos FILE` tell more";
+
 /// Longest packet believed: what Wireshark accepts (`WTAP_MAX_PACKET_SIZE_STANDARD` 262,144), doubled for BIG TCP.
 const MAX_PACKET: u32 = 524_288;
 
@@ -132,19 +141,28 @@ impl CaptureFile {
     /// Opens a capture and reads its header.
     pub fn open(path: &Path) -> Result<CaptureFile, CaptureError> {
         let opened = |source| CaptureError::Open { path: path.into(), source };
-        let file = File::open(path).map_err(opened)?;
+        CaptureFile::of(&File::open(path).map_err(opened)?, path)
+    }
+
+    /// The same of an open file; `path` is what messages call it.
+    pub fn of(file: &File, path: &Path) -> Result<CaptureFile, CaptureError> {
+        let opened = |source| CaptureError::Open { path: path.into(), source };
         let meta = file.metadata().map_err(opened)?;
         if !meta.is_file() {
-            return Err(bad(path, "it is not a regular file", Some("write the stream to a file first")));
+            return Err(bad(
+                path,
+                "it is not a regular file",
+                Some("`syntap replay -` reads a stream from standard input"),
+            ));
         }
         let map = match meta.len() {
             0 => None,
             // SAFETY: U1.
-            _ => Some(unsafe { Mmap::map(&file) }.map_err(opened)?),
+            _ => Some(unsafe { Mmap::map(file) }.map_err(opened)?),
         };
         let b: &[u8] = map.as_deref().unwrap_or_default();
         let Some(magic) = b.first_chunk::<4>() else {
-            return Err(bad(path, "it is too short to be a capture", None));
+            return Err(bad(path, "it is too short to be a capture", Some(CUT)));
         };
         let order = Order { big: matches!(magic, [0xa1, ..] | [0x1a, 0x2b, ..]) };
         let mut capture = CaptureFile {
@@ -165,7 +183,7 @@ impl CaptureFile {
             // Alexey Kuznetsov's variant: each record header has 8 bytes more.
             0xa1b2_cd34 | 0x34cd_b2a1 => capture.pcap_header(b, order, false, 24)?,
             0x0a0d_0d0a => {
-                capture.section(b, 0).map_err(|why| bad(path, &why, None))?;
+                capture.section(b, 0).map_err(|why| bad(path, &why, Some(DAMAGED)))?;
             }
             0x1f8b_0800..=0x1f8b_08ff => {
                 return Err(bad(
@@ -200,15 +218,15 @@ impl CaptureFile {
         let (Some(major), Some(minor), Some(snaplen), Some(network)) =
             (order.u16(b, 4), order.u16(b, 6), order.u32(b, 16), order.u32(b, 20))
         else {
-            return Err(bad(&path, "its file header is cut", None));
+            return Err(bad(&path, "its file header is cut", Some(CUT)));
         };
         if major != 2 {
-            return Err(bad(&path, &format!("pcap version {major}.{minor} is unknown"), None));
+            return Err(bad(&path, &format!("pcap version {major}.{minor} is unknown"), Some(DAMAGED)));
         }
         // Bits 16 to 27 are reserved, 28 to 31 tell about frame check sequences.
         if network & 0x0fff_0000 != 0 {
             let why = format!("reserved bits of its link type are set ({network:#010x})");
-            return Err(bad(&path, &why, None));
+            return Err(bad(&path, &why, Some(DAMAGED)));
         }
         let linktype = network as u16;
         let Some(link) = link_of(linktype) else {
@@ -259,12 +277,10 @@ impl CaptureFile {
         Ok(())
     }
 
-    /// The interfaces of a capture that syntap itself wrote: names and roles. Empty for any other.
-    pub fn own_interfaces(&self) -> Vec<(String, Option<String>)> {
-        if !self.ours {
-            return Vec::new();
-        }
-        // Ours stand right behind the section header; read ahead to the first packet.
+    /// The interfaces that are tap points of their own, by name and role: those of a pcapng that stand before its first
+    /// packet. None for a capture that knows nothing of interfaces.
+    pub fn interfaces(&self) -> Vec<(Option<String>, Option<String>)> {
+        // They stand right behind the section header; read ahead to the first packet.
         let mut ahead = CaptureFile {
             path: self.path.clone(),
             map: None,
@@ -274,7 +290,7 @@ impl CaptureFile {
                 Format::Pcap { .. } => return Vec::new(),
             },
             ifaces: Vec::new(),
-            ours: true,
+            ours: self.ours,
             packets: 0,
             end: None,
             bad_times: 0,
@@ -282,10 +298,10 @@ impl CaptureFile {
         };
         let bytes: &[u8] = self.map.as_deref().unwrap_or_default();
         let _ = ahead.next_in(bytes);
-        ahead.ifaces.into_iter().map(|i| (i.name.unwrap_or_default(), i.role)).collect()
+        ahead.ifaces.into_iter().map(|i| (i.name.filter(|n| !n.is_empty()), i.role)).collect()
     }
 
-    /// Whether each interface of the file is a tap point of its own: in captures that syntap wrote.
+    /// Whether syntap wrote it.
     pub fn is_own(&self) -> bool {
         self.ours
     }

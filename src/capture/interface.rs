@@ -1,7 +1,8 @@
 //! Interfaces over rtnetlink: what one is, and the private pair that clones travel through.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
 use netlink_packet_core::{
@@ -13,7 +14,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkLayerType, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -34,6 +35,8 @@ pub struct Interface {
     pub index: u32,
     /// Frames begin with an Ethernet header.
     pub ethernet: bool,
+    /// The loopback.
+    pub loopback: bool,
     /// Administratively up.
     pub up: bool,
     /// The bridge, bond or team it belongs to.
@@ -42,27 +45,47 @@ pub struct Interface {
     pub uppers: Vec<String>,
     /// Its addresses, IPv6 link-local ones left out: any interface that is up has one.
     pub addresses: Vec<IpAddr>,
-    /// It is where the default route leads.
-    pub default_route: bool,
     /// Receive queues it was made with.
     pub receive_queues: u32,
     /// MTU.
     pub mtu: u32,
 }
 
+/// Name, index and state of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkState {
+    /// Name.
+    pub name: String,
+    /// Index.
+    pub index: u32,
+    /// Frames begin with an Ethernet header.
+    pub ethernet: bool,
+    /// Up, and its cable is plugged in.
+    pub running: bool,
+}
+
 impl Interface {
-    /// Why the interface carries traffic of this machine, in words; `None` if nothing says so.
-    pub fn live_because(&self) -> Option<String> {
+    /// Why the interface carries traffic of this machine, in words; `None` if nothing says so. Routes are those of the
+    /// calling thread's namespace.
+    pub fn live_because(&self) -> io::Result<Option<String>> {
         if let Some(address) = self.addresses.first() {
-            return Some(format!("it has the address {address}"));
+            return Ok(Some(format!("it has the address {address}")));
         }
         if let Some(master) = &self.master {
-            return Some(format!("it belongs to {master}"));
+            return Ok(Some(format!("it belongs to {master}")));
         }
         if let Some(upper) = self.uppers.first() {
-            return Some(format!("{upper} is on top of it"));
+            return Ok(Some(format!("{upper} is on top of it")));
         }
-        self.default_route.then(|| "the default route leads over it".into())
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            if let Some(route) = route_over(self.index, family)? {
+                return Ok(Some(match route.as_str() {
+                    "default" => "the default route leads over it".into(),
+                    route => format!("the route to {route} leads over it"),
+                }));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -88,10 +111,9 @@ impl Rtnetlink {
         Ok(())
     }
 
-    /// Answers until the kernel says that was all or acknowledges; with `single`, one read of them. Messages that
-    /// cannot be read (attributes of a newer kernel) are left out.
-    fn answers(&mut self, single: bool) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut all = Vec::new();
+    /// Answers until the kernel says that was all or acknowledges, or `each` has had enough. Messages that cannot be
+    /// read (attributes of a newer kernel) are left out.
+    fn answers(&mut self, each: &mut dyn FnMut(RouteNetlinkMessage) -> ControlFlow<()>) -> io::Result<()> {
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
             let mut rest = &bytes[..];
@@ -104,31 +126,38 @@ impl Rtnetlink {
                 rest = &rest[length.next_multiple_of(4).min(rest.len())..];
                 let Ok(message) = message else { continue };
                 match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(all),
+                    NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(e) => {
                         return match e.code {
-                            None => Ok(all),
+                            None => Ok(()),
                             Some(code) => Err(io::Error::from_raw_os_error(code.get().abs())),
                         };
                     }
-                    NetlinkPayload::InnerMessage(inner) => all.push(inner),
+                    NetlinkPayload::InnerMessage(inner) => {
+                        let enough = each(inner).is_break();
+                        if enough {
+                            return Ok(());
+                        }
+                    }
                     _ => {}
                 }
-            }
-            if single && !all.is_empty() {
-                return Ok(all);
             }
         }
     }
 
     fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.send(message, NLM_F_DUMP)?;
-        self.answers(false)
+        let mut all = Vec::new();
+        self.answers(&mut |m| {
+            all.push(m);
+            ControlFlow::Continue(())
+        })?;
+        Ok(all)
     }
 
     fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.send(message, NLM_F_ACK | flags)?;
-        self.answers(false).map(drop)
+        self.answers(&mut |_| ControlFlow::Continue(()))
     }
 
     fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
@@ -142,6 +171,17 @@ impl Rtnetlink {
             .collect())
     }
 
+    /// Names and states of all interfaces, and nothing more: cheap enough for every second.
+    pub fn states(&mut self) -> io::Result<Vec<LinkState>> {
+        let state = |link: &LinkMessage| LinkState {
+            name: name_of(link),
+            index: link.header.index,
+            ethernet: is_ethernet(link),
+            running: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        };
+        Ok(self.links()?.iter().map(state).collect())
+    }
+
     /// All interfaces.
     pub fn interfaces(&mut self) -> io::Result<Vec<Interface>> {
         let links = self.links()?;
@@ -153,10 +193,8 @@ impl Rtnetlink {
                 let mut interface = Interface {
                     name: name_of(link),
                     index: link.header.index,
-                    ethernet: matches!(
-                        link.header.link_layer_type,
-                        LinkLayerType::Ether | LinkLayerType::Loopback
-                    ),
+                    ethernet: is_ethernet(link),
+                    loopback: link.header.link_layer_type == LinkLayerType::Loopback,
                     up: link.header.flags.contains(LinkFlags::Up),
                     receive_queues: 1,
                     ..Interface::default()
@@ -198,38 +236,7 @@ impl Rtnetlink {
                 interface.addresses.push(address);
             }
         }
-        for probe in [
-            IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
-        ] {
-            if let Some(index) = self.route(probe)
-                && let Some(interface) = out.iter_mut().find(|i| i.index == index)
-            {
-                interface.default_route = true;
-            }
-        }
         Ok(out)
-    }
-
-    /// Where a packet to an address for documentation would go: over the default route. Asking for one
-    /// destination is cheap where dumping a full table of routes is not.
-    fn route(&mut self, to: IpAddr) -> Option<u32> {
-        let mut message = RouteMessage::default();
-        let (family, bits, address) = match to {
-            IpAddr::V4(ip) => (AddressFamily::Inet, 32, RouteAddress::Inet(ip)),
-            IpAddr::V6(ip) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(ip)),
-        };
-        message.header.address_family = family;
-        message.header.destination_prefix_length = bits;
-        message.attributes.push(RouteAttribute::Destination(address));
-        self.send(RouteNetlinkMessage::GetRoute(message), 0).ok()?;
-        self.answers(true).ok()?.into_iter().find_map(|m| match m {
-            RouteNetlinkMessage::NewRoute(route) => route.attributes.iter().find_map(|a| match a {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            }),
-            _ => None,
-        })
     }
 
     /// Makes a veth pair with `queues` queues at both ends, `name` here and `peer` in `namespace`. Neither end
@@ -321,6 +328,49 @@ fn name_of(link: &LinkMessage) -> String {
         _ => None,
     });
     name.unwrap_or_default()
+}
+
+/// The destination of a route over an interface, in any table; routes that every interface gets by itself left out. The
+/// kernel picks by interface and is asked for no more than the first, however many routes there are.
+fn route_over(index: u32, family: AddressFamily) -> io::Result<Option<String>> {
+    // A socket of its own: what is not read of the answer goes with it.
+    let mut asked = Rtnetlink::open()?;
+    asked.socket.set_netlink_get_strict_chk(true)?;
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.attributes.push(RouteAttribute::Oif(index));
+    asked.send(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
+    let mut found = None;
+    asked.answers(&mut |m| {
+        if let RouteNetlinkMessage::NewRoute(route) = m {
+            found = carries(&route);
+        }
+        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(found)
+}
+
+/// Where the route leads, unless it is one that says nothing about traffic.
+fn carries(route: &RouteMessage) -> Option<String> {
+    use RouteType::{Anycast, Broadcast, Local, Multicast};
+    let local = route.header.table == libc::RT_TABLE_LOCAL
+        || matches!(route.header.kind, Local | Broadcast | Anycast | Multicast);
+    let destination = route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    let length = route.header.destination_prefix_length;
+    match destination {
+        _ if local => None,
+        None => Some("default".into()),
+        Some(IpAddr::V6(ip)) if ip.is_multicast() || is_link_local(&ip.into()) => None,
+        Some(ip) => Some(format!("{ip}/{length}")),
+    }
+}
+
+fn is_ethernet(link: &LinkMessage) -> bool {
+    matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback)
 }
 
 fn is_veth(link: &LinkMessage) -> bool {

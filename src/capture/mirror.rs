@@ -50,6 +50,16 @@ impl<W: Write> MirrorWriter<W> {
         Ok(w)
     }
 
+    /// What it writes to.
+    pub fn get_ref(&self) -> &W {
+        &self.to
+    }
+
+    /// The same, to change it: between blocks only.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.to
+    }
+
     /// Writes one packet. Only Ethernet comes from a tap; anything else is refused.
     pub fn write(&mut self, p: &Packet<'_>) -> io::Result<()> {
         if p.link != LinkType::Ethernet || u32::from(p.point.0) >= self.interfaces {

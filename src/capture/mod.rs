@@ -8,6 +8,7 @@ mod mirror;
 pub mod netns;
 mod pair;
 pub mod ports;
+mod presence;
 mod replay;
 pub mod tap;
 mod tap_error;
@@ -18,7 +19,7 @@ pub use file::{CaptureError, CaptureFile, RawPacket};
 pub use mirror::MirrorWriter;
 pub use ports::{PortError, PortSet};
 pub use replay::ReplaySource;
-pub use tap::{Mode, Tap, TapConfig, TapError, TapInterface, TapStats};
+pub use tap::{Change, Mode, Presence, Tap, TapConfig, TapError, TapInterface, TapStats};
 
 use crate::wire::{LinkType, Nanos, OffloadedVlan, Way};
 

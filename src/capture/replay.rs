@@ -10,6 +10,8 @@ const BACK: u64 = 10 * Nanos::SEC;
 struct Input {
     file: CaptureFile,
     base: Point,
+    /// Tap points of the file.
+    points: u32,
     head: Option<RawPacket>,
     done: bool,
 }
@@ -24,10 +26,16 @@ pub struct ReplaySource {
 }
 
 impl ReplaySource {
-    /// A source over `files`; the first interface of each is the point beside it.
-    pub fn new(files: Vec<(Point, CaptureFile)>) -> ReplaySource {
-        let inputs =
-            files.into_iter().map(|(base, file)| Input { file, base, head: None, done: false }).collect();
+    /// A source over `files`. Beside each stands the point of its first interface, and how many follow for the others.
+    pub fn new(files: Vec<(Point, u32, CaptureFile)>) -> ReplaySource {
+        let input = |(base, points, file): (Point, u32, _)| Input {
+            file,
+            base,
+            points: points.max(1),
+            head: None,
+            done: false,
+        };
+        let inputs = files.into_iter().map(input).collect();
         ReplaySource { inputs, taken: Vec::with_capacity(BATCH), now: Nanos(0), new_recording: false }
     }
 
@@ -65,9 +73,9 @@ impl ReplaySource {
         let now = &mut self.now;
         let inputs = &self.inputs;
         let packet = |(n, p): &(usize, RawPacket)| {
-            let Input { file, base, .. } = &inputs[*n];
-            // Interfaces of a capture that syntap wrote are tap points of their own.
-            let own = if file.is_own() { p.interface as u8 } else { 0 };
+            let Input { file, base, points, .. } = &inputs[*n];
+            // A later section of a file numbers its interfaces anew, and most likely they are the same.
+            let own = (p.interface % points) as u8;
             *now = (*now).max(p.ts);
             Packet {
                 ts: p.ts,

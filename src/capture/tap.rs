@@ -17,6 +17,7 @@ use super::interface::{Interface, Rtnetlink};
 pub use super::pair::is_carrier;
 use super::pair::{FAR_NAME, Pair};
 use super::ports::PortSet;
+pub use super::presence::{Change, Presence};
 pub use super::tap_error::TapError;
 use super::xsk::{FRAMES, RingConfig, RingSocket, RingStats, XskSource};
 use crate::bpf::abi::{Census, Counters, RINGS, SLOTS};
@@ -107,6 +108,8 @@ pub struct PointInfo {
     pub zero_copy: Result<(), String>,
     /// Rings of this interface alone; 0 for an inline one, which shares the carrier's.
     pub rings: u32,
+    /// What it was at the last look.
+    pub presence: Presence,
 }
 
 /// What a tap has counted.
@@ -170,14 +173,17 @@ impl TapStats {
 
 /// An open tap. Fields are dropped in order: hooks first, then what they lead to.
 pub struct Tap {
-    hooks: Vec<Link>,
-    points: Vec<PointInfo>,
+    /// Each with the interface it is on; `None` for the carrier's.
+    pub(super) hooks: Vec<(Option<u32>, Link)>,
+    pub(super) points: Vec<PointInfo>,
+    /// Of the interfaces' namespace.
+    pub(super) rtnetlink: Rtnetlink,
     clock: ClockOffset,
     readings: Readings,
     sockets: Vec<(String, RingSocket)>,
     key: [u64; 2],
     shards: u32,
-    kernel: Kernel,
+    pub(super) kernel: Kernel,
     pair: Option<Pair>,
 }
 
@@ -213,6 +219,7 @@ impl Tap {
             return Err(TapError::TooManyRings { count: rings, most: RINGS });
         }
 
+        let rtnetlink = Rtnetlink::open().map_err(failed("open", "an rtnetlink socket"))?;
         let pair = if inline { Some(Pair::open(shards)?) } else { None };
         let key = random_key()?;
         let kernel = Kernel::load(&Options {
@@ -230,6 +237,7 @@ impl Tap {
         let mut tap = Tap {
             hooks: Vec::new(),
             points: Vec::new(),
+            rtnetlink,
             clock: ClockOffset::new(),
             readings,
             sockets: Vec::new(),
@@ -247,8 +255,17 @@ impl Tap {
             tap.points.push(info);
         }
         for planned in plan.iter().filter(|p| p.mode == Mode::Inline) {
-            let info = tap.open_inline(planned)?;
-            tap.points.push(info);
+            let Interface { name, index, .. } = &planned.interface;
+            tap.hook_inline(name, *index)?;
+            tap.points.push(PointInfo {
+                name: name.clone(),
+                ifindex: *index,
+                mode: Mode::Inline,
+                xdp: None,
+                zero_copy: Err("clones are copied: the original keeps its memory".into()),
+                rings: 0,
+                presence: Presence::Up,
+            });
         }
         let order = |p: &PointInfo| plan.iter().position(|q| q.interface.index == p.ifindex);
         tap.points.sort_by_key(order);
@@ -288,36 +305,29 @@ impl Tap {
                 Ok::<_, TapError>((link, opened))
             });
         let (link, opened) = opened.map_err(failed("enter", "the private network namespace"))??;
-        self.hooks.push(link);
+        self.hooks.push((None, link));
         for (ring, (source, socket)) in opened.into_iter().enumerate() {
             self.add_ring(ring as u32, &source, socket)?;
             sources.push(source);
         }
         let carry = attach::tcx(&self.kernel.program(Program::Carry), near, TcxHook::Egress);
-        self.hooks.push(carry.map_err(|source| TapError::Tcx { name: near_name, hook: "egress", source })?);
+        let carry = carry.map_err(|source| TapError::Tcx { name: near_name, hook: "egress", source })?;
+        self.hooks.push((None, carry));
         Ok(())
     }
 
-    fn open_inline(&mut self, planned: &Planned) -> Result<PointInfo, TapError> {
-        let name = &planned.interface.name;
-        let index = planned.interface.index;
+    /// The hooks of a live interface.
+    pub(super) fn hook_inline(&mut self, name: &str, index: u32) -> Result<(), TapError> {
         // Egress first: a SYN-ACK without its SYN is a smaller riddle than a SYN that nothing answers.
         for (program, hook, word) in
             [(Program::Egress, TcxHook::Egress, "egress"), (Program::Ingress, TcxHook::Ingress, "ingress")]
         {
             let link = attach::tcx(&self.kernel.program(program), index, hook);
-            let link = link.map_err(|source| TapError::Tcx { name: name.clone(), hook: word, source })?;
+            let link = link.map_err(|source| TapError::Tcx { name: name.to_owned(), hook: word, source })?;
             // In front: hooks are dropped in order, and the live ones must go before the carrier's.
-            self.hooks.insert(0, link);
+            self.hooks.insert(0, (Some(index), link));
         }
-        Ok(PointInfo {
-            name: name.clone(),
-            ifindex: index,
-            mode: Mode::Inline,
-            xdp: None,
-            zero_copy: Err("clones are copied: the original keeps its memory".into()),
-            rings: 0,
-        })
+        Ok(())
     }
 
     fn open_span(
@@ -345,7 +355,7 @@ impl Tap {
                 }
             },
         };
-        self.hooks.push(link);
+        self.hooks.push((Some(index), link));
 
         let mut zero_copy = match mode {
             XdpMode::Native => Ok(()),
@@ -374,6 +384,7 @@ impl Tap {
             xdp: Some((mode, why_not_native)),
             zero_copy,
             rings: planned.queues,
+            presence: Presence::Up,
         })
     }
 
@@ -392,8 +403,31 @@ impl Tap {
         &self.key
     }
 
+    /// Share of the tuples that the budget lets through at this moment, 0 to 1; 1 where it cannot be read.
+    pub fn kept(&self) -> f64 {
+        self.readings.kept(ClockOffset::monotonic_ns()).unwrap_or(1.0)
+    }
+
+    /// The tap point that source number `source` serves alone; `None` for a source of the carrier.
+    pub fn point_of(&self, source: usize) -> Option<usize> {
+        let mut first = self.sockets.len() - self.points.iter().map(|p| p.rings as usize).sum::<usize>();
+        for (n, point) in self.points.iter().enumerate() {
+            let rings = point.rings as usize;
+            if (first..first + rings).contains(&source) {
+                return Some(n);
+            }
+            first += rings;
+        }
+        None
+    }
+
     /// Everything counted so far.
     pub fn stats(&self) -> Result<TapStats, TapError> {
+        // Before the hooks' counters: what the pair drops and the hooks count must not look like more than that.
+        let carrier_drops = match &self.pair {
+            Some(pair) => pair.drops().map_err(failed("read the statistics of", &pair.near_name))?,
+            None => 0,
+        };
         let unreadable = |source| TapError::Map { operation: "read the counters", source };
         let lanes = self.readings.counters().map_err(unreadable)?;
         let mut points = Vec::with_capacity(self.points.len());
@@ -411,10 +445,6 @@ impl Tap {
             let stats = socket.stats().map_err(failed("read the statistics of", name))?;
             rings.push(RingInfo { name: name.clone(), stats });
         }
-        let carrier_drops = match &self.pair {
-            Some(pair) => pair.drops().map_err(failed("read the statistics of", &pair.near_name))?,
-            None => 0,
-        };
         Ok(TapStats { points, stray: lanes[SLOTS * 2], rings, carrier_drops })
     }
 
@@ -449,6 +479,9 @@ fn plan(config: &TapConfig) -> Result<Vec<Planned>, TapError> {
     let known = Rtnetlink::open().and_then(|mut r| r.interfaces()).map_err(failed("list", "interfaces"))?;
     let shared = u32::from(config.shards.max(1));
     let mut seen = HashSet::new();
+    if let Some(twice) = config.interfaces.iter().find(|i| !seen.insert(&i.name)) {
+        return Err(TapError::Twice(twice.name.clone()));
+    }
     let mut plan: Vec<Planned> = Vec::new();
     for wanted in &config.interfaces {
         let Some(interface) = known.iter().find(|i| i.name == wanted.name) else {
@@ -457,13 +490,17 @@ fn plan(config: &TapConfig) -> Result<Vec<Planned>, TapError> {
                 known: known.iter().map(|i| i.name.clone()).collect(),
             });
         };
-        if !seen.insert(interface.index) {
-            return Err(TapError::Twice(wanted.name.clone()));
-        }
         if !interface.ethernet {
             return Err(TapError::NotEthernet(wanted.name.clone()));
         }
-        let live = interface.live_because();
+        if interface.loopback {
+            return Err(TapError::Loopback(wanted.name.clone()));
+        }
+        // Whether it carries traffic makes no difference to an inline tap.
+        let live = match wanted.mode {
+            Some(Mode::Inline) => None,
+            _ => interface.live_because().map_err(failed("look at the routes over", &wanted.name))?,
+        };
         let mode = wanted.mode.unwrap_or(if live.is_some() { Mode::Inline } else { Mode::Span });
         if mode == Mode::Span {
             if let Some(because) = live.filter(|_| !config.force) {

@@ -34,6 +34,9 @@ pub enum TapError {
     /// The link layer is not Ethernet.
     #[error("cannot tap {0}: its packets have no Ethernet header")]
     NotEthernet(String),
+    /// What the loopback sends it receives at once.
+    #[error("cannot tap {0}: it is the loopback, where every packet passes twice")]
+    Loopback(String),
     /// The interface is down, so nothing can be bound to it.
     #[error("cannot tap {0}: it is down")]
     Down(String),
@@ -137,9 +140,9 @@ impl TapError {
         match (self, errno) {
             (TapError::NoInterface, _) => Some("name one with -i".into()),
             (TapError::Unknown { known, .. }, _) => Some(format!("interfaces here: {}", known.join(", "))),
-            (TapError::NotEthernet(_), _) => {
-                Some("tap the Ethernet interface under it; tunnels are decoded there".into())
-            }
+            (TapError::NotEthernet(_), _) => Some("tap the Ethernet interface under it".into()),
+            (TapError::Twice(_), _) => Some("name it once: both directions of it are tapped".into()),
+            (TapError::Loopback(_), _) => Some("tap the interface that the traffic comes in by".into()),
             (TapError::Down(name), _) => Some(format!("ip link set {name} up")),
             (TapError::Live { name, .. }, _) => Some(format!(
                 "leave the mode out to tap {name} inline; --force only for an interface that receives nothing but copies"

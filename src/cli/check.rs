@@ -9,17 +9,19 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::run::Wanted;
 use crate::bpf::attach::{self, Attached, TcxHook};
 use crate::bpf::{Kernel, Options};
 use crate::capture::ethtool;
 use crate::capture::interface::{Interface, Rtnetlink};
-use crate::capture::tap::{self, Mode, TapError};
+use crate::capture::tap::{self, Mode, TapError, TapInterface};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Interfaces to look at; all Ethernet ones that are up if not given. A role after `=` is allowed and has no effect.
-    #[arg(short, long = "interface", value_name = "IF", value_delimiter = ',')]
+    /// Interfaces to look at, as `run` takes them: with `=span` as one that only receives copies, else as one that
+    /// carries traffic. All Ethernet ones that are up if not given.
+    #[arg(short, long = "interface", value_name = "IF[=ROLE]", value_delimiter = ',')]
     interfaces: Vec<String>,
 }
 
@@ -66,9 +68,11 @@ impl<W: Write> Findings<W> {
 
 /// Runs it: exit code 0 if this machine can be tapped, 2 if something is missing.
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let wanted = Wanted::parse(&args.interfaces)?.taps;
     let mut findings = Findings { out: io::stdout().lock(), missing: 0 };
-    machine(&mut findings)?;
-    interfaces(&mut findings, &args.interfaces)?;
+    let inline = wanted.is_empty() || wanted.iter().any(|t| t.mode != Some(Mode::Span));
+    machine(&mut findings, inline)?;
+    interfaces(&mut findings, &wanted)?;
     let verdict = match findings.missing {
         0 => "This machine can be tapped.".to_owned(),
         1 => "This machine cannot be tapped before the line marked NO is mended.".to_owned(),
@@ -93,28 +97,31 @@ const CAPABILITIES: [(u32, &str, &str); 5] = [
     (39, "CAP_BPF", "load programs"),
 ];
 
-fn machine<W: Write>(findings: &mut Findings<W>) -> io::Result<()> {
-    findings.head("machine")?;
-    let release = nix::sys::utsname::uname()
-        .map(|u| u.release().to_string_lossy().into_owned())
-        .unwrap_or_else(|_| "unknown".into());
-    match version(&release) {
-        Some(v) if v >= (6, 6) => findings.say(
-            Grade::Fine,
-            format!("Linux {release}: tcx hooks for live interfaces (since 6.6), AF_XDP"),
-            None,
-        )?,
-        Some(v) if v >= (5, 18) => findings.say(
-            Grade::Missing,
-            format!("Linux {release}: no tcx hooks (since 6.6), so only span interfaces can be tapped"),
-            Some("a newer kernel, on Debian 12: apt install -t bookworm-backports linux-image-amd64"),
-        )?,
+/// What the kernel's release says, for taps of which some are `inline` or none is.
+fn kernel<W: Write>(findings: &mut Findings<W>, release: &str, inline: bool) -> io::Result<()> {
+    let newer = Some("a newer kernel, on Debian 12: apt install -t bookworm-backports linux-image-amd64");
+    let no_tcx = format!("Linux {release}: no tcx hooks (since 6.6), so only span interfaces can be tapped");
+    match version(release) {
+        Some(v) if v >= (6, 6) => {
+            let text = format!("Linux {release}: tcx hooks for live interfaces (since 6.6), AF_XDP");
+            findings.say(Grade::Fine, text, None)
+        }
+        Some(v) if v >= (5, 18) && inline => findings.say(Grade::Missing, no_tcx, newer),
+        Some(v) if v >= (5, 18) => findings.say(Grade::Note, no_tcx, None),
         _ => findings.say(
             Grade::Missing,
             format!("Linux {release}: too old; span taps need 5.18, inline taps 6.6"),
             Some("a newer kernel"),
-        )?,
+        ),
     }
+}
+
+fn machine<W: Write>(findings: &mut Findings<W>, inline: bool) -> io::Result<()> {
+    findings.head("machine")?;
+    let release = nix::sys::utsname::uname()
+        .map(|u| u.release().to_string_lossy().into_owned())
+        .unwrap_or_else(|_| "unknown".into());
+    kernel(findings, &release, inline)?;
 
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
@@ -142,7 +149,9 @@ fn machine<W: Write>(findings: &mut Findings<W>) -> io::Result<()> {
             findings.say(Grade::Missing, hint.to_string(), hint.hint().as_deref())?;
         }
     }
-    match tap::probe() {
+    // A span tap needs no pair, and on a kernel before 6.6 there could be none.
+    match if inline { tap::probe() } else { Ok(()) } {
+        Ok(()) if !inline => {}
         Ok(()) => findings.say(Grade::Fine, "the private veth pair and an AF_XDP ring open", None)?,
         Err(e) => findings.say(Grade::Missing, e.to_string(), e.hint().as_deref())?,
     }
@@ -154,7 +163,7 @@ fn machine<W: Write>(findings: &mut Findings<W>) -> io::Result<()> {
     Ok(())
 }
 
-fn interfaces<W: Write>(findings: &mut Findings<W>, wanted: &[String]) -> io::Result<()> {
+fn interfaces<W: Write>(findings: &mut Findings<W>, wanted: &[TapInterface]) -> io::Result<()> {
     let known = match Rtnetlink::open().and_then(|mut r| r.interfaces()) {
         Ok(known) => known,
         Err(e) => {
@@ -164,16 +173,15 @@ fn interfaces<W: Write>(findings: &mut Findings<W>, wanted: &[String]) -> io::Re
     };
     if wanted.is_empty() {
         for interface in
-            known.iter().filter(|i| i.ethernet && i.up && i.name != "lo" && !tap::is_carrier(&i.name))
+            known.iter().filter(|i| i.ethernet && i.up && !i.loopback && !tap::is_carrier(&i.name))
         {
-            one(findings, interface)?;
+            one(findings, interface, Mode::Inline)?;
         }
         return Ok(());
     }
-    for name in wanted {
-        let name = name.split('=').next().unwrap_or(name);
-        match known.iter().find(|i| i.name == name) {
-            Some(interface) => one(findings, interface)?,
+    for TapInterface { name, mode } in wanted {
+        match known.iter().find(|i| i.name == *name) {
+            Some(interface) => one(findings, interface, mode.unwrap_or(Mode::Inline))?,
             None => {
                 findings.head(name)?;
                 let names: Vec<_> = known.iter().map(|i| i.name.as_str()).collect();
@@ -185,71 +193,43 @@ fn interfaces<W: Write>(findings: &mut Findings<W>, wanted: &[String]) -> io::Re
     Ok(())
 }
 
-fn one<W: Write>(findings: &mut Findings<W>, interface: &Interface) -> io::Result<()> {
+/// What `run` would make of an interface in this mode, in the same words.
+fn one<W: Write>(findings: &mut Findings<W>, interface: &Interface, mode: Mode) -> io::Result<()> {
     let name = &interface.name;
     findings.head(name)?;
-    if !interface.ethernet {
-        let mend = Some("tap the Ethernet interface under it; tunnels are decoded there");
-        return findings.say(Grade::Missing, "its packets have no Ethernet header", mend);
+    let refused = match interface {
+        i if !i.ethernet => Some(TapError::NotEthernet(name.clone())),
+        i if i.loopback => Some(TapError::Loopback(name.clone())),
+        _ => None,
+    };
+    if let Some(e) = refused {
+        return findings.say(Grade::Missing, e.to_string(), e.hint().as_deref());
     }
     let driver = ethtool::driver(name).unwrap_or_else(|_| "unknown".into());
     let queues = ethtool::receive_queues(name).ok().filter(|n| *n > 0).unwrap_or(interface.receive_queues);
     let about = format!("driver {driver}, {queues} receive queue{}, MTU {}", plural(queues), interface.mtu);
+    let down = if mode == Mode::Span { Grade::Missing } else { Grade::Note };
     if interface.up {
         findings.say(Grade::Fine, about, None)?;
     } else {
-        findings.say(Grade::Note, format!("{about}, down"), Some(&format!("ip link set {name} up")))?;
+        findings.say(down, format!("{about}, down"), Some(&format!("ip link set {name} up")))?;
     }
-
-    let live = interface.live_because();
-    let mode = if live.is_some() { Mode::Inline } else { Mode::Span };
-    let xdp = attach::xdp_state(interface.index).unwrap_or_default();
-    match &live {
-        Some(because) => findings.say(
+    match mode {
+        Mode::Inline => findings.say(
             Grade::Fine,
             format!(
-                "will be tapped inline: {because}\n\
-                 costs 10 to 20 ns for each packet, and up to 1.6 us more for one that is mirrored"
+                "will be tapped inline: its traffic goes on; -i {name}=span if it only receives copies\n\
+                 costs about 0.1 us for each packet, and about 1.6 us for one that is mirrored"
             ),
             None,
         )?,
-        None => findings.say(
-            Grade::Fine,
-            format!(
-                "will be tapped as span: no address, route, master or upper interface speaks for live traffic\n\
-                 that takes ALL its packets away from this machine; if they matter: -i {name}=inside or {name}=outside"
-            ),
-            None,
-        )?,
+        Mode::Span => as_span(findings, interface)?,
     }
-    let native = match xdp.native() {
-        Some(true) => "native",
-        Some(false) => "generic only (an skb for each packet, some 80 ns)",
-        None => "not told by kernel or driver; native is tried first",
-    };
-    let zero_copy = match xdp.zero_copy() {
-        Some(true) => "zero-copy",
-        Some(false) => "copied (30 to 170 ns)",
-        None => "tried first",
-    };
-    if mode == Mode::Span {
-        findings.say(Grade::Fine, format!("XDP: {native}; frames: {zero_copy}"), None)?;
-    }
-    if let Some(program) = &xdp.attached {
-        let text = format!("XDP program {} is attached", describe(program));
-        match mode {
-            Mode::Inline => {
-                findings.say(Grade::Note, format!("{text}; an inline tap does not touch it"), None)?
-            }
-            Mode::Span => findings.say(
-                Grade::Missing,
-                format!("{text}, and a span tap never replaces one"),
-                Some(&format!(
-                    "bpftool prog show id {}; if nobody needs it: ip link set {name} xdp off",
-                    program.id
-                )),
-            )?,
-        }
+    if mode == Mode::Inline
+        && let Some(program) = attach::xdp_state(interface.index).unwrap_or_default().attached
+    {
+        let text = format!("XDP program {} is attached; an inline tap does not touch it", describe(&program));
+        findings.say(Grade::Note, text, None)?;
     }
     for (hook, word) in [(TcxHook::Ingress, "ingress"), (TcxHook::Egress, "egress")] {
         let programs = attach::tcx_programs(interface.index, hook).unwrap_or_default();
@@ -258,6 +238,49 @@ fn one<W: Write>(findings: &mut Findings<W>, interface: &Interface) -> io::Resul
             let text = format!("tcx programs on {word}: {}; the tap runs before them", list.join(", "));
             findings.say(Grade::Note, text, None)?;
         }
+    }
+    Ok(())
+}
+
+/// Largest MTU with which drivers run an XDP program natively: a page less headroom and tail, for those that need the
+/// packet in one piece. Some allow a little more.
+const NATIVE_MTU: u32 = 3_498;
+
+fn as_span<W: Write>(findings: &mut Findings<W>, interface: &Interface) -> io::Result<()> {
+    let name = &interface.name;
+    let live = interface.live_because().unwrap_or_else(|e| Some(format!("its routes cannot be read ({e})")));
+    match live {
+        Some(because) => {
+            let e = TapError::Live { name: name.clone(), because };
+            findings.say(Grade::Missing, e.to_string(), e.hint().as_deref())?;
+        }
+        None => findings.say(
+            Grade::Fine,
+            "will be tapped as span: no address, master, upper interface or route speaks for live traffic\n\
+             that takes ALL its packets away from this machine",
+            None,
+        )?,
+    }
+    let xdp = attach::xdp_state(interface.index).unwrap_or_default();
+    let native = match xdp.native() {
+        Some(false) => "generic only (an skb for each packet, some 80 ns)".to_owned(),
+        _ if interface.mtu > NATIVE_MTU => format!(
+            "probably generic (an skb for each packet, some 80 ns): with an MTU of {} most drivers do not run it \
+             natively, up to {NATIVE_MTU} they do",
+            interface.mtu
+        ),
+        Some(true) => "native".to_owned(),
+        None => "not told by kernel or driver; native is tried first".to_owned(),
+    };
+    let zero_copy = match xdp.zero_copy() {
+        Some(true) => "zero-copy",
+        Some(false) => "copied (30 to 170 ns)",
+        None => "tried first",
+    };
+    findings.say(Grade::Fine, format!("XDP: {native}; frames: {zero_copy}"), None)?;
+    if let Some(program) = xdp.attached {
+        let e = TapError::ForeignXdp { name: name.clone(), program };
+        findings.say(Grade::Missing, e.to_string(), e.hint().as_deref())?;
     }
     Ok(())
 }
@@ -283,6 +306,20 @@ mod tests {
         assert_eq!(version("6.1.0-13-amd64"), Some((6, 1)));
         assert_eq!(version("6.6-rc3"), Some((6, 6)));
         assert_eq!(version("unknown"), None);
+    }
+
+    #[test]
+    fn a_kernel_without_tcx_is_good_enough_for_span_taps() {
+        let said = |release: &str, inline: bool| {
+            let mut findings = Findings { out: Vec::new(), missing: 0 };
+            kernel(&mut findings, release, inline).unwrap();
+            (findings.missing, String::from_utf8(findings.out).unwrap())
+        };
+        assert_eq!(said("6.6.0", true).0, 0);
+        assert_eq!(said("6.1.0-13-amd64", true).0, 1);
+        let (missing, text) = said("6.1.0-13-amd64", false);
+        assert!(missing == 0 && text.contains("only span interfaces"), "{text}");
+        assert_eq!((said("5.17.1", false).0, said("unknown", false).0), (1, 1));
     }
 
     #[test]

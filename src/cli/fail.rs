@@ -34,6 +34,35 @@ impl fmt::Display for Fail {
 
 impl std::error::Error for Fail {}
 
+impl Fail {
+    /// What is wrong, without the hint.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The way out, if one is known.
+    pub fn way_out(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+/// An error as it is printed. Causes that an error already quotes are not said twice.
+pub fn words(error: &anyhow::Error) -> String {
+    // Whatever else fails to be written has a name in its message.
+    if let Some(io) = error.downcast_ref::<std::io::Error>().filter(|_| error.chain().len() == 1) {
+        return format!("cannot write to standard output: {io}");
+    }
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// True if `error` is a write to a pipe that nobody reads any more: `syntap show | head` is a success.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|e| {

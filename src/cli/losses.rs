@@ -5,72 +5,97 @@ use std::sync::atomic::Ordering;
 
 use crate::bpf::abi::{Census, Counter};
 use crate::capture::TapStats;
-use crate::detect::tool::{Gap, Shed, budget_shed, capture_gap};
-use crate::pipeline::{Notice, Pipeline, RecordSink, Ticking};
+use crate::detect::tool::{Gap, Shed, Unit, budget_shed, capture_gap};
+use crate::pipeline::{Notice, Pipeline, RecordSink, Shared, Ticking};
 use crate::wire::{Nanos, TcpFlags};
 
-use super::status::latency;
-use crate::pipeline::Interval;
+/// Who lost it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// This program.
+    Ours,
+    /// It never got it.
+    Kernels,
+    /// This program, for the file of `--mirror-to` only.
+    Copies,
+}
 
 /// One cause of loss at one place.
 struct Cause {
     name: &'static str,
     place: String,
     count: u64,
-    /// This program lost it, or it never got it.
-    ours: bool,
+    whose: Whose,
 }
 
 /// See the module.
 pub struct Losses {
     before: Vec<u64>,
     shed_before: (u64, u64),
+    /// The least share of tuples that the kernel side kept since the last look.
+    kept: f64,
     at: Nanos,
     mirrored: u64,
     shed: u64,
     dropped: u64,
     missed: u64,
+    copies: u64,
 }
 
-fn causes(stats: &TapStats, events_dropped: u64) -> Vec<Cause> {
+fn causes(stats: &TapStats, shared: &Shared) -> Vec<Cause> {
     let mut all = Vec::new();
     let mut add =
-        |name, place: &str, count, ours| all.push(Cause { name, place: place.to_owned(), count, ours });
+        |name, place: &str, count, whose| all.push(Cause { name, place: place.to_owned(), count, whose });
+    let mut counted = 0;
     for point in &stats.points {
         for (lane, way) in [(&point.ingress, "ingress"), (&point.egress, "egress")] {
             let place = format!("{} {way}", point.name);
             use Counter::{CloneFailed, NoRing, PiecesLost, PushFailed, TrimFailed};
+            counted += lane.get(CloneFailed) + lane.get(PiecesLost);
             for counter in [CloneFailed, TrimFailed, PushFailed, NoRing, PiecesLost] {
-                add(counter.name(), &place, lane.get(counter), false);
+                add(counter.name(), &place, lane.get(counter), Whose::Kernels);
             }
         }
     }
-    add("carrier_full", "private pair", stats.carrier_drops, false);
+    // A clone that the pair has no room for fails at the hook and is counted there, too; so is a packet that went in
+    // pieces.
+    let carrier = stats.carrier_drops.saturating_sub(counted);
+    add("carrier_full", "private pair", carrier, Whose::Kernels);
     for ring in &stats.rings {
-        add("ring_full", &ring.name, ring.stats.ring_full, true);
-        add("no_free_frame", &ring.name, ring.stats.fill_empty, true);
+        add("ring_full", &ring.name, ring.stats.ring_full, Whose::Ours);
+        add("no_free_frame", &ring.name, ring.stats.fill_empty, Whose::Ours);
         // What found no frame is counted under both names.
-        add("ring_dropped", &ring.name, ring.stats.dropped.saturating_sub(ring.stats.fill_empty), false);
-        add("ring_invalid", &ring.name, ring.stats.invalid, true);
+        let others = ring.stats.dropped.saturating_sub(ring.stats.fill_empty);
+        add("ring_dropped", &ring.name, others, Whose::Kernels);
+        add("ring_invalid", &ring.name, ring.stats.invalid, Whose::Ours);
     }
-    add("writer_behind", "event ring", events_dropped, true);
+    add("writer_behind", "event ring", shared.events_dropped.load(Ordering::Relaxed), Whose::Ours);
+    add("copies_dropped", "mirror file", shared.copies_dropped.load(Ordering::Relaxed), Whose::Copies);
     all
 }
 
 impl Losses {
     /// Nothing lost yet.
     pub fn new(stats: &TapStats, now: Nanos) -> Losses {
-        let before = causes(stats, 0).iter().map(|c| c.count).collect();
+        let before = causes(stats, &Shared::default()).iter().map(|c| c.count).collect();
         let total = stats.total();
         Losses {
             before,
             shed_before: (total.shed(), total.get(Counter::ShedHard)),
+            kept: 1.0,
             at: now,
             mirrored: 0,
             shed: 0,
             dropped: 0,
             missed: 0,
+            copies: 0,
         }
+    }
+
+    /// Takes the share of tuples that the kernel side keeps at this moment. Between two looks the least one counts:
+    /// the kernel side loosens again within a fraction of a second.
+    pub fn kept(&mut self, share: f64) {
+        self.kept = self.kept.min(share);
     }
 
     /// Compares with the last look and tells the writer what is new.
@@ -79,37 +104,55 @@ impl Losses {
         S: RecordSink + Ticking + Send + 'static,
     {
         let now = pipeline.now();
-        let events = pipeline.shared().events_dropped.load(Ordering::Relaxed);
-        for (n, cause) in causes(stats, events).iter().enumerate() {
-            let count = cause.count.saturating_sub(self.before[n]);
+        for notice in self.compare(stats, &causes(stats, pipeline.shared()), now) {
+            pipeline.notice(notice);
+        }
+    }
+
+    fn compare(&mut self, stats: &TapStats, causes: &[Cause], now: Nanos) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for (before, cause) in self.before.iter_mut().zip(causes) {
+            let count = cause.count.saturating_sub(*before);
             if count == 0 {
                 continue;
             }
-            self.before[n] = cause.count;
-            let (drops, misses) = if cause.ours { (count, 0) } else { (0, count) };
+            *before = cause.count;
+            let (drops, misses, copies) = match cause.whose {
+                Whose::Ours => (count, 0, 0),
+                Whose::Kernels => (0, count, 0),
+                Whose::Copies => (0, 0, count),
+            };
             self.dropped += drops;
             self.missed += misses;
-            let gap = Gap { cause: cause.name, source: &cause.place, first: self.at, last: now, count };
-            pipeline.notice(Notice::Lost { first: self.at, last: now, drops, misses });
-            pipeline.notice(Notice::Anomaly(Box::new(capture_gap(&gap))));
+            self.copies += copies;
+            let unit = if copies == 0 { Unit::Packets } else { Unit::Copies };
+            let (first, last, count) = (self.at, now, Some(count));
+            let gap = Gap { cause: cause.name, source: &cause.place, first, last, count, unit };
+            // What is missing in the mirror file only, the rules have seen.
+            if copies == 0 {
+                notices.push(Notice::Lost { first, last, drops, misses });
+            }
+            notices.push(Notice::Anomaly(Box::new(capture_gap(&gap))));
         }
         let total = stats.total();
         self.mirrored = total.get(Counter::Mirrored);
         self.shed = total.shed();
         let (shed, hard) = (total.shed(), total.get(Counter::ShedHard));
-        let (new, new_hard) = (shed - self.shed_before.0, hard - self.shed_before.1);
-        if new > 0 {
-            let kept = self.mirrored as f64 / (self.mirrored + shed).max(1) as f64;
-            let told = Shed { kept, packets: new, hard: new_hard, first: self.at, last: now };
-            pipeline.notice(Notice::Lost { first: self.at, last: now, drops: 0, misses: new });
-            pipeline.notice(Notice::Anomaly(Box::new(budget_shed(&told))));
+        let (packets, hard_packets) = (shed - self.shed_before.0, hard - self.shed_before.1);
+        let kept = std::mem::replace(&mut self.kept, 1.0);
+        if packets > 0 {
+            let kept = (kept < 1.0).then_some(kept);
+            let told = Shed { kept, packets, hard: hard_packets, first: self.at, last: now };
+            notices.push(Notice::Lost { first: self.at, last: now, drops: 0, misses: packets });
+            notices.push(Notice::Anomaly(Box::new(budget_shed(&told))));
         }
         self.shed_before = (shed, hard);
         self.at = now;
+        notices
     }
 
     /// The lines about the kernel side at the end of a run.
-    pub fn summary(&self, stats: &TapStats, latencies: &Interval) -> Vec<(String, String)> {
+    pub fn summary(&self, stats: &TapStats, shared: &Shared) -> Vec<(String, String)> {
         let mut lines = Vec::new();
         let mut line = |name: &str, text: String| lines.push((name.to_owned(), text));
         for point in &stats.points {
@@ -134,15 +177,18 @@ impl Losses {
                 self.shed
             ),
         );
-        let causes = causes(stats, 0);
+        let causes = causes(stats, shared);
         let lost: Vec<String> = causes
             .iter()
             .filter(|c| c.count > 0)
             .map(|c| format!("{} {} at {}", c.count, c.name, c.place))
             .collect();
         let text = if lost.is_empty() { String::new() } else { format!(": {}", lost.join(", ")) };
-        line("lost", format!("{} dropped, {} missed{text}", self.dropped, self.missed));
-        line("latency", latency(latencies));
+        let copies = match self.copies {
+            0 => String::new(),
+            n => format!(", {n} missing in the mirror file"),
+        };
+        line("lost", format!("{} dropped, {} missed{copies}{text}", self.dropped, self.missed));
         lines
     }
 }
@@ -165,7 +211,77 @@ fn flags(census: &Census) -> String {
 /// For the status line.
 impl fmt::Display for Losses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Losses { mirrored, shed, dropped, missed, .. } = self;
-        write!(f, "mirrored {mirrored} shed {shed} dropped {dropped} missed {missed}")
+        let Losses { mirrored, shed, dropped, missed, copies, .. } = self;
+        write!(f, "mirrored {mirrored} shed {shed} dropped {dropped} missed {missed}")?;
+        if *copies > 0 { write!(f, " copies dropped {copies}") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::tap::PointStats;
+    use crate::detect::Kind;
+
+    fn stats(counts: &[(Counter, u64)], carrier_drops: u64) -> TapStats {
+        let mut point = PointStats { name: "eth0".into(), ..PointStats::default() };
+        for (counter, n) in counts {
+            point.ingress.0[*counter as usize] = *n;
+        }
+        TapStats { points: vec![point], carrier_drops, ..TapStats::default() }
+    }
+
+    fn found(notices: &[Notice], kind: Kind) -> Vec<String> {
+        let of_kind = notices.iter().filter_map(|n| match n {
+            Notice::Anomaly(a) if a.kind == kind => Some(a.summary.clone()),
+            _ => None,
+        });
+        of_kind.collect()
+    }
+
+    #[test]
+    fn a_clone_that_the_pair_had_no_room_for_is_missed_once() {
+        let mut losses = Losses::new(&stats(&[], 0), Nanos(0));
+        let shared = Shared::default();
+        let counts = [(Counter::SelectedSyn, 1_000), (Counter::Mirrored, 900), (Counter::CloneFailed, 100)];
+        let now = stats(&counts, 90);
+        losses.compare(&now, &causes(&now, &shared), Nanos(1));
+        assert_eq!((losses.mirrored, losses.missed), (900, 100), "mirrored and missed are what was selected");
+        // What the pair drops after the clone was taken is not in the hook's counters.
+        let now = stats(&counts, 130);
+        losses.compare(&now, &causes(&now, &shared), Nanos(2));
+        assert_eq!(losses.missed, 130);
+    }
+
+    #[test]
+    fn what_was_shed_is_told_of_each_look_with_the_share_that_the_kernel_side_kept() {
+        let mut losses = Losses::new(&stats(&[], 0), Nanos(0));
+        let shared = Shared::default();
+        let mut look = |shed: u64, kept: &[f64]| {
+            kept.iter().for_each(|k| losses.kept(*k));
+            let now = stats(&[(Counter::Mirrored, 1_000_000), (Counter::ShedSyn, shed)], 0);
+            let notices = losses.compare(&now, &causes(&now, &shared), Nanos(shed));
+            found(&notices, Kind::BudgetShed)
+        };
+        let told = look(1_000, &[1.0, 0.25, 0.5]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("1000 packets ") && told[0].contains(" 25 % of the tuples"), "{told:?}");
+        // The share of the look before is not that of this one, nor are its packets.
+        let told = look(1_001, &[1.0]);
+        assert!(told[0].starts_with("1 packet was ") && told[0].contains("a burst"), "{told:?}");
+        assert!(look(1_001, &[0.5]).is_empty(), "nothing was shed since");
+    }
+
+    #[test]
+    fn what_only_the_mirror_file_lacks_casts_no_doubt_on_the_records() {
+        let mut losses = Losses::new(&stats(&[], 0), Nanos(0));
+        let shared = Shared::default();
+        shared.copies_dropped.store(7, Ordering::Relaxed);
+        let now = stats(&[], 0);
+        let notices = losses.compare(&now, &causes(&now, &shared), Nanos(1));
+        assert_eq!(found(&notices, Kind::CaptureGap).len(), 1);
+        assert!(!notices.iter().any(|n| matches!(n, Notice::Lost { .. })), "{notices:?}");
+        assert_eq!((losses.dropped, losses.missed), (0, 0));
+        assert!(losses.to_string().ends_with(" copies dropped 7"), "{losses}");
     }
 }

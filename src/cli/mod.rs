@@ -3,21 +3,30 @@
 mod check;
 mod explain;
 mod fail;
+mod filter;
 mod losses;
 mod mirror_file;
 mod output;
+mod presence;
 mod replay;
 mod report;
 mod run;
 mod show;
+mod signals;
 mod status;
 mod text;
+mod usage;
+mod values;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use fail::{Fail, is_broken_pipe};
+use crate::record::{Record, ShardError, read_shard, shard_paths};
+
+pub use fail::{Fail, is_broken_pipe, words};
+pub use usage::parse;
 
 /// A packet tap for busy Linux gateways: names what went wrong with TCP connections, with the packets that prove it.
 #[derive(Debug, Parser)]
@@ -55,20 +64,65 @@ enum Command {
 /// Flows by default: 262,144 of them with their part of recorder and index take about 150 MiB.
 pub(crate) const MAX_FLOWS: usize = 262_144;
 
+/// Says something on standard error. That nobody reads it is no reason to stop.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "syntap: {text}");
+}
+
+/// `1 record`, `2 records`.
+pub(crate) fn many(n: u64, word: &str) -> String {
+    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
+}
+
+/// Reads all shards that were named, each record in turn; the paths that could be read. What is odd in a directory is
+/// said and hides nothing else; an error is what was named itself, or that there is nothing.
+fn shards_of(named: &[PathBuf], each: &mut dyn FnMut(Record)) -> Result<Vec<PathBuf>, Fail> {
+    let fail = |e: ShardError| output::hinted(&e, None::<String>);
+    let paths = shard_paths(named).map_err(fail)?;
+    if paths.is_empty() {
+        let dirs: Vec<_> = named.iter().map(|p| p.display().to_string()).collect();
+        return Err(Fail::new(format!("no shards in {}", dirs.join(", ")))
+            .hint("`syntap run -w DIR` writes them into DIR"));
+    }
+    let mut read = Vec::new();
+    let mut failed = None;
+    for path in paths {
+        match read_shard(&path, each) {
+            Ok(state) => {
+                shard_notes(&path, &state);
+                if state.frames > 0 {
+                    read.push(path);
+                }
+            }
+            Err(e) if named.contains(&path) => failed = failed.or(Some(fail(e))),
+            Err(e) => note(fail(e)),
+        }
+    }
+    match failed {
+        Some(e) => Err(e),
+        None if read.is_empty() => Err(Fail::new("nothing there can be read as a shard")),
+        None => Ok(read),
+    }
+}
+
 /// Says on standard error what of a shard could not be read.
 fn shard_notes(path: &std::path::Path, state: &crate::record::ShardState) {
     if let Some(at) = state.lost_at {
-        let records =
-            if state.lost_records > 0 { format!(", {} records", state.lost_records) } else { String::new() };
-        eprintln!(
-            "syntap: {}: {} bytes from byte {at} on belong to no whole frame{records}; {} records were read",
+        let records = if state.lost_records > 0 {
+            format!(", {}", many(state.lost_records, "record"))
+        } else {
+            String::new()
+        };
+        note(format!(
+            "{}: {} from byte {at} on belong to no whole frame{records}; {} read",
             path.display(),
-            state.lost_bytes,
-            state.records
-        );
+            many(state.lost_bytes, "byte"),
+            many(state.records, "record")
+        ));
     }
     if state.odd_lines > 0 {
-        eprintln!("syntap: {}: {} lines are not records of this version", path.display(), state.odd_lines);
+        note(format!("{}: {} of no record of this version", path.display(), many(state.odd_lines, "line")));
     }
 }
 

@@ -3,19 +3,28 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::Fail;
-use super::show::Filter;
-use crate::detect::Severity;
-use crate::pipeline::{RecordSink, Tally, Ticking, WorkerCounters};
-use crate::record::{ConnectionRecord, Record, ShardOptions, ShardWriter};
-use crate::wire::Malformed;
+use super::filter::Filter;
+use super::status::{figures, latency};
+use super::{Fail, note};
+use crate::detect::tool::{Gap, Unit, capture_gap};
+use crate::detect::{Anomaly, Severity};
+use crate::pipeline::{Interval, RecordSink, Tally, Ticking, WorkerCounters};
+use crate::record::{
+    ConnectionRecord, Interface, LostRecords, Record, ShardError, ShardOptions, ShardWriter,
+};
+use crate::wire::{Malformed, Nanos};
 
 /// Records as JSON lines, into shards, both or neither.
 #[derive(Default)]
 pub struct Output<'a> {
-    json: Option<(Box<dyn Write + Send + 'a>, Filter)>,
+    filter: Filter,
+    json: Option<Box<dyn Write + Send + 'a>>,
     connections: Option<Box<dyn Write + Send + 'a>>,
     shards: Option<ShardWriter>,
+    /// It was said that records cannot be written.
+    said: bool,
+    /// Lost records that are in a `capture_gap`.
+    told: LostRecords,
 }
 
 impl<'a> Output<'a> {
@@ -24,9 +33,14 @@ impl<'a> Output<'a> {
         Output::default()
     }
 
-    /// Each record that passes as a line.
-    pub fn json_to(&mut self, to: Box<dyn Write + Send + 'a>, filter: Filter) {
-        self.json = Some((to, filter));
+    /// Only what passes is printed and written.
+    pub fn only(&mut self, filter: Filter) {
+        self.filter = filter;
+    }
+
+    /// Each record as a line.
+    pub fn json_to(&mut self, to: Box<dyn Write + Send + 'a>) {
+        self.json = Some(to);
     }
 
     /// Each connection that is over as a line.
@@ -42,37 +56,98 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Flushes and closes; a broken pipe is a success.
-    pub fn close(mut self) -> anyhow::Result<()> {
-        if let Some((json, _)) = &mut self.json {
-            json.flush()?;
+    /// Begins the first shard at once, so that a directory tells a run in which nothing went wrong from none.
+    pub fn begin_shard(&mut self) -> Result<(), Fail> {
+        match &mut self.shards {
+            Some(shards) => shards.begin_first().map_err(|e| hinted(&e, e.hint())),
+            None => Ok(()),
         }
-        if let Some(connections) = &mut self.connections {
-            connections.flush()?;
-        }
-        if let Some(shards) = self.shards.take() {
-            shards.close()?;
-        }
-        Ok(())
     }
+
+    /// Flushes and closes all of it, and returns the first error. That nobody reads standard output any more is one of
+    /// them, and a success to those who call.
+    pub fn close(mut self) -> anyhow::Result<()> {
+        let json = self.json.as_mut().map_or(Ok(()), |json| json.flush());
+        let connections = self.connections.as_mut().map_or(Ok(()), |to| to.flush());
+        if let Some(shards) = self.shards.take() {
+            shards.close().map_err(|e| hinted(&e, e.hint()))?;
+        }
+        Ok(json.and(connections)?)
+    }
+
+    /// Says once that records cannot be written.
+    fn say_trouble(&mut self) {
+        if let Some((shards, why)) = self.shards.as_ref().and_then(|s| Some((s, s.trouble().1?)))
+            && !std::mem::replace(&mut self.said, true)
+        {
+            note(trouble(shards, why));
+        }
+    }
+
+    /// Says once that records cannot be written, and once that they can again; then a `capture_gap` for what was lost.
+    fn shard_trouble(&mut self) -> Option<Anomaly> {
+        self.say_trouble();
+        let shards = self.shards.as_ref()?;
+        match shards.trouble() {
+            (_, Some(_)) => None,
+            (_, None) => {
+                let lost = shards.lost();
+                let new = lost.records - self.told.records;
+                if std::mem::take(&mut self.said) {
+                    let kept = if new == 0 { "none was lost".into() } else { format!("{new} were lost") };
+                    note(format!("records are written again; {kept}"));
+                }
+                if new == 0 {
+                    return None;
+                }
+                let first = Nanos(lost.first_ns.max(self.told.last_ns));
+                self.told = lost;
+                let source = shards.dir().display().to_string();
+                let gap = Gap {
+                    cause: "disk_full",
+                    source: &source,
+                    first,
+                    last: Nanos(lost.last_ns),
+                    count: Some(new),
+                    unit: Unit::Records,
+                };
+                Some(capture_gap(&gap))
+            }
+        }
+    }
+}
+
+fn trouble(shards: &ShardWriter, why: &io::Error) -> Fail {
+    let again = || io::Error::new(why.kind(), why.to_string());
+    let source = why.raw_os_error().map_or_else(again, io::Error::from_raw_os_error);
+    let e = ShardError::Io { operation: "write records into", path: shards.dir().into(), source };
+    hinted(&e, e.hint())
 }
 
 impl RecordSink for Output<'_> {
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        if let Some((json, filter)) = &mut self.json
-            && filter.passes(record)
-        {
-            serde_json::to_writer(&mut *json, record)?;
-            json.write_all(b"\n")?;
+        if !self.filter.passes(record) {
+            return Ok(());
+        }
+        if let Some(json) = &mut self.json {
+            let written = serde_json::to_writer(&mut *json, record).map_err(io::Error::from);
+            match written.and_then(|()| json.write_all(b"\n")) {
+                // Nobody reads the lines any more, and the shards are still wanted.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe && self.shards.is_some() => self.json = None,
+                other => other?,
+            }
         }
         if let Some(shards) = &mut self.shards {
             shards.push(record)?;
+            self.say_trouble();
         }
         Ok(())
     }
 
     fn connection(&mut self, connection: &ConnectionRecord) -> io::Result<()> {
-        if let Some(to) = &mut self.connections {
+        if let Some(to) = &mut self.connections
+            && self.filter.passes_connection(connection)
+        {
             serde_json::to_writer(&mut *to, connection)?;
             to.write_all(b"\n")?;
         }
@@ -81,11 +156,11 @@ impl RecordSink for Output<'_> {
 }
 
 impl Ticking for Output<'_> {
-    fn tick(&mut self) -> io::Result<()> {
+    fn tick(&mut self) -> io::Result<Option<Anomaly>> {
         if let Some(shards) = &mut self.shards {
             shards.tick();
         }
-        Ok(())
+        Ok(self.shard_trouble())
     }
 }
 
@@ -109,8 +184,17 @@ pub struct Summary<'a> {
     pub counters: &'a WorkerCounters,
     /// Anomalies.
     pub tally: &'a Tally,
+    /// How long handshakes took, and the responders that were asked for.
+    pub figures: &'a Interval,
     /// Lines about the kernel side of a live run: name and figure.
-    pub live: Option<&'a [(String, String)]>,
+    pub live: &'a [(String, String)],
+}
+
+/// Where figures of responders are taken: inside, if that is tapped, so that no connection counts twice; else everywhere.
+pub fn figures_at(interfaces: &[Interface]) -> u32 {
+    let inside = interfaces.iter().map(|i| i.role.as_deref() == Some("inside"));
+    let mask = inside.enumerate().fold(0, |mask, (n, is)| mask | u32::from(is) << (n % 32));
+    if mask == 0 { u32::MAX } else { mask }
 }
 
 impl Summary<'_> {
@@ -118,7 +202,7 @@ impl Summary<'_> {
     pub fn print(&self, to: &mut dyn Write) -> io::Result<()> {
         let c = self.counters;
         let line = |to: &mut dyn Write, name: &str, text: String| writeln!(to, "{name:<11}{text}");
-        for (name, figure) in self.live.unwrap_or_default() {
+        for (name, figure) in self.live {
             line(to, name, figure.clone())?;
         }
         line(
@@ -140,6 +224,20 @@ impl Summary<'_> {
         let evicted =
             if c.evicted > 0 { format!(", {} given up for room", c.evicted) } else { String::new() };
         line(to, "flows", format!("{}{evicted}", c.flows))?;
+        let Interval { syn_acks, acks, responders } = self.figures;
+        if !syn_acks.is_empty() {
+            line(to, "latency", format!("SYN to SYN-ACK {}", latency(syn_acks)))?;
+        }
+        if !acks.is_empty() {
+            line(to, "", format!("SYN-ACK to ACK {}", latency(acks)))?;
+        }
+        for f in responders {
+            line(to, "", figures(f, None))?;
+        }
+        if !self.tally.held.is_empty() {
+            let held = &self.tally.held;
+            line(to, "gateway", format!("held {} SYNs {}", held.len(), latency(held)))?;
+        }
         line(
             to,
             "handshakes",

@@ -1,18 +1,18 @@
 //! `syntap replay`: captures through the same pipeline as live packets.
 
-use std::io::{self, BufWriter, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, IsTerminal as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::Fail;
-use super::output::{Output, Summary, hinted, host_name};
-use super::status::latency;
+use super::output::{Output, Summary, figures_at, hinted, host_name};
+use super::{Fail, note, values};
 use crate::capture::{BATCH, CaptureFile, Point, PortSet, ReplaySource};
-use crate::flow::Seed;
-use crate::pipeline::{Desk, Rounds, WorkerConfig};
+use crate::flow::{Endpoint, Seed};
+use crate::pipeline::{Desk, Rounds, RoundsError, Ticking as _, WorkerConfig};
 use crate::record::{Context, Interface};
 
 /// Arguments of `replay`.
@@ -39,8 +39,12 @@ pub struct ReplayArgs {
     check: bool,
 
     /// Flows there is room for; the least valuable are given up beyond that.
-    #[arg(long, value_name = "N", default_value_t = super::MAX_FLOWS)]
+    #[arg(long, value_name = "N", default_value_t = super::MAX_FLOWS, value_parser = values::max_flows)]
     max_flows: usize,
+
+    /// Responders (ADDRESS:PORT) whose figures are shown apart: connects, how long they took, errors. Commas and repeats add more.
+    #[arg(long = "responder", value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = values::responder)]
+    responders: Vec<Endpoint>,
 
     /// Workers that share the work, by tuple; 0 takes one for each CPU. The result is the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -51,10 +55,11 @@ pub struct ReplayArgs {
     batch: usize,
 
     #[command(flatten)]
-    filter: super::show::Filter,
+    filter: super::filter::Filter,
 
-    /// Captures (pcap or pcapng). `NAME=FILE` names the interface, `NAME:ROLE=FILE` also says whether it is the
-    /// gateway's `inside` or `outside`. Several are merged by time.
+    /// Captures (pcap or pcapng), `-` for standard input. `NAME=FILE` names the interface, `NAME:ROLE=FILE` also says
+    /// whether it is the gateway's `inside` or `outside`. Several are merged by time. Of a pcapng with several
+    /// interfaces each is one by itself, under its own name.
     #[arg(required = true, value_name = "[NAME[:ROLE]=]FILE")]
     files: Vec<String>,
 }
@@ -62,6 +67,8 @@ pub struct ReplayArgs {
 /// A capture as it was named on the command line.
 struct Named {
     name: String,
+    /// The name was typed, and does not come from the file's.
+    given: bool,
     role: Option<String>,
     path: PathBuf,
 }
@@ -70,7 +77,7 @@ fn parse_name(arg: &str) -> Named {
     let plain = |path: &str| {
         let path = PathBuf::from(path);
         let name = path.file_stem().map_or_else(|| "capture".into(), |s| s.to_string_lossy().into_owned());
-        Named { name, role: None, path }
+        Named { name, given: false, role: None, path }
     };
     // A file that exists under the whole argument is meant, even with a `=` in its name.
     match arg.split_once('=') {
@@ -79,7 +86,7 @@ fn parse_name(arg: &str) -> Named {
                 Some((n, r)) => (n, Some(r.to_owned())),
                 None => (name, None),
             };
-            Named { name: name.to_owned(), role, path: path.into() }
+            Named { name: name.to_owned(), given: true, role, path: path.into() }
         }
         _ => plain(arg),
     }
@@ -98,25 +105,39 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
                 .hint("a role is inside, outside or span")
                 .into());
         }
-        let file = CaptureFile::open(&named.path).map_err(|e| hinted(&e, e.hint()))?;
+        let file = match named.path.as_os_str() {
+            dash if dash == "-" => CaptureFile::of(&spooled()?, "standard input".as_ref()),
+            _ => CaptureFile::open(&named.path),
+        };
+        let file = file.map_err(|e| hinted(&e, e.hint()))?;
         let base = interfaces.len();
-        let own = file.own_interfaces();
-        if own.is_empty() {
-            interfaces.push(Interface { name: named.name, role: named.role });
-        } else {
-            interfaces.extend(own.into_iter().map(|(name, role)| Interface { name, role }));
-        }
+        interfaces.extend(points_of(&named, &file, MAX_POINTS.saturating_sub(base)));
+        let points = (interfaces.len() - base) as u32;
         let point = u8::try_from(base).ok().filter(|_| interfaces.len() <= MAX_POINTS);
         let Some(point) = point else {
-            return Err(Fail::new(format!("more than {MAX_POINTS} interfaces in one replay")).into());
+            return Err(Fail::new(format!("more than {MAX_POINTS} interfaces in one replay"))
+                .hint("replay the captures in several runs")
+                .into());
         };
-        files.push((Point(point), file));
+        files.push((Point(point), points, file));
     }
 
+    let written = args.json || args.connections || args.write.is_some();
+    if let Some(option) = args.filter.given().filter(|_| !written) {
+        return Err(Fail::new(format!("{option} chooses nothing: no record is printed or written"))
+            .hint("add --json to print records, or -w DIR to write them")
+            .into());
+    }
+    if let Some(option) = args.filter.of_anomalies_only().filter(|_| args.connections) {
+        return Err(Fail::new(format!("{option} is about anomalies, and --connections prints connections"))
+            .hint("--tuple, --community-id, --since and --until choose connections; --json prints anomalies")
+            .into());
+    }
     let mut output = Output::new();
     if args.json {
-        output.json_to(Box::new(BufWriter::new(io::stdout())), args.filter.clone());
+        output.json_to(Box::new(BufWriter::new(io::stdout())));
     }
+    output.only(args.filter.clone());
     if args.connections {
         output.connections_to(Box::new(BufWriter::new(io::stdout())));
     }
@@ -131,25 +152,72 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         seed: Seed::FIXED,
         ports: PortSet::union(&args.ports),
         lives: args.connections,
+        responders: args.responders.clone(),
+        figures_at: figures_at(&context.interfaces),
     };
     let workers = match args.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS),
         n => usize::from(n),
     };
+    values::has_memory(&config, 1)?;
+    output.begin_shard()?;
     let mut rounds = Rounds::new(&config, workers, args.batch);
     let mut source = ReplaySource::new(files);
     let mut desk = Desk::new(context, output);
-    rounds.run(&mut source, &mut desk)?;
-    let (output, tally) = desk.finish().context("cannot write a record")?;
-    output.close()?;
-
-    let mut err = io::stderr().lock();
-    for note in source.notes() {
-        writeln!(err, "syntap: {note}")?;
+    rounds.run(&mut source, &mut desk).map_err(|RoundsError::Write(e)| e)?;
+    if let Some(own) = desk.sink().tick()? {
+        desk.anomaly(own)?;
     }
-    let latency = [("latency".to_owned(), latency(&rounds.latencies()))];
-    Summary { counters: &rounds.counters(), tally: &tally, live: Some(&latency) }.print(&mut err)?;
+    let (output, tally) = desk.finish()?;
+    let closed = output.close();
+
+    source.notes().into_iter().for_each(note);
+    let figures = rounds.latencies();
+    let summary = Summary { counters: &rounds.counters(), tally: &tally, figures: &figures, live: &[] };
+    let _ = summary.print(&mut io::stderr().lock());
+    closed?;
     Ok(if args.check && tally.above_info() > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// The tap points of a capture, at most `room`.
+fn points_of(named: &Named, file: &CaptureFile, room: usize) -> Vec<Interface> {
+    let own = file.interfaces();
+    let path = named.path.display();
+    if file.is_own() && named.given && !own.is_empty() {
+        note(format!("{path} was written by syntap: its own names and roles are used, not '{}'", named.name));
+    }
+    let several = own.len() > 1 || (file.is_own() && !own.is_empty());
+    if several && own.len() > room.max(1) && !file.is_own() {
+        note(format!("{path} has {} interfaces: they are taken for one", own.len()));
+    } else if several {
+        let name = |n: usize, own: Option<String>| own.unwrap_or_else(|| format!("{}-{n}", named.name));
+        let role = |own: Option<String>| if file.is_own() { own } else { named.role.clone() };
+        let each = own.into_iter().enumerate();
+        return each.map(|(n, (i, r))| Interface { name: name(n, i), role: role(r) }).collect();
+    }
+    vec![Interface { name: named.name.clone(), role: named.role.clone() }]
+}
+
+/// Standard input, read to its end into a file without a name: captures are read in place, and more than once.
+fn spooled() -> Result<File, Fail> {
+    if io::stdin().is_terminal() {
+        return Err(Fail::new("standard input is a terminal").hint("tcpdump -w - | syntap replay -"));
+    }
+    let dir = std::env::temp_dir();
+    let failed = |e: io::Error| {
+        Fail::new(format!("cannot keep standard input in {}: {e}", dir.display()))
+            .hint("TMPDIR=DIR names a directory with more room")
+    };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    let path = dir.join(format!("syntap-stdin-{}", std::process::id()));
+    let file = options.clone().custom_flags(libc::O_TMPFILE).mode(0o600).open(&dir).or_else(|_| {
+        let file = options.create_new(true).mode(0o600).open(&path)?;
+        std::fs::remove_file(&path).map(|()| file)
+    });
+    let mut file = file.map_err(failed)?;
+    io::copy(&mut io::stdin().lock(), &mut file).map_err(failed)?;
+    Ok(file)
 }
 
 /// Workers taken unasked: reading the captures and the desk keep about eight busy.

@@ -1,17 +1,16 @@
 //! `syntap report`: what is wrong here, how often, since when, whose doing, what to do.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::hinted;
 use super::text::{Style, wrap};
-use super::{Fail, shard_notes, show};
+use super::{many, shards_of, show};
 use crate::detect::explain::explain;
 use crate::detect::{Kind, Severity};
-use crate::record::{read_shard, rfc3339, shard_paths};
+use crate::record::rfc3339;
 use crate::report::{Cause, Report};
 use crate::wire::Nanos;
 
@@ -29,37 +28,47 @@ pub struct ReportArgs {
 
 /// Runs it.
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
-    let paths = shard_paths(&args.paths).map_err(|e| hinted(&e, None::<String>))?;
     let mut report = Report::default();
-    let mut readable = 0;
-    for path in &paths {
-        let state = read_shard(path, &mut |r| report.add(r)).map_err(|e| hinted(&e, None::<String>))?;
-        readable += usize::from(state.frames > 0);
-        shard_notes(path, &state);
-    }
-    if !paths.is_empty() && readable == 0 {
-        return Err(Fail::new("nothing there can be read as a shard").into());
-    }
+    let paths = shards_of(&args.paths, &mut |r| report.add(r))?;
+    let since = paths.iter().filter_map(|p| begun(p)).min();
     let stdout = io::stdout();
     let style = Style::of_stdout(stdout.is_terminal());
     let mut out = BufWriter::new(stdout.lock());
-    print(&report, args.brief, &style, &mut out)?;
+    print(&report, since, args.brief, &style, &mut out)?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(report: &Report, brief: bool, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+/// When a shard was begun, from its name.
+fn begun(shard: &Path) -> Option<String> {
+    let name = shard.file_name()?.to_str()?.strip_suffix(".jsonl.zst")?;
+    let mut parts = name.rsplit('-').skip(1);
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", parts.next()?).ok()?;
+    Some(format!("{time}Z"))
+}
+
+fn print(
+    report: &Report,
+    since: Option<String>,
+    brief: bool,
+    style: &Style,
+    to: &mut dyn Write,
+) -> io::Result<()> {
+    let since = since.map_or_else(String::new, |t| format!("; the first shard was begun at {t}"));
     let Some((first, last)) = report.span else {
-        return writeln!(to, "No records: nothing that these rules know went wrong while syntap watched.");
+        writeln!(to, "No records: nothing that these rules know went wrong{since}.")?;
+        return writeln!(to, "syntap itself lost and shed nothing.");
     };
-    let time = |ns: u64| rfc3339(Nanos(ns / Nanos::SEC * Nanos::SEC)).replace(".000000000", "");
-    writeln!(to, "{} records, {} to {}", report.records, time(first), time(last))?;
+    let records = many(report.records, "record");
+    writeln!(to, "{records}, {} to {}{since}", time(first), time(last))?;
+    own_losses(report, style, to)?;
     let causes = report.causes();
     let of_tool = |c: &&&Cause| matches!(c.kind, Kind::CaptureGap | Kind::BudgetShed);
     let trouble: Vec<&&Cause> =
         causes.iter().filter(|c| c.severity > Severity::Info && !of_tool(c)).collect();
     if trouble.is_empty() {
-        writeln!(to, "Nothing above info: no connection was hurt in a way that these rules know.")?;
+        let saw = if report.own.is_empty() { "Nothing" } else { "In what it saw, nothing" };
+        writeln!(to, "{saw} above info: no connection was hurt in a way that these rules know.")?;
     }
     for cause in &trouble {
         print_cause(cause, last, style, to)?;
@@ -75,17 +84,8 @@ fn print(report: &Report, brief: bool, style: &Style, to: &mut dyn Write) -> io:
             writeln!(to, "{line}")?;
         }
     }
-    writeln!(to)?;
-    let tool: Vec<&&Cause> = causes.iter().filter(of_tool).collect();
-    if tool.is_empty() {
-        writeln!(to, "syntap itself lost and shed nothing.")?;
-    }
-    for cause in tool {
-        for line in
-            wrap(&format!("syntap itself: {} times {}", cause.count, cause.example.summary), style.width())
-        {
-            writeln!(to, "{line}")?;
-        }
+    if report.own.is_empty() {
+        writeln!(to, "\nsyntap itself lost and shed nothing.")?;
     }
     if !brief && let Some(worst) = trouble.first() {
         writeln!(to, "\n{}", style.bold("One of them, whole"))?;
@@ -93,6 +93,43 @@ fn print(report: &Report, brief: bool, style: &Style, to: &mut dyn Write) -> io:
         show::print(&worst.example, style, to)?;
     }
     Ok(())
+}
+
+fn time(ns: u64) -> String {
+    rfc3339(Nanos(ns / Nanos::SEC * Nanos::SEC)).replace(".000000000", "")
+}
+
+/// What syntap lost and shed comes before what it says of the traffic: it bears on all of that.
+fn own_losses(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    if report.own.is_empty() {
+        return Ok(());
+    }
+    writeln!(to, "\n{}", style.bold("syntap itself did not see everything"))?;
+    for ((cause, place), own) in &report.own {
+        let times = match own.times {
+            1 => "once".to_owned(),
+            n => format!("{n} times"),
+        };
+        let what = match cause.as_str() {
+            "budget_shed" => format!("{} shed to stay within the budget", many(own.count, "packet")),
+            "disk_full" => format!("{} not written into {place} ({cause})", many(own.count, "record")),
+            "copies_dropped" => {
+                format!("{} missing in the mirror file only ({cause})", many(own.count, "packet"))
+            }
+            "interface_gone" => format!("{place} was gone ({cause})"),
+            _ => format!("{} lost at {place} ({cause})", many(own.count, "packet")),
+        };
+        let when = format!("{what}, {times}, {} to {}", time(own.first_ns), time(own.last_ns));
+        for line in wrap(&when, style.width() - 2) {
+            writeln!(to, "  {line}")?;
+        }
+    }
+    let note = "A verdict that rests on an absence in such a time is withdrawn to possible; what was not seen at all \
+                is not in this report.";
+    for line in wrap(note, style.width() - 2) {
+        writeln!(to, "  {line}")?;
+    }
+    writeln!(to)
 }
 
 fn print_cause(c: &Cause, end: u64, style: &Style, to: &mut dyn Write) -> io::Result<()> {

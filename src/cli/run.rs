@@ -1,23 +1,29 @@
 //! `syntap run`: taps interfaces of this machine.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+//!
+//! However a run ends, it ends in one way: the hooks are taken off, the rings worked off, the records flushed, the
+//! summary printed; then the first error is returned. That nobody reads standard error is no reason to end.
+
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
 
-use super::Fail;
 use super::losses::Losses;
-use super::mirror_file::MirrorFile;
-use super::output::{Output, Summary, hinted, host_name};
+use super::mirror_file::{MirrorFile, cannot_write};
+use super::output::{Output, Summary, figures_at, hinted, host_name};
+use super::presence::Interfaces;
+use super::signals::Signals;
 use super::status::Status;
+use super::{Fail, many, note, values};
 use crate::capture::tap::PointInfo;
-use crate::capture::{Mode, PortSet, Source, Tap, TapConfig, TapInterface, TapStats};
-use crate::flow::Seed;
+use crate::capture::xsk::XskSource;
+use crate::capture::{ClockOffset, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats};
+use crate::flow::{Endpoint, Seed};
 use crate::pipeline::{CopySink, Desk, Pipeline, Plan, WorkerConfig, WorkerCounters};
 use crate::record::{Context, Interface};
 
@@ -47,26 +53,31 @@ pub struct RunArgs {
     write: PathBuf,
 
     /// Stop after this many seconds.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = values::duration)]
     duration: Option<u64>,
 
     /// Flows there is room for; the least valuable are given up beyond that.
-    #[arg(long, value_name = "N", default_value_t = super::MAX_FLOWS)]
+    #[arg(long, value_name = "N", default_value_t = super::MAX_FLOWS, value_parser = values::max_flows)]
     max_flows: usize,
 
     /// Workers, each with a ring and a CPU of its own (inline interfaces only; a span has one for each queue).
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = values::workers)]
     workers: u16,
 
     /// Packets a second and CPU that may be mirrored; beyond that whole tuples are shed and counted.
-    #[arg(long, value_name = "PACKETS", default_value_t = crate::bpf::load::BUDGET_PPS)]
+    #[arg(long, value_name = "PACKETS", default_value_t = crate::bpf::load::BUDGET_PPS, value_parser = values::budget)]
     budget: u64,
+
+    /// Responders (ADDRESS:PORT) whose figures are shown apart: connects, rate, how long they took, errors. Commas and repeats add
+    /// more.
+    #[arg(long = "responder", value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = values::responder)]
+    responders: Vec<Endpoint>,
 
     /// Seconds between status lines; 0 prints none.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     status: u64,
 
-    /// Also write each mirrored packet to this file, as pcapng.
+    /// Also write each mirrored packet to this new file, as pcapng.
     #[arg(long, value_name = "FILE")]
     mirror_to: Option<PathBuf>,
 
@@ -79,120 +90,262 @@ pub struct RunArgs {
     force: bool,
 }
 
-/// An interface as it was named on the command line.
-fn parse_interface(arg: &str) -> Result<(TapInterface, Interface), Fail> {
-    let (name, role) = match arg.split_once('=') {
-        Some((n, r)) => (n, Some(r)),
-        None => (arg, None),
-    };
-    let mode = match role {
-        // Without a word an interface is taken for one that carries traffic: the mode that cannot cut anything off.
-        None | Some("inside" | "outside") => Some(Mode::Inline),
-        Some("span") => Some(Mode::Span),
-        Some(other) => {
-            return Err(Fail::new(format!("unknown role '{other}' of interface {name}"))
-                .hint("a role is inside, outside or span"));
+/// What the interfaces on the command line mean.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// To the tap.
+    pub taps: Vec<TapInterface>,
+    /// To the records.
+    pub interfaces: Vec<Interface>,
+}
+
+impl Wanted {
+    /// Reads `NAME[=ROLE]` entries, each name once.
+    pub fn parse(args: &[String]) -> Result<Wanted, Fail> {
+        let mut wanted = Wanted { taps: Vec::new(), interfaces: Vec::new() };
+        for arg in args {
+            let (name, role) = match arg.split_once('=') {
+                Some((n, r)) => (n, Some(r)),
+                None => (arg.as_str(), None),
+            };
+            if name.is_empty() {
+                return Err(Fail::new("an interface without a name").hint("write -i eth0 or -i eth0=inside"));
+            }
+            if wanted.taps.iter().any(|t| t.name == name) {
+                return Err(Fail::new(format!("interface {name} is named twice"))
+                    .hint("name it once, in one role: both directions of it are tapped"));
+            }
+            let mode = match role {
+                // Without a word an interface is taken for one that carries traffic: the mode that cannot cut
+                // anything off.
+                None | Some("inside" | "outside") => Mode::Inline,
+                Some("span") => Mode::Span,
+                Some(other) => {
+                    return Err(Fail::new(format!("unknown role '{other}' of interface {name}"))
+                        .hint("a role is inside, outside or span"));
+                }
+            };
+            wanted.taps.push(TapInterface { name: name.to_owned(), mode: Some(mode) });
+            wanted.interfaces.push(Interface { name: name.to_owned(), role: role.map(str::to_owned) });
         }
-    };
-    Ok((
-        TapInterface { name: name.to_owned(), mode },
-        Interface { name: name.to_owned(), role: role.map(str::to_owned) },
-    ))
+        Ok(wanted)
+    }
 }
 
 /// Runs it.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let mut taps = Vec::new();
-    let mut interfaces = Vec::new();
-    for arg in &args.interfaces {
-        let (tap, interface) = parse_interface(arg)?;
-        taps.push(tap);
-        interfaces.push(interface);
-    }
+    let Wanted { taps, interfaces } = Wanted::parse(&args.interfaces)?;
     let ports = PortSet::union(&args.ports);
     let host = host_name();
     // What can fail without touching an interface is tried first.
+    let rings = usize::from(args.workers);
+    let mut worker = WorkerConfig {
+        max_flows: args.max_flows / rings,
+        recorder: args.max_flows / rings,
+        seed: Seed::random(),
+        ports: ports.clone(),
+        responders: args.responders.clone(),
+        figures_at: figures_at(&interfaces),
+        ..WorkerConfig::default()
+    };
+    values::has_memory(&worker, rings)?;
+    let cpus: Vec<usize> = (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
+    if rings > cpus.len() {
+        note(format!("{rings} workers share {} CPUs: more than one for each gain nothing", cpus.len()));
+    }
     let mut output = Output::new();
     output.shards_in(&args.write, &host)?;
-    let mirror = match &args.mirror_to {
-        None => None,
-        Some(path) => Some(Box::new(MirrorFile::create(path, &interfaces)?) as Box<dyn CopySink>),
-    };
+    if let Some(path) = &args.mirror_to {
+        MirrorFile::is_free(path)?;
+    }
     let signals = Signals::install().context("cannot catch signals")?;
 
     let config = TapConfig {
         interfaces: taps,
         ports: ports.clone(),
-        shards: args.workers.max(1),
+        shards: args.workers,
         budget_pps: args.budget,
         force: args.force,
         busy_poll: args.busy_poll,
         ..TapConfig::default()
     };
-    let (mut tap, sources) = Tap::open(&config).map_err(|e| hinted(&e, e.hint()))?;
-    let err = io::stderr();
-    for point in tap.points() {
-        writeln!(err.lock(), "syntap: {}", describe(point))?;
-    }
-    writeln!(err.lock(), "syntap: following ports {ports}; records go to {}", args.write.display())?;
-
+    let (tap, sources) = Tap::open(&config).map_err(|e| hinted(&e, e.hint()))?;
+    let stats = tap.stats().map_err(|e| hinted(&e, e.hint()))?;
+    let copies = match &args.mirror_to {
+        Some(path) => Some(Box::new(MirrorFile::create(path, &interfaces)?) as Box<dyn CopySink>),
+        None => None,
+    };
     let clock = tap.clock().clone();
     let packet_clock = clock.clone();
     let context = Context { host, interfaces, clock_offset_ns: Some(clock.ns()) };
-    let cpus: Vec<usize> = (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
-    let count = sources.len().max(1);
-    let worker = WorkerConfig {
-        max_flows: args.max_flows / count,
-        recorder: args.max_flows / count,
-        seed: Seed::random(),
-        ports,
-        lives: false,
+    worker.max_flows = args.max_flows / sources.len().max(1);
+    worker.recorder = worker.max_flows;
+    let plan = Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies };
+    let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
+        let sources = sources.into_iter().map(boxed).collect();
+        Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
+            .context("cannot start its threads")
+    });
+    let pipeline = match begun {
+        Ok(pipeline) => pipeline,
+        Err(e) => {
+            args.mirror_to.as_ref().map(std::fs::remove_file);
+            return Err(e);
+        }
     };
-    let sources = sources.into_iter().map(|s| Box::new(s) as Box<dyn Source + Send>).collect();
-    let plan = Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies: mirror };
-    let mut pipeline = Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)?;
-
-    let mut status = Status::new();
-    let mut losses = Losses::new(&stats(&tap)?, clock.now());
-    let started = Instant::now();
-    let (mut looked, mut told) = (started, started);
-    let mut counters = WorkerCounters::default();
-    let until = args.duration.map(Duration::from_secs);
-    while !signals.stop() && until.is_none_or(|d| started.elapsed() < d) && !pipeline.failed() {
-        std::thread::sleep(WAKE_EVERY);
-        if looked.elapsed() >= LOOK_EVERY {
-            looked = Instant::now();
-            clock.refresh();
-            losses.look(&stats(&tap)?, &mut pipeline);
-            counters = pipeline.gather(status.latencies());
-        }
-        if args.status > 0 && told.elapsed() >= Duration::from_secs(args.status) {
-            told = Instant::now();
-            status.print(&mut err.lock(), &counters, &losses)?;
-        }
+    for point in tap.points() {
+        note(describe(point));
     }
-
-    // First the hooks, so that nothing new comes; then the rings are worked off; then they are closed.
-    let failed = pipeline.failed();
-    tap.detach();
-    std::thread::sleep(SETTLE);
-    let drained = pipeline.drain(status.latencies());
-    let counted = stats(&tap)?;
-    losses.look(&counted, &mut pipeline);
-    drop(tap);
-    let (output, tally) = pipeline.finish().context("cannot write the records")?;
-    let counters = drained?;
-    output.close()?;
-    let live = losses.summary(&counted, status.total());
-    Summary { counters: &counters, tally: &tally, live: Some(&live) }.print(&mut err.lock())?;
-    if failed {
-        return Err(Fail::new("a worker stopped before its time").into());
-    }
-    Ok(ExitCode::SUCCESS)
+    note(format!("following ports {ports}; records go to {}", args.write.display()));
+    Live::new(tap, stats, pipeline, clock, args.mirror_to.as_deref()).run(args, &signals)
 }
 
-fn stats(tap: &Tap) -> anyhow::Result<TapStats> {
-    Ok(tap.stats().map_err(|e| hinted(&e, e.hint()))?)
+fn boxed(source: XskSource) -> Box<dyn Source + Send> {
+    Box::new(source)
+}
+
+/// A run from its beginning to its end.
+struct Live<'a> {
+    tap: Tap,
+    pipeline: Pipeline<Output<'static>>,
+    clock: ClockOffset,
+    mirror_to: Option<&'a Path>,
+    status: Status,
+    losses: Losses,
+    interfaces: Interfaces,
+    /// What was counted at the last look.
+    stats: TapStats,
+    counters: WorkerCounters,
+    /// It was said that the mirror file cannot be written.
+    said: bool,
+    first_error: Option<anyhow::Error>,
+}
+
+impl<'a> Live<'a> {
+    fn new(
+        tap: Tap,
+        stats: TapStats,
+        pipeline: Pipeline<Output<'static>>,
+        clock: ClockOffset,
+        mirror_to: Option<&'a Path>,
+    ) -> Live<'a> {
+        Live {
+            losses: Losses::new(&stats, clock.now()),
+            interfaces: Interfaces::new(&tap, clock.now()),
+            tap,
+            pipeline,
+            clock,
+            mirror_to,
+            status: Status::new(),
+            stats,
+            counters: WorkerCounters::default(),
+            said: false,
+            first_error: None,
+        }
+    }
+
+    fn run(mut self, args: &RunArgs, signals: &Signals) -> anyhow::Result<ExitCode> {
+        let started = Instant::now();
+        let (mut looked, mut told) = (started, started);
+        let until = args.duration.map(Duration::from_secs);
+        while !signals.stop() && until.is_none_or(|d| started.elapsed() < d) && self.goes_on() {
+            std::thread::sleep(WAKE_EVERY);
+            self.losses.kept(self.tap.kept());
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                self.look();
+            }
+            if args.status > 0 && told.elapsed() >= Duration::from_secs(args.status) {
+                told = Instant::now();
+                let _ = self.status.print(&mut io::stderr().lock(), &self.counters, &self.losses);
+            }
+        }
+        self.end()
+    }
+
+    fn failed(&mut self, e: impl Into<anyhow::Error>) {
+        self.first_error.get_or_insert(e.into());
+    }
+
+    fn goes_on(&mut self) -> bool {
+        if self.stopped() {
+            // Perhaps with its interface, which nobody has looked at since.
+            self.look();
+        }
+        self.first_error.is_none() && !self.pipeline.failed() && !self.stopped()
+    }
+
+    /// Whether a worker has stopped for another reason than that the span interface it reads from is gone.
+    fn stopped(&self) -> bool {
+        self.pipeline.stopped().any(|n| !self.gone(n))
+    }
+
+    fn gone(&self, worker: usize) -> bool {
+        let point = self.tap.point_of(worker);
+        point.is_some_and(|n| self.tap.points()[n].presence == Presence::Gone)
+    }
+
+    fn count(&mut self) {
+        match self.tap.stats() {
+            Ok(stats) => {
+                self.losses.look(&stats, &mut self.pipeline);
+                self.stats = stats;
+            }
+            Err(e) => self.failed(hinted(&e, e.hint())),
+        }
+    }
+
+    fn look(&mut self) {
+        self.clock.refresh();
+        self.count();
+        self.counters = self.pipeline.gather(self.status.latencies());
+        if let Err(e) = self.interfaces.look(&mut self.tap, &mut self.pipeline) {
+            self.failed(e);
+        }
+        if let (Some(e), Some(path)) = (self.pipeline.shared().copy_error(), self.mirror_to)
+            && !std::mem::replace(&mut self.said, true)
+        {
+            note(cannot_write(path, e));
+        }
+    }
+
+    /// First the hooks, so that nothing new comes; then the rings are worked off; then they are closed.
+    fn end(mut self) -> anyhow::Result<ExitCode> {
+        self.tap.detach();
+        std::thread::sleep(SETTLE);
+        let drained = self.pipeline.drain(self.status.latencies());
+        self.count();
+        self.interfaces.end(&self.tap, &mut self.pipeline);
+        for (n, e) in drained.failed {
+            if !self.gone(n) {
+                self.failed(Fail::new(e.to_string()));
+            }
+        }
+        let Live { tap, pipeline, mirror_to, mut status, losses, stats, mut first_error, .. } = self;
+        drop(tap);
+        let finished = pipeline.finish();
+        let mut failed = |e: anyhow::Error| {
+            first_error.get_or_insert(e);
+        };
+        let tally = match finished.written {
+            Ok((output, tally)) => {
+                output.close().unwrap_or_else(&mut failed);
+                tally
+            }
+            Err(e) => {
+                failed(Fail::new(format!("cannot write the records: {e}")).into());
+                Default::default()
+            }
+        };
+        if let (Some(e), Some(path)) = (finished.shared.copy_error(), mirror_to) {
+            failed(cannot_write(path, e).into());
+        }
+        let live = losses.summary(&stats, &finished.shared);
+        let figures = status.total();
+        let summary = Summary { counters: &drained.counters, tally: &tally, figures, live: &live };
+        let _ = summary.print(&mut io::stderr().lock());
+        first_error.map_or(Ok(ExitCode::SUCCESS), Err)
+    }
 }
 
 /// One line on how an interface is tapped.
@@ -201,7 +354,7 @@ fn describe(p: &PointInfo) -> String {
     match &p.xdp {
         None => text.push_str(": tcx ingress and egress clone what is selected; every packet goes on"),
         Some((mode, why)) => {
-            text.push_str(&format!(": XDP in {} mode, {} rings", mode.name(), p.rings));
+            text.push_str(&format!(": XDP in {} mode, {}", mode.name(), many(p.rings.into(), "ring")));
             if let Some(why) = why {
                 text.push_str(&format!(" (not native: {why})"));
             }
@@ -212,26 +365,4 @@ fn describe(p: &PointInfo) -> String {
         Err(why) => text.push_str(&format!("; frames are copied: {why}")),
     }
     text
-}
-
-/// SIGINT and SIGTERM: the first asks to stop, a second one ends the process at once with 130. Nothing stays attached
-/// then either: the hooks and the private pair go with the process.
-struct Signals {
-    stop: Arc<AtomicBool>,
-}
-
-impl Signals {
-    fn install() -> io::Result<Signals> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // The order matters: only a second signal finds the flag set.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
-            signal_hook::flag::register(signal, stop.clone())?;
-        }
-        Ok(Signals { stop })
-    }
-
-    fn stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
 }

@@ -21,6 +21,10 @@ const HOLD: u64 = Nanos::SEC;
 const HELD: usize = 64;
 const RELAYS: usize = 64;
 
+/// Answers that nobody asked for are remembered for as long as an ARP table keeps what they said, and so many at most.
+const OVERWRITES_WITHIN: u64 = 60 * Nanos::SEC;
+const UNASKED: usize = 64;
+
 /// One record an address and kind in this time; the rest is counted into the next.
 const TELL_EVERY: u64 = 60 * Nanos::SEC;
 
@@ -89,6 +93,16 @@ struct Binding {
     request: bool,
 }
 
+/// An answer that nobody asked for, sent to one machine and not to all as a gratuitous one is.
+#[derive(Clone, Copy)]
+struct Unasked {
+    claimed: Addr,
+    mac: Mac,
+    point: u8,
+    way: Way,
+    at: Nanos,
+}
+
 /// Two answers with different MACs, not told yet.
 #[derive(Clone, Copy)]
 struct Conflict {
@@ -101,7 +115,16 @@ struct Conflict {
 }
 
 /// The table of requests, of bindings and of what was found.
+///
+/// | kind | peers |
+/// | --- | --- |
+/// | `arp_two_answers` | none |
+/// | `address_conflict` | Wireshark "Duplicate IP address configured"; Snort 112:4 |
+/// | `address_flapping`, `address_moved` | arpwatch "flip flop" and "changed ethernet address" |
+/// | `arp_spoof_sign` | Snort 112:2 and 112:3; Zeek `bad_arp` |
 pub struct ArpWatch {
+    /// The newest answers that nobody asked for.
+    unasked: std::collections::VecDeque<Unasked>,
     held: std::collections::VecDeque<Conflict>,
     /// MACs that passed on somebody else's request in their own name.
     relays: Vec<Mac>,
@@ -113,6 +136,7 @@ pub struct ArpWatch {
 impl Default for ArpWatch {
     fn default() -> Self {
         ArpWatch {
+            unasked: std::collections::VecDeque::with_capacity(UNASKED),
             held: std::collections::VecDeque::with_capacity(HELD),
             relays: Vec::with_capacity(RELAYS),
             bindings: vec![Binding::default(); BINDINGS].into_boxed_slice(),
@@ -226,6 +250,7 @@ impl ArpWatch {
     }
 
     fn answer(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        self.unasked(arp, point, way, ts);
         let r = &mut self.requests[place(&arp.sender_ip, point, REQUESTS)];
         let mine = r.used && r.asked == arp.sender_ip && r.point == point;
         let mine = mine
@@ -262,6 +287,42 @@ impl ArpWatch {
             self.held.push_back(Conflict { asked: arp.sender_ip, gap_ns, macs, point, way, at: ts });
         } else {
             self.found(kind, arp.sender_ip, gap_ns, macs, point, way, ts, out);
+        }
+    }
+
+    /// Remembers an answer that nobody asked for, if the machine that it is sent to would be seen to ask here: other ARP packets
+    /// of it were.
+    fn unasked(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos) {
+        let r = &self.requests[place(&arp.sender_ip, point, REQUESTS)];
+        let asked = r.used
+            && r.asked == arp.sender_ip
+            && r.point == point
+            && ts.since(r.at.max(r.first_answer)) <= ANSWER_WITHIN;
+        let b = &self.bindings[place(&arp.target_ip, point, BINDINGS)];
+        let visible = b.used && b.ip == arp.target_ip && b.point == point;
+        if arp.ipv6 || !arp.solicited || asked || !visible {
+            return;
+        }
+        if self.unasked.len() == UNASKED {
+            self.unasked.pop_front();
+        }
+        let mac = arp.sender_mac;
+        self.unasked.push_back(Unasked { claimed: arp.sender_ip, mac, point, way, at: ts });
+    }
+
+    /// A flow's MAC changed: `arp_spoof_sign`, if it is the one that an answer claimed which nobody had asked for. A machine
+    /// that takes over an address tells everybody; who tells one machine only means that one.
+    pub fn flow_moved(&mut self, a: &Anomaly, out: &mut dyn FnMut(Anomaly)) {
+        let is = |name: &str, mac: &Mac| {
+            a.facts.iter().any(|(n, f)| *n == name && *f == Fact::Str(mac.to_string().into()))
+        };
+        let Some(before) = a.packets.iter().map(|p| p.src_mac).find(|m| is("before", m)) else { return };
+        let claim = self.unasked.iter().rev().find(|u| {
+            let lately = a.time.since(u.at) <= OVERWRITES_WITHIN && u.at <= a.time;
+            is("after", &u.mac) && Some(u.point) == a.point && lately
+        });
+        if let Some(&Unasked { claimed, mac, point, way, at }) = claim {
+            self.found(Kind::ArpSpoofSign, claimed, a.time.since(at), [before, mac], point, way, a.time, out);
         }
     }
 
@@ -361,6 +422,10 @@ impl Found {
                 self.gap_ns as f64 / 1e9
             ),
             Kind::AddressMoved => format!("{asked} moved from {a} to {b}{times}"),
+            Kind::ArpSpoofSign if self.gap_ns > 0 => format!(
+                "an answer that nobody asked for said that {asked} is at {b}, and {:.1} s later packets of connections came from there and no more from {a}{times}",
+                self.gap_ns as f64 / 1e9
+            ),
             Kind::ArpSpoofSign => format!("an ARP packet from {a} says that {asked} is at {b}{times}"),
             _ => format!(
                 "one request for {asked} was answered twice with the same MAC {a}, {gap_us} us apart{times}: two ports answer for it"
@@ -368,6 +433,7 @@ impl Found {
         };
         let severity = match self.kind {
             Kind::AddressConflict => Severity::Error,
+            Kind::ArpSpoofSign if self.gap_ns > 0 => Severity::Warning,
             Kind::AddressMoved | Kind::ArpSpoofSign => Severity::Info,
             _ => Severity::Warning,
         };
@@ -382,6 +448,10 @@ impl Found {
             facts.push(("macs", Fact::List(macs)));
         } else {
             facts.push(("mac", Fact::Str(self.macs[0].to_string().into())));
+        }
+        if self.kind == Kind::AddressFlapping {
+            // Each time there and back.
+            facts.push(("moves", Fact::U64(self.count * 2)));
         }
         let points =
             self.points[..usize::from(self.npoints)].iter().map(|p| Fact::U64((*p).into())).collect();

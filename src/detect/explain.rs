@@ -1,6 +1,7 @@
 //! What `explain` and `report` say of each kind: meaning, rule, causes, remedies, and what else it could be.
 
 use super::Kind;
+use super::explain_gateway as gateway;
 use super::explain_more as more;
 
 /// The texts of one kind. Plain sentences; the terminal wraps them.
@@ -26,6 +27,15 @@ pub const fn explain(kind: Kind) -> &'static Explanation {
     match kind {
         Kind::SynUnanswered => &SYN_UNANSWERED,
         Kind::SynRefused => &SYN_REFUSED,
+        Kind::SynLostInGateway => &gateway::SYN_LOST_IN_GATEWAY,
+        Kind::SnatCollision => &gateway::SNAT_COLLISION,
+        Kind::SnatPortsExhausted => &gateway::SNAT_PORTS_EXHAUSTED,
+        Kind::ResetByGateway => &gateway::RESET_BY_GATEWAY,
+        Kind::NatMappingLost => &gateway::NAT_MAPPING_LOST,
+        Kind::UntranslatedPacket => &gateway::UNTRANSLATED_PACKET,
+        Kind::NatRemapped => &gateway::NAT_REMAPPED,
+        Kind::NatPortPressure => &gateway::NAT_PORT_PRESSURE,
+        Kind::NatNotStitchable => &gateway::NAT_NOT_STITCHABLE,
         Kind::TupleReuseRefused => &TUPLE_REUSE_REFUSED,
         Kind::TupleReuseAccepted => &TUPLE_REUSE_ACCEPTED,
         Kind::SynOnLiveFlow => &SYN_ON_LIVE_FLOW,
@@ -70,6 +80,7 @@ pub const fn explain(kind: Kind) -> &'static Explanation {
         Kind::ResetWithoutFlow => &RESET_WITHOUT_FLOW,
         Kind::ArpTwoAnswers => &ARP_TWO_ANSWERS,
         Kind::AddressConflict => &ADDRESS_CONFLICT,
+        Kind::AsymmetricHash => &ASYMMETRIC_HASH,
         Kind::CaptureGap => &CAPTURE_GAP,
         Kind::BudgetShed => &BUDGET_SHED,
     }
@@ -268,6 +279,27 @@ const ADDRESS_CONFLICT: Explanation = Explanation {
     ],
     or_else: &["ARP spoofing", "a wireless bridge that answers for its clients with its own MAC"],
     peers: "Wireshark \"Duplicate IP address configured\"; Snort 112:4",
+};
+
+const ASYMMETRIC_HASH: Explanation = Explanation {
+    one_line: "The two directions of a connection reach two rings, and so two workers of syntap.",
+    meaning: "No worker sees a whole connection: what is said of missing answers, of states and of refused reuses is not to be \
+trusted in this run.",
+    rule: "The SYN came over one ring and its SYN-ACK over another, ten times and in one of ten handshakes or more. Where the kernel \
+side chooses the ring (tcx) that cannot happen; in XDP mode the NIC's receive hash (RSS) does, and the usual Toeplitz key gives the \
+two directions of a tuple different queues.",
+    causes: &[
+        "a mirror port tapped by XDP on a NIC whose RSS key is not symmetric",
+        "a hash over other fields (ports left out, a tunnel's \
+outer header)",
+    ],
+    remedy: &[
+        "give the NIC a symmetric hash: `ethtool -X DEV hkey 6d:5a:6d:5a:...` (the same two bytes repeated), or `ethtool -X DEV xfrm \
+symmetric-xor` where the driver has it",
+        "or give it one queue: `ethtool -L DEV combined 1`",
+    ],
+    or_else: &["a NIC whose queues were changed while syntap ran"],
+    peers: "Suricata wrong_thread",
 };
 
 const CAPTURE_GAP: Explanation = Explanation {

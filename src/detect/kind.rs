@@ -27,6 +27,12 @@ macro_rules! kinds {
 kinds! {
     /// A SYN sent again, or given up, with no answer of any sort to it.
     SynUnanswered = "syn_unanswered",
+    /// A SYN that came in and did not go out.
+    SynLostInGateway = "syn_lost_in_gateway",
+    /// A SYN that came in and did not go out, because another one took its place outside.
+    SnatCollision = "snat_collision",
+    /// SYNs that came in and did not go out, because no port outside is free.
+    SnatPortsExhausted = "snat_ports_exhausted",
     /// A SYN answered by a reset.
     SynRefused = "syn_refused",
     /// A SYN on a tuple that the responder still holds, answered by the old life's acknowledgement.
@@ -69,6 +75,8 @@ kinds! {
     ResetWithoutFlow = "reset_without_flow",
     /// Resets after the same idle time, again and again.
     ResetAfterIdle = "reset_after_idle",
+    /// A reset that the gateway itself sent.
+    ResetByGateway = "reset_by_gateway",
     /// The end in whose name a reset came goes on.
     ResetIgnored = "reset_ignored",
     /// A reset with a payload.
@@ -89,6 +97,16 @@ kinds! {
     ResetStorm = "reset_storm",
     /// The same bytes sent again and again, and nothing comes back.
     BlackHole = "black_hole",
+    /// The gateway lost the translation of a living connection.
+    NatMappingLost = "nat_mapping_lost",
+    /// A packet left outside with an address from inside.
+    UntranslatedPacket = "untranslated_packet",
+    /// A connection's tuple outside changed while it lived.
+    NatRemapped = "nat_remapped",
+    /// Tuples outside are handed on to others soon after their close.
+    NatPortPressure = "nat_port_pressure",
+    /// Inside and outside cannot be joined.
+    NatNotStitchable = "nat_not_stitchable",
     /// One end's MAC address changed within a flow.
     MacChangedInFlow = "mac_changed_in_flow",
     /// The same packet seen twice: the tap point sees both sides of a hop.
@@ -117,6 +135,8 @@ kinds! {
     Malformed = "malformed",
     /// Only one direction of most flows is seen.
     OneSidedView = "one_sided_view",
+    /// The two directions of a tuple reach two rings.
+    AsymmetricHash = "asymmetric_hash",
     /// This tool lost packets: cause, source, first and last time, count.
     CaptureGap = "capture_gap",
     /// The kernel side shed tuples to stay in its budget.
@@ -129,6 +149,10 @@ impl Kind {
         matches!(
             self,
             Kind::SynUnanswered
+                | Kind::SynLostInGateway
+                | Kind::SnatCollision
+                | Kind::SnatPortsExhausted
+                | Kind::ResetByGateway
                 | Kind::TupleReuseRefused
                 | Kind::SynackUnacknowledged
                 | Kind::SynackUnsolicited

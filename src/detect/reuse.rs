@@ -79,6 +79,8 @@ fn refusal(a: &Attempt) -> Option<Refusal> {
 }
 
 /// `tuple_reuse_refused`, if this attempt was refused by the tuple's past.
+///
+/// Peers: DeepFlow ClientSourcePortReuse "Client Port Reuse" is the nearest; nobody reports the challenge ACK.
 pub fn refused(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
     let a = &ended.attempt;
     let r = refusal(a)?;
@@ -233,6 +235,9 @@ fn why(rule: Rule, held: OldState, a: &Attempt, rcv_nxt: Seq, ts_recent: Option<
 }
 
 /// `tuple_reuse_accepted`: the tuple was closed less than 60 s before, and the responder took it again.
+///
+/// Peers: tshark `reused_ports`; Suricata counter `flow.tcp_reuse`, `shutdown_syn_resend`; Zeek `premature_connection_reuse`,
+/// `SYN_after_close`.
 pub fn accepted(view: &View<'_>, ended: &Ended, syn_ack_seq: Option<Seq>) -> Option<Anomaly> {
     let (a, past) = (&ended.attempt, &ended.past);
     if ended.outcome != Outcome::Accepted || a.stale_acks > 0 || !past.known || past.closed_at.0 == 0 {
@@ -272,6 +277,8 @@ pub fn accepted(view: &View<'_>, ended: &Ended, syn_ack_seq: Option<Seq>) -> Opt
 }
 
 /// `syn_on_live_flow`: a SYN with another ISN on a flow that was not closed.
+///
+/// Peers: Zeek `active_connection_reuse`; Snort 129:1 "SYN on established"; Suricata `est_syn_resend_diff_seq`, `est_syn_toclient`.
 pub fn on_live_flow(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
     let a = &ended.attempt;
     let (state, idle_ns) = a.on_live?;

@@ -28,11 +28,28 @@ pub fn segment(
     let point = view.key.point();
     let tuple = view.tuple(view.flow.orig);
     let class = SegClass::of(seg.flags);
+    // The sender as a role, as records have it.
+    let digest = &Digest { from: step.from, ..*digest };
     if class == SegClass::Syn && step.from == Side::Orig {
         to.sight(Sight::Syn(Seen { tuple, digest: *digest }));
     }
     if class == SegClass::SynAck && step.from == Side::Resp {
         to.sight(Sight::SynAck(Seen { tuple, digest: *digest }));
+    }
+    let me = view.flow.end(step.from);
+    if view.flow.picked_up
+        && view.flow.ends.iter().map(|e| e.packets).sum::<u32>() == 1
+        && class != SegClass::SynAck
+    {
+        to.sight(Sight::Met(Seen { tuple, digest: *digest }));
+    }
+    if class == SegClass::Rst {
+        let peer = view.flow.end(step.from.other());
+        let provoked = peer.has(seen::ACK) && peer.ack == seg.seq && me.packets > 0;
+        to.sight(Sight::Rst(Seen { tuple, digest: *digest }, provoked.then(|| ts.since(peer.last))));
+    }
+    if step.notes & note::UNHEARD != 0 {
+        to.sight(Sight::Unheard(Seen { tuple, digest: *digest }));
     }
     if let Some(ended) = &step.ended {
         if step.answered {
@@ -76,7 +93,7 @@ pub fn segment(
         to.anomaly(ending::reset_with_text(view, step, seg, ts));
     }
     if step.notes & note::ODD_FLAGS != 0 && fresh(Kind::InvalidFlags) {
-        to.anomaly(shape::invalid_flags(point, tuple, *digest));
+        to.anomaly(shape::invalid_flags(point, tuple, digest));
     }
     if step.reset_without_flow {
         to.sight(Sight::Stray(Seen { tuple, digest: *digest }));
@@ -88,8 +105,8 @@ pub fn silence(view: &View<'_>, ended: &Ended, to: &mut dyn Listener) {
     attempt(view, ended, None, to);
 }
 
-/// Looks at a life that is over.
-pub fn over(view: &View<'_>, to: &mut dyn Listener) {
+/// Looks at a life that is over at `at`.
+pub fn over(view: &View<'_>, at: Nanos, to: &mut dyn Listener) {
     let flow = view.flow;
     let [o, r] = &flow.ends;
     to.sight(Sight::Over(Life {
@@ -103,7 +120,7 @@ pub fn over(view: &View<'_>, to: &mut dyn Listener) {
         closed: o.has(seen::FIN) || r.has(seen::FIN),
         requests: o.data,
     }));
-    ending::over(view, &mut |a| to.anomaly(a));
+    ending::over(view, at, &mut |a| to.anomaly(a));
 }
 
 /// Looks at an attempt that an ICMP error ended.

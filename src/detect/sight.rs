@@ -65,6 +65,12 @@ pub enum Sight {
         /// It cut a connection that its originator meant to keep: not the originator's own, and not after a FIN.
         cut: bool,
     },
+    /// A reset, whatever it did, and how long before it the packet came whose acknowledgement is its sequence number, ns.
+    Rst(Seen, Option<u64>),
+    /// The first packet of a connection that was met in the middle: neither SYN nor SYN-ACK.
+    Met(Seen),
+    /// The same bytes sent again into silence; ts and numbers are those of the newest transmission.
+    Unheard(Seen),
     /// A reset on a tuple of which nothing else is known.
     Stray(Seen),
     /// A handshake that its originator reset at once.
@@ -100,7 +106,12 @@ impl Sight {
     /// The tap point.
     pub fn point(&self) -> u8 {
         match self {
-            Sight::Syn(s) | Sight::SynAck(s) | Sight::Stray(s) => s.digest.point,
+            Sight::Syn(s)
+            | Sight::SynAck(s)
+            | Sight::Rst(s, _)
+            | Sight::Met(s)
+            | Sight::Unheard(s)
+            | Sight::Stray(s) => s.digest.point,
             Sight::Over(life) => life.point,
             Sight::Answered { point, .. }
             | Sight::Reset { point, .. }

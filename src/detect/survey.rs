@@ -3,19 +3,21 @@
 //! One survey sees the sights of all workers in the order of time, so that what it says does not depend on how flows
 //! are spread over workers.
 
+use super::gateway::Gateway;
 use super::reset::WithoutFlow;
 use super::shape::Shape;
 use super::slow::Slow;
 use super::storms::Storms;
-use super::{Anomaly, ArpWatch, Kind, Services, Sight};
+use super::{Anomaly, ArpWatch, Kind, Role, Services, Sight};
+use crate::flow::Tuple;
 use crate::wire::Nanos;
 
 /// A SYN-ACK this early in the view of a tap point may answer a SYN from before it: the longest wait for one in use.
 const SETTLED: u64 = 3 * Nanos::SEC;
 
 /// See the module. Fixed tables throughout; taken at start.
-#[derive(Default)]
 pub struct Survey {
+    gateway: Gateway,
     services: Services,
     storms: Storms,
     slow: Slow,
@@ -25,13 +27,43 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// For tap points with these roles.
+    pub fn new(roles: Vec<Role>) -> Survey {
+        Survey {
+            gateway: Gateway::new(roles),
+            services: Services::default(),
+            storms: Storms::default(),
+            slow: Slow::default(),
+            shape: Shape::default(),
+            without_flow: WithoutFlow::default(),
+            arp: ArpWatch::default(),
+        }
+    }
+
+    /// The tuple on the other side of the gateway, if it is another one.
+    pub fn nat(&self, point: u8, tuple: &Tuple) -> Option<Tuple> {
+        self.gateway.join.nat(point, tuple)
+    }
+
+    /// How long the gateway held SYNs, us.
+    pub fn held(&self) -> &hdrhistogram::Histogram<u32> {
+        &self.gateway.join.held
+    }
+
     /// Takes a sight, seen at `at`.
     pub fn sight(&mut self, sight: &Sight, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
         self.shape.seen(sight.point(), at);
         self.arp.release(at, out);
+        self.gateway.release(at, out);
         match sight {
-            Sight::Syn(s) => self.storms.syn(s.tuple.dst, s.digest.point, at, out),
-            Sight::SynAck(_) => {}
+            Sight::Syn(s) => {
+                self.gateway.join.syn(s);
+                self.storms.syn(s.tuple.dst, s.digest.point, at, out);
+            }
+            Sight::SynAck(s) => self.gateway.join.syn_ack(s),
+            Sight::Rst(s, provoked) => self.gateway.rst(s, *provoked, out),
+            Sight::Met(s) => self.gateway.met(s, out),
+            Sight::Unheard(s) => self.gateway.unheard(s),
             Sight::Answered { tuple, point, latency_ns, syns } => {
                 self.services.answered(tuple.dst, at);
                 self.storms.answer(tuple.dst);
@@ -62,7 +94,7 @@ impl Survey {
 
     /// Adds to an anomaly of one flow what is known of its responder; false if its tap point sees one direction only
     /// and the anomaly rests on an answer that did not come.
-    pub fn judge(&self, anomaly: &mut Anomaly) -> bool {
+    pub fn judge(&mut self, anomaly: &mut Anomaly, out: &mut dyn FnMut(Anomaly)) -> bool {
         let at_point = |judge: &dyn Fn(u8) -> bool| anomaly.point.is_some_and(judge);
         let needs_both = matches!(anomaly.kind, Kind::SynUnanswered | Kind::SynackUnacknowledged);
         if needs_both && at_point(&|p| self.shape.one_sided(p)) {
@@ -73,12 +105,17 @@ impl Survey {
         if unsolicited && at_point(&|p| self.shape.began_before(p, anomaly.time, SETTLED)) {
             return false;
         }
+        self.gateway.judge(anomaly, out);
+        if anomaly.kind == Kind::MacChangedInFlow {
+            self.arp.flow_moved(anomaly, out);
+        }
         self.services.judge(anomaly);
         true
     }
 
     /// What was counted and not told.
     pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
+        self.gateway.finish(out);
         self.without_flow.finish(out);
         self.arp.finish(out);
         self.shape.finish(out);

@@ -3,31 +3,56 @@
 use super::{Anomaly, Certainty, Fact, Facts, Kind, Severity, Verdict};
 use crate::wire::{Nanos, Way};
 
-/// A stretch of time in which packets were lost.
+/// What was lost in a gap, and so what it means to the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Packets that no rule saw.
+    Packets,
+    /// Records that could not be written.
+    Records,
+    /// Packets that the rules saw, and that are missing in the file of `--mirror-to`.
+    Copies,
+}
+
+/// A stretch of time in which something was lost.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap<'a> {
-    /// What lost them, in words of the counters: `xsk_ring_full`, `clone_failed`, `writer_behind`.
+    /// What lost it, in words of the counters: `ring_full`, `clone_failed`, `writer_behind`, `disk_full`.
     pub cause: &'a str,
-    /// Where: an interface, a ring.
+    /// Where: an interface, a ring, a directory.
     pub source: &'a str,
     /// The loss happened after this
     pub first: Nanos,
     /// and before this.
     pub last: Nanos,
-    /// Packets.
-    pub count: u64,
+    /// How many; `None` where nobody could count.
+    pub count: Option<u64>,
+    /// Of what.
+    pub unit: Unit,
 }
 
 /// `capture_gap`.
 pub fn capture_gap(gap: &Gap<'_>) -> Anomaly {
-    let summary = format!(
-        "{} packets were lost at {} ({}): what rests on an absence in this time is uncertain",
-        gap.count, gap.source, gap.cause
-    );
+    let Gap { cause, source, count, unit, .. } = *gap;
+    let (word, meaning) = match unit {
+        Unit::Packets => ("packet", "what rests on an absence in this time is uncertain"),
+        Unit::Records => ("record", "what they told is not here"),
+        Unit::Copies => ("packet", "they are missing in that file only, the records are whole"),
+    };
+    let summary = match count {
+        Some(n) => {
+            let (s, were) = if n == 1 { ("", "was") } else { ("s", "were") };
+            format!("{n} {word}{s} {were} lost at {source} ({cause}): {meaning}")
+        }
+        None => {
+            let s = gap.last.since(gap.first) as f64 / 1e9;
+            format!("nothing was seen at {source} for {s:.1} s ({cause}): {meaning}")
+        }
+    };
     let facts = vec![
-        ("cause", Fact::Str(gap.cause.to_owned().into())),
-        ("source", Fact::Str(gap.source.to_owned().into())),
-        ("count", Fact::U64(gap.count)),
+        ("cause", Fact::Str(cause.to_owned().into())),
+        ("source", Fact::Str(source.to_owned().into())),
+        ("count", count.map_or(Fact::Null, Fact::U64)),
     ];
     of_tool(Kind::CaptureGap, Severity::Warning, summary, gap.first, gap.last, facts)
 }
@@ -35,8 +60,9 @@ pub fn capture_gap(gap: &Gap<'_>) -> Anomaly {
 /// A stretch of time in which the kernel side mirrored less than was asked of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Shed {
-    /// Share of the tuples that were still mirrored at the worst moment, 0 to 1.
-    pub kept: f64,
+    /// Share of the tuples that the kernel side still mirrored at the worst moment seen, 0 to 1; `None` if it was not
+    /// seen below 1: a burst that met the hard cap and was over before anybody looked.
+    pub kept: Option<f64>,
     /// Packets not mirrored.
     pub packets: u64,
     /// Of these, beyond the hard cap: their tuples are not whole.
@@ -49,13 +75,17 @@ pub struct Shed {
 
 /// `budget_shed`.
 pub fn budget_shed(shed: &Shed) -> Anomaly {
-    let summary = format!(
-        "{} packets were not mirrored, to stay within the budget: {:.0} % of the tuples were still followed",
-        shed.packets,
-        shed.kept * 100.0
-    );
+    let (s, were) = if shed.packets == 1 { ("", "was") } else { ("s", "were") };
+    let tuples = match shed.kept {
+        Some(kept) => format!("{:.0} % of the tuples were still followed", kept * 100.0),
+        None => "a burst beyond what one window of 10 ms allows".to_owned(),
+    };
+    let summary =
+        format!("{} packet{s} {were} not mirrored, to stay within the budget: {tuples}", shed.packets);
     let facts = vec![
-        ("threshold", Fact::F64(shed.kept)),
+        ("threshold", shed.kept.map_or(Fact::Null, Fact::F64)),
+        // The kernel side counts packets. To count tuples it would need a table of those it has no budget for.
+        ("tuples", Fact::Null),
         ("packets", Fact::U64(shed.packets)),
         ("packets_of_broken_tuples", Fact::U64(shed.hard)),
     ];

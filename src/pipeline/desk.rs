@@ -3,8 +3,10 @@
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::event::{Event, What};
-use crate::detect::{Anomaly, Certainty, Kind, Severity, Survey};
-use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Record};
+use super::latency::Durations;
+use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Survey};
+use crate::flow::Side;
+use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Nat, Record};
 use crate::wire::Nanos;
 
 /// Stretches of loss remembered for the records that follow. A record waits at most two minutes for its last packet,
@@ -32,6 +34,8 @@ pub trait RecordSink {
 /// Anomalies by kind and severity.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// How long the gateway held SYNs that crossed it.
+    pub held: Durations,
     counts: Vec<[u64; 3]>,
 }
 
@@ -76,6 +80,7 @@ pub struct Desk<S> {
     /// Events of all workers that wait until none earlier can come.
     waiting: BinaryHeap<Event>,
     survey: Survey,
+    rings: Rings,
     losses: VecDeque<LossSpan>,
     coalescer: Coalescer,
     context: Context,
@@ -97,9 +102,11 @@ struct LossSpan {
 impl<S: RecordSink> Desk<S> {
     /// A desk that writes to `sink`.
     pub fn new(context: Context, sink: S) -> Desk<S> {
+        let roles = context.interfaces.iter().map(|i| Role::from_name(i.role.as_deref())).collect();
         Desk {
             waiting: BinaryHeap::new(),
-            survey: Survey::default(),
+            survey: Survey::new(roles),
+            rings: Rings::default(),
             losses: VecDeque::with_capacity(LOSSES),
             coalescer: Coalescer::default(),
             context,
@@ -136,6 +143,16 @@ impl<S: RecordSink> Desk<S> {
         Ok(())
     }
 
+    /// Takes an event that came over a ring of the live run.
+    pub fn event_of(&mut self, ring: usize, event: Event) -> std::io::Result<()> {
+        if let What::Sight(sight) = &event.what
+            && let Some(a) = self.rings.sight(ring as u16, sight, event.place.at)
+        {
+            self.anomaly(a)?;
+        }
+        self.event(event)
+    }
+
     /// Looks at what happened up to `horizon`: no worker will tell of anything earlier.
     pub fn advance(&mut self, horizon: Nanos) -> std::io::Result<()> {
         while self.waiting.peek().is_some_and(|e| e.place.at <= horizon) {
@@ -156,7 +173,10 @@ impl<S: RecordSink> Desk<S> {
             }
             What::Life(life) => {
                 let record = ConnectionRecord::of(&life.key, &life.flow, life.tunnel, &self.context);
-                self.sink.connection(&record)
+                let tuple = life.key.tuple();
+                let tuple = if life.flow.orig == Side::Orig { tuple } else { tuple.reversed() };
+                let nat = self.survey.nat(life.key.point(), &tuple).map(Nat::from);
+                self.sink.connection(&ConnectionRecord { nat, ..record })
             }
         }
     }
@@ -179,9 +199,16 @@ impl<S: RecordSink> Desk<S> {
     }
 
     fn write(&mut self, mut a: Anomaly) -> std::io::Result<()> {
-        if !self.survey.judge(&mut a) {
-            return Ok(());
+        let mut more = Vec::new();
+        let told = self.survey.judge(&mut a, &mut |a| more.push(a));
+        for more in more {
+            self.put(more)?;
         }
+        if told { self.put(a) } else { Ok(()) }
+    }
+
+    fn put(&mut self, mut a: Anomaly) -> std::io::Result<()> {
+        let nat = a.point.zip(a.tuple).and_then(|(p, t)| self.survey.nat(p, &t));
         let loss = self.loss_in(a.first, a.last);
         if loss.is_some() && a.kind.rests_on_absence() {
             // It rests on an absence, and something is absent that was there.
@@ -193,7 +220,8 @@ impl<S: RecordSink> Desk<S> {
         self.tally.add(&a);
         let Desk { coalescer, context, sink, .. } = self;
         let mut failed = Ok(());
-        coalescer.push(Record::from_anomaly(&a, context, loss), &mut |r: Record| {
+        let record = Record { nat: nat.map(Nat::from), ..Record::from_anomaly(&a, context, loss) };
+        coalescer.push(record, &mut |r: Record| {
             if failed.is_ok() {
                 failed = sink.record(&r);
             }
@@ -210,9 +238,12 @@ impl<S: RecordSink> Desk<S> {
     }
 
     fn loss_in(&self, first: Nanos, last: Nanos) -> Option<Loss> {
+        // A stretch without a number is one as well: nobody counts what an interface that is gone does not show.
         let spans = self.losses.iter().filter(|l| l.last >= first && l.first <= last);
-        let (drops, misses) = spans.fold((0, 0), |(d, m), l| (d + l.drops, m + l.misses));
-        (drops + misses > 0).then_some(Loss { drops, misses })
+        spans.fold(None, |sum: Option<Loss>, l| {
+            let Loss { drops, misses } = sum.unwrap_or(Loss { drops: 0, misses: 0 });
+            Some(Loss { drops: drops + l.drops, misses: misses + l.misses })
+        })
     }
 
     /// Ends: what was held back is written. Gives back the sink and the tally.
@@ -234,6 +265,7 @@ impl<S: RecordSink> Desk<S> {
             }
         });
         failed?;
+        self.tally.held = Durations::of(self.survey.held().clone());
         Ok((self.sink, self.tally))
     }
 

@@ -9,7 +9,9 @@ mod worker;
 
 pub use desk::{Desk, RecordSink, Tally};
 pub use event::{Event, LifeOver, Outlet, Place, What};
-pub use latency::Interval;
+pub use latency::{Durations, Figures, Interval};
 pub use rounds::{Rounds, RoundsError};
-pub use threads::{Copied, CopySink, Notice, Pipeline, Plan, Report, Shared, Ticking};
+pub use threads::{
+    Copied, CopySink, Drained, Finished, Notice, Pipeline, Plan, Report, Shared, Ticking, WorkerError,
+};
 pub use worker::{Worker, WorkerConfig, WorkerCounters};

@@ -2,8 +2,8 @@
 //! travel over single-producer single-consumer rings, and a full ring drops and counts.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -88,12 +88,16 @@ pub struct Copied {
     pub bytes: Box<[u8]>,
 }
 
-/// Where copies of mirrored packets go.
+/// Where copies of mirrored packets go. After an error nothing more is given to it.
 pub trait CopySink: Send {
     /// Takes one.
     fn copied(&mut self, packet: &Copied) -> io::Result<()>;
+    /// Time passes: what was taken a while ago is written.
+    fn tick(&mut self) -> io::Result<()>;
     /// The capture ended at this time.
     fn end(&mut self, at: Nanos) -> io::Result<()>;
+    /// After an error: how many packets were taken and are not in the file.
+    fn unwritten(&self) -> u64;
 }
 
 /// Counters that several threads see.
@@ -104,10 +108,41 @@ pub struct Shared {
     end: AtomicU64,
     /// Events that did not fit the ring to the writer.
     pub events_dropped: AtomicU64,
-    /// Copies that did not fit the ring to the mirror file.
+    /// Copies that are not in the mirror file: they did not fit the ring to it, or it could not be written.
     pub copies_dropped: AtomicU64,
-    /// Set when the writer or a worker failed and the run cannot go on.
+    /// Why the mirror file is not written any more. The run goes on without it.
+    copy_error: OnceLock<io::Error>,
+    /// Set when the writer failed and the run cannot go on.
     pub failed: AtomicBool,
+}
+
+/// Why a worker stopped before its time.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// Its source failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A mistake in this program.
+    #[error("a worker panicked")]
+    Panicked,
+}
+
+/// What the workers leave behind.
+#[derive(Debug, Default)]
+pub struct Drained {
+    /// Their counters, added up.
+    pub counters: WorkerCounters,
+    /// Workers that stopped before their time, by the number of their source.
+    pub failed: Vec<(usize, WorkerError)>,
+}
+
+/// What remains when all threads have ended.
+pub struct Finished<S> {
+    /// Where the records went, and what was found.
+    pub written: io::Result<(S, Tally)>,
+    /// The counters, complete.
+    pub shared: Arc<Shared>,
 }
 
 /// How the run is to be set up.
@@ -125,16 +160,21 @@ pub struct Plan<'a> {
 /// A running pipeline.
 pub struct Pipeline<S> {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<Result<Report, SourceError>>>,
+    workers: Vec<JoinHandle<(Report, Option<SourceError>)>>,
     reports: Vec<Consumer<Report>>,
     latest: Vec<WorkerCounters>,
     notices: Option<Producer<Notice>>,
     writer: Option<JoinHandle<io::Result<(S, Tally)>>>,
     clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
-    copier: Option<JoinHandle<io::Result<()>>>,
+    copier: Option<JoinHandle<()>>,
 }
 
 impl Shared {
+    /// Why the mirror file is not written any more, if so.
+    pub fn copy_error(&self) -> Option<&io::Error> {
+        self.copy_error.get()
+    }
+
     fn end(&self) -> Nanos {
         Nanos(self.end.load(Ordering::Relaxed))
     }
@@ -224,9 +264,14 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
         &self.shared
     }
 
-    /// Whether a thread failed: the run must end.
+    /// Whether the writer failed: the run must end.
     pub fn failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Relaxed) || self.workers.iter().any(JoinHandle::is_finished)
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Workers that have stopped, by the number of their source.
+    pub fn stopped(&self) -> impl Iterator<Item = usize> {
+        self.workers.iter().enumerate().filter(|(_, w)| w.is_finished()).map(|(n, _)| n)
     }
 
     /// Tells the writer.
@@ -259,53 +304,48 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
     }
 
     /// Asks the workers to work off what their rings hold and to stop, and waits for them. No packet may be on its
-    /// way into the rings any more. `latencies` and the counters are complete after this.
-    pub fn drain(&mut self, latencies: &mut Interval) -> Result<WorkerCounters, SourceError> {
+    /// way into the rings any more. `latencies` and the counters are complete after this, but for what a worker that
+    /// panicked had not reported.
+    pub fn drain(&mut self, latencies: &mut Interval) -> Drained {
         self.shared.end.store(self.now().0, Ordering::Relaxed);
         self.shared.stop.store(true, Ordering::Release);
-        let mut failed = Ok(());
+        let mut drained = Drained::default();
         let mut last = Vec::new();
-        for w in self.workers.drain(..) {
+        for (n, w) in self.workers.drain(..).enumerate() {
             match w.join() {
-                Ok(Ok(report)) => last.push(report),
-                Ok(Err(e)) => failed = Err(e),
-                Err(panic) => std::panic::resume_unwind(panic),
+                Ok((report, error)) => {
+                    last.push((n, report));
+                    drained.failed.extend(error.map(|e| (n, e.into())));
+                }
+                Err(_) => drained.failed.push((n, WorkerError::Panicked)),
             }
         }
-        let mut sum = self.gather(latencies);
-        if last.len() == self.latest.len() {
-            sum = WorkerCounters::default();
-            for report in &last {
-                latencies.add(&report.latencies);
-                sum.add(&report.counters);
-            }
+        self.gather(latencies);
+        for (n, report) in last {
+            latencies.add(&report.latencies);
+            self.latest[n] = report.counters;
         }
-        failed.map(|()| sum)
+        self.latest.iter().for_each(|c| drained.counters.add(c));
+        drained
     }
 
     /// Waits for the writer to write the rest. Call after [`Pipeline::drain`].
-    pub fn finish(mut self) -> io::Result<(S, Tally)> {
+    pub fn finish(mut self) -> Finished<S> {
         self.notices = None;
-        let joined = self.writer.take().map(JoinHandle::join);
-        let copied = self.copier.take().map(JoinHandle::join);
-        let joined = match joined {
-            Some(Ok(result)) => result?,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => return Err(io::Error::other("the writer is gone")),
-        };
-        match copied {
-            Some(Ok(result)) => result?,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => {}
+        let gone = || io::Error::other("the writer panicked");
+        let written = self.writer.take().map(JoinHandle::join);
+        let written = written.and_then(Result::ok).unwrap_or_else(|| Err(gone()));
+        if let Some(Err(_)) = self.copier.take().map(JoinHandle::join) {
+            let _ = self.shared.copy_error.set(io::Error::other("its thread panicked"));
         }
-        Ok(joined)
+        Finished { written, shared: self.shared }
     }
 }
 
 /// A sink that wants to know that time passes, to flush.
 pub trait Ticking {
-    /// Called a few times a second.
-    fn tick(&mut self) -> io::Result<()>;
+    /// Called a few times a second. An anomaly is one of the tool itself, for the records.
+    fn tick(&mut self) -> io::Result<Option<Anomaly>>;
 }
 
 /// One worker thread's belongings.
@@ -320,7 +360,8 @@ struct Lane {
 }
 
 impl Lane {
-    fn run(mut self, mut worker: Worker) -> Result<Report, SourceError> {
+    /// Ends when it is told to and its ring is empty, or with its source.
+    fn run(mut self, mut worker: Worker) -> (Report, Option<SourceError>) {
         if let Some(cpu) = self.cpu {
             let mut set = nix::sched::CpuSet::new();
             // A CPU that is not ours to use only costs speed.
@@ -329,7 +370,7 @@ impl Lane {
             }
         }
         let mut reported = Instant::now();
-        loop {
+        let failed = loop {
             // Read before the poll: what was in the ring when the stop came is worked off.
             let stopping = self.shared.stop.load(Ordering::Acquire);
             let Lane { source, outlet, copies, shared, .. } = &mut self;
@@ -339,11 +380,15 @@ impl Lane {
                     copy_out(packets, ring, shared);
                 }
                 worker.batch(packets, outlet);
-            })?;
+            });
+            let polled = match polled {
+                Ok(polled) => polled,
+                Err(e) => break Some(e),
+            };
             let idle = !matches!(polled, Polled::Packets(_));
             if idle {
                 if stopping || polled == Polled::End {
-                    break;
+                    break None;
                 }
                 let now = (self.clock)();
                 worker.idle(Nanos(now.0.saturating_sub(TIMER_LAG)), &mut self.outlet);
@@ -352,16 +397,18 @@ impl Lane {
                 self.report(&mut worker);
                 reported = Instant::now();
             }
-        }
-        worker.finish(self.shared.end(), &mut self.outlet);
-        Ok(Report { counters: *worker.counters(), latencies: worker.take_interval(Box::default()) })
+        };
+        // A source that ended before the run did ends its flows now.
+        let end = if self.shared.stop.load(Ordering::Acquire) { self.shared.end() } else { (self.clock)() };
+        worker.finish(end, &mut self.outlet);
+        (Report { counters: *worker.counters(), latencies: worker.take_interval() }, failed)
     }
 
     fn report(&mut self, worker: &mut Worker) {
         if self.reports.is_full() {
             return; // The next one carries this one's latencies too.
         }
-        let latencies = worker.take_interval(Box::default());
+        let latencies = worker.take_interval();
         let report = Report { counters: *worker.counters(), latencies };
         // There was room, and nobody else pushes.
         let _ = self.reports.push(report);
@@ -403,18 +450,20 @@ fn write<S: RecordSink + Ticking>(
                 Notice::Lost { first, last, drops, misses } => desk.lost(first, last, drops, misses),
             }
         }
-        for ring in &mut events {
+        for (n, ring) in events.iter_mut().enumerate() {
             // A bounded bite of each ring in turn, so that none starves.
             for _ in 0..1024 {
                 let Ok(event) = ring.pop() else { break };
                 took = true;
-                desk.event(event)?;
+                desk.event_of(n, event)?;
             }
         }
         let now = clock();
         desk.advance(Nanos(now.0.saturating_sub(IN_ORDER_AFTER)))?;
         desk.tick(now)?;
-        desk.sink().tick()?;
+        if let Some(own) = desk.sink().tick()? {
+            desk.anomaly(own)?;
+        }
         if !took {
             if last {
                 return desk.finish();
@@ -424,8 +473,12 @@ fn write<S: RecordSink + Ticking>(
     }
 }
 
-/// The loop behind `--mirror-to`.
-fn copy(mut sink: Box<dyn CopySink>, mut rings: Vec<Consumer<Copied>>, shared: &Shared) -> io::Result<()> {
+/// The loop behind `--mirror-to`. A file that cannot be written is given up, and what is missing in it counted.
+fn copy(mut sink: Box<dyn CopySink>, mut rings: Vec<Consumer<Copied>>, shared: &Shared) {
+    let give_up = |sink: &dyn CopySink, e: io::Error| {
+        shared.copies_dropped.fetch_add(sink.unwritten(), Ordering::Relaxed);
+        let _ = shared.copy_error.set(e);
+    };
     loop {
         let last = rings.iter().all(Consumer::is_abandoned);
         let mut took = false;
@@ -433,14 +486,28 @@ fn copy(mut sink: Box<dyn CopySink>, mut rings: Vec<Consumer<Copied>>, shared: &
             for _ in 0..1024 {
                 let Ok(packet) = ring.pop() else { break };
                 took = true;
-                sink.copied(&packet)?;
+                if shared.copy_error().is_some() {
+                    shared.copies_dropped.fetch_add(1, Ordering::Relaxed);
+                } else if let Err(e) = sink.copied(&packet) {
+                    give_up(&*sink, e);
+                }
             }
+        }
+        if shared.copy_error().is_none()
+            && let Err(e) = sink.tick()
+        {
+            give_up(&*sink, e);
         }
         if !took {
             if last {
-                return sink.end(shared.end());
+                break;
             }
             std::thread::sleep(WRITER_NAP);
         }
+    }
+    if shared.copy_error().is_none()
+        && let Err(e) = sink.end(shared.end())
+    {
+        give_up(&*sink, e);
     }
 }

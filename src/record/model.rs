@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::community_id::community_id;
 use crate::detect::{Anomaly, Fact};
-use crate::flow::Digest;
+use crate::flow::{Digest, Tuple};
 use crate::track::SegClass;
 use crate::wire::{Nanos, Tunnel, Way};
 
@@ -54,6 +54,12 @@ pub struct Nat {
     pub dst_ip: IpAddr,
     /// Responder's port.
     pub dst_port: u16,
+}
+
+impl From<Tuple> for Nat {
+    fn from(t: Tuple) -> Nat {
+        Nat { src_ip: t.src.addr.ip(), src_port: t.src.port, dst_ip: t.dst.addr.ip(), dst_port: t.dst.port }
+    }
 }
 
 /// A tunnel around a connection, from outside: its two ends and its number.

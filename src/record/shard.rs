@@ -61,12 +61,22 @@ pub enum ShardError {
         /// The system's word.
         source: io::Error,
     },
+    /// Records are gone for good.
+    #[error("{records} {} could not be written into {path}: {source}", if *.records == 1 { "record" } else { "records" })]
+    Lost {
+        /// How many.
+        records: u64,
+        /// The directory.
+        path: PathBuf,
+        /// Why the last of them could not be written.
+        source: io::Error,
+    },
 }
 
 impl ShardError {
     /// The way out, if one is known.
     pub fn hint(&self) -> Option<String> {
-        let ShardError::Io { path, source, .. } = self;
+        let (ShardError::Io { path, source, .. } | ShardError::Lost { path, source, .. }) = self;
         match source.raw_os_error() {
             Some(libc::ENOENT) => Some(format!("mkdir -p {}", path.display())),
             Some(libc::ENOTDIR) => Some("a directory is wanted".into()),
@@ -89,8 +99,24 @@ pub struct ShardWriter {
     buffer: Vec<u8>,
     records: u32,
     since: Instant,
-    lost: u64,
+    /// Times of the first and last record in the buffer, ns since the epoch.
+    span: (u64, u64),
+    lost: LostRecords,
+    /// Why the last attempt to write failed, if it did.
     trouble: Option<io::Error>,
+    /// Why the records that are lost are lost.
+    lost_because: Option<io::Error>,
+}
+
+/// Records that could not be written, and their times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostRecords {
+    /// How many.
+    pub records: u64,
+    /// The first of them, ns since the epoch; 0 without any.
+    pub first_ns: u64,
+    /// The last of them.
+    pub last_ns: u64,
 }
 
 struct Open {
@@ -125,9 +151,17 @@ impl ShardWriter {
             buffer: Vec::with_capacity(FRAME_BYTES + 64 * 1024),
             records: 0,
             since: Instant::now(),
-            lost: 0,
+            span: (0, 0),
+            lost: LostRecords::default(),
             trouble: None,
+            lost_because: None,
         })
+    }
+
+    /// Begins the first shard, with an empty frame: so that a run in which nothing went wrong can be told from none.
+    pub fn begin_first(&mut self) -> Result<(), ShardError> {
+        let path = self.dir.clone();
+        self.write_frame().map_err(|source| ShardError::Io { operation: "write records into", path, source })
     }
 
     /// Takes a record; writes a frame when enough have come. A frame that cannot be written is kept and tried again
@@ -135,11 +169,15 @@ impl ShardWriter {
     pub fn push(&mut self, record: &Record) -> io::Result<()> {
         if self.records == 0 {
             self.since = Instant::now();
+            self.span = (record.ts_ns, record.ts_ns);
         }
+        self.span = (self.span.0.min(record.ts_ns), self.span.1.max(record.ts_ns));
         serde_json::to_writer(&mut self.buffer, record)?;
         self.buffer.push(b'\n');
         self.records += 1;
-        if self.buffer.len() >= FRAME_BYTES {
+        // A frame that could not be written is tried again each second, not with each record.
+        let wait = self.trouble.is_some() && self.since.elapsed() < FRAME_AGE;
+        if self.buffer.len() >= if wait { 4 * FRAME_BYTES } else { FRAME_BYTES } {
             self.flush();
         }
         Ok(())
@@ -157,41 +195,72 @@ impl ShardWriter {
 
     /// Records that could not be written, and why the last attempt failed, if it did.
     pub fn trouble(&self) -> (u64, Option<&io::Error>) {
-        (self.lost, self.trouble.as_ref())
+        (self.lost.records, self.trouble.as_ref())
     }
 
-    /// Writes the rest. An error says what could not be written.
+    /// Records that could not be written, with their times.
+    pub fn lost(&self) -> LostRecords {
+        self.lost
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes the rest. An error says how much could not be written since the writer was made.
     pub fn close(mut self) -> Result<(), ShardError> {
+        self.end();
+        let path = std::mem::take(&mut self.dir);
+        match self.lost_because.take() {
+            Some(source) => Err(ShardError::Lost { records: self.lost.records, path, source }),
+            // Everything was written; whether it is on the disk nobody knows.
+            None => match self.trouble.take() {
+                Some(source) => Err(ShardError::Io { operation: "write all records into", path, source }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Writes the rest, counts what cannot be, and closes the shard.
+    fn end(&mut self) {
         if self.records > 0 {
             self.flush();
         }
-        self.rotate();
-        let lost = self.lost + u64::from(self.records);
-        match self.trouble.take() {
-            Some(source) if lost > 0 => {
-                Err(ShardError::Io { operation: "write all records into", path: self.dir, source })
-            }
-            _ => Ok(()),
+        if self.records > 0 {
+            self.give_up();
         }
+        self.rotate();
     }
 
     fn flush(&mut self) {
         match self.write_frame() {
-            Ok(()) => {
-                self.buffer.clear();
-                self.records = 0;
-                self.trouble = None;
-            }
+            Ok(()) => self.trouble = None,
             Err(e) => {
                 self.trouble = Some(e);
                 self.since = Instant::now();
                 if self.buffer.len() >= 4 * FRAME_BYTES {
-                    self.lost += u64::from(self.records);
-                    self.buffer.clear();
-                    self.records = 0;
+                    self.give_up();
                 }
+                return;
             }
         }
+        self.buffer.clear();
+        self.records = 0;
+    }
+
+    /// Counts what is in the buffer as lost.
+    fn give_up(&mut self) {
+        let (first, last) = self.span;
+        let before = self.lost;
+        self.lost = LostRecords {
+            records: before.records + u64::from(self.records),
+            first_ns: if before.records == 0 { first } else { before.first_ns.min(first) },
+            last_ns: before.last_ns.max(last),
+        };
+        self.lost_because = self.trouble.as_ref().map(again);
+        self.buffer.clear();
+        self.records = 0;
     }
 
     fn write_frame(&mut self) -> io::Result<()> {
@@ -244,6 +313,18 @@ impl ShardWriter {
             }
         }
     }
+}
+
+/// What was pushed is written, also where an error elsewhere ends the run.
+impl Drop for ShardWriter {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The same error once more; `io::Error` cannot be cloned.
+fn again(e: &io::Error) -> io::Error {
+    e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error)
 }
 
 fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {

@@ -3,8 +3,10 @@
 //! Bounded memory however many records: counts by kind, the busiest responders and originator networks, a timeline
 //! that halves its resolution when it grows too long, one example a kind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+
+use serde_json::Value;
 
 use crate::detect::{Certainty, Kind, Severity};
 use crate::record::Record;
@@ -102,10 +104,25 @@ pub struct Cause {
     pub example: Box<Record>,
 }
 
+/// What syntap itself lost or shed by one cause at one place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnLoss {
+    /// Records of it.
+    pub times: u64,
+    /// Packets (of `disk_full`: records), as far as anybody counted.
+    pub count: u64,
+    /// First moment, ns since the epoch.
+    pub first_ns: u64,
+    /// Last one.
+    pub last_ns: u64,
+}
+
 /// The answer, as it grows.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     causes: HashMap<Kind, Cause>,
+    /// What syntap lost and shed, by cause and place; `budget_shed` has no place.
+    pub own: BTreeMap<(String, String), OwnLoss>,
     /// Records of kinds that this version does not know.
     pub unknown: u64,
     /// Records.
@@ -139,6 +156,9 @@ impl Report {
             self.unknown += 1;
             return;
         };
+        if matches!(kind, Kind::CaptureGap | Kind::BudgetShed) {
+            self.add_own(kind, &r);
+        }
         let rank = |r: &Record| (Severity::from_name(&r.severity), Certainty::from_name(&r.certainty));
         let c = self.causes.entry(kind).or_insert_with(|| Cause {
             kind,
@@ -171,6 +191,24 @@ impl Report {
         if rank(&r) > rank(&c.example) {
             *c.example = r;
         }
+    }
+
+    fn add_own(&mut self, kind: Kind, r: &Record) {
+        let text = |name: &str| r.facts.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
+        let number = |name: &str| r.facts.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let (key, count) = match kind {
+            Kind::BudgetShed => ((kind.name().to_owned(), String::new()), number("packets")),
+            _ => ((text("cause"), text("source")), number("count")),
+        };
+        // Places are few, but a file may claim any number of them.
+        if self.own.len() >= PLACES && !self.own.contains_key(&key) {
+            return;
+        }
+        let own = self.own.entry(key).or_insert(OwnLoss { first_ns: r.first_ns, ..OwnLoss::default() });
+        own.times += r.count;
+        own.count += count;
+        own.first_ns = own.first_ns.min(r.first_ns);
+        own.last_ns = own.last_ns.max(r.last_ns);
     }
 
     /// Causes, the worst first: by severity, then by count.

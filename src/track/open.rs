@@ -160,7 +160,7 @@ impl Flow {
         let a = self.attempt;
         let role = self.role(end);
         let me = *self.end(role);
-        step.syn_ack_before = me.isn;
+        step.syn_ack_before = (me.isn, me.ack);
         if a.pending && a.from != end {
             if a.accepts(seg.ack) {
                 self.accept(seg, ts, over, step);
@@ -179,7 +179,10 @@ impl Flow {
         {
             step.notes |= note::SYN_ACK_FROM_ORIGINATOR;
         } else if role == Side::Resp && me.has(seen::SYN) && !self.state.is_over() {
-            if seg.seq != me.isn {
+            // While it has sent nothing but SYN-ACKs they acknowledge one thing: the SYN, with or without data in it.
+            let only_syn_acks = me.packets <= u32::from(self.tallies.syn_acks);
+            let other_ack = only_syn_acks && seg.ack != me.ack && !(a.syns > 0 && a.accepts(seg.ack));
+            if seg.seq != me.isn || other_ack {
                 step.notes |= note::SYN_ACK_DIFFERS;
                 self.tallies.differed = true;
             } else {

@@ -1,0 +1,190 @@
+//! Which records: the filters of `show`, `replay` and all that reads records.
+
+use std::net::IpAddr;
+
+use clap::Args;
+
+use super::Fail;
+use crate::detect::{Certainty, Kind, Severity, Verdict};
+use crate::record::{ConnectionRecord, Record};
+use crate::wire::Nanos;
+
+/// Which records.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Filter {
+    /// Kinds: commas and repeats add more (`syntap explain` lists them).
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
+    kind: Vec<Kind>,
+
+    /// At least this severe: info, warning, error.
+    #[arg(long, value_name = "SEVERITY", value_parser = parse_severity)]
+    severity: Option<Severity>,
+
+    /// Whose doing: responder, originator, gateway, network, middlebox, unknown.
+    #[arg(long, value_name = "WHO", value_delimiter = ',', value_parser = parse_verdict)]
+    verdict: Vec<Verdict>,
+
+    /// At least this certain: possible, likely, proven.
+    #[arg(long, value_name = "CERTAINTY", value_parser = parse_certainty)]
+    certainty: Option<Certainty>,
+
+    /// Addresses or address:port that must be an end of the tuple; each one given must be there.
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_end)]
+    tuple: Vec<(IpAddr, Option<u16>)>,
+
+    /// Community ID.
+    #[arg(long, value_name = "ID")]
+    community_id: Option<String>,
+
+    /// From this time on: RFC 3339, a date (its midnight, UTC), or how long ago (30s, 10m, 2h, 3d).
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Nanos>,
+
+    /// Until this time, likewise.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<Nanos>,
+}
+
+fn parse_kind(name: &str) -> Result<Kind, String> {
+    Kind::from_name(name).ok_or_else(|| "no such kind; `syntap explain` lists them".into())
+}
+
+fn parse_severity(name: &str) -> Result<Severity, String> {
+    Severity::from_name(name).ok_or_else(|| "one of info, warning, error".into())
+}
+
+fn parse_verdict(name: &str) -> Result<Verdict, String> {
+    Verdict::from_name(name)
+        .ok_or_else(|| "one of responder, originator, gateway, network, middlebox, unknown".into())
+}
+
+fn parse_certainty(name: &str) -> Result<Certainty, String> {
+    Certainty::from_name(name).ok_or_else(|| "one of possible, likely, proven".into())
+}
+
+fn parse_end(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok((ip, None));
+    }
+    let end = text.parse::<std::net::SocketAddr>();
+    end.map(|e| (e.ip(), Some(e.port()))).map_err(|_| "an address, address:port or [address]:port".into())
+}
+
+impl Filter {
+    /// True if the record passes.
+    pub fn passes(&self, r: &Record) -> bool {
+        (self.kind.is_empty() || self.kind.iter().any(|k| k.name() == r.kind))
+            && self.severity.is_none_or(|s| Severity::from_name(&r.severity).is_some_and(|x| x >= s))
+            && (self.verdict.is_empty() || self.verdict.iter().any(|v| v.name() == r.verdict))
+            && self.certainty.is_none_or(|c| Certainty::from_name(&r.certainty).is_some_and(|x| x >= c))
+            && self.is_end_of(r.src_ip.zip(r.src_port), r.dst_ip.zip(r.dst_port))
+            && self.community_id.as_ref().is_none_or(|id| r.community_id.as_ref() == Some(id))
+            && self.is_within(r.first_ns, r.last_ns)
+    }
+
+    /// True if the connection passes: by its ends and its time.
+    pub fn passes_connection(&self, c: &ConnectionRecord) -> bool {
+        self.is_end_of(Some((c.src_ip, c.src_port)), Some((c.dst_ip, c.dst_port)))
+            && self.community_id.as_ref().is_none_or(|id| c.community_id == *id)
+            && self.is_within(c.first_ns, c.last_ns)
+    }
+
+    /// The first option given that a connection, which is no anomaly, cannot be asked for.
+    pub fn of_anomalies_only(&self) -> Option<&'static str> {
+        let given = [
+            (!self.kind.is_empty(), "--kind"),
+            (self.severity.is_some(), "--severity"),
+            (!self.verdict.is_empty(), "--verdict"),
+            (self.certainty.is_some(), "--certainty"),
+        ];
+        given.into_iter().find(|g| g.0).map(|g| g.1)
+    }
+
+    /// The first option given.
+    pub fn given(&self) -> Option<&'static str> {
+        let others = [
+            (!self.tuple.is_empty(), "--tuple"),
+            (self.community_id.is_some(), "--community-id"),
+            (self.since.is_some(), "--since"),
+            (self.until.is_some(), "--until"),
+        ];
+        self.of_anomalies_only().or_else(|| others.into_iter().find(|g| g.0).map(|g| g.1))
+    }
+
+    fn is_end_of(&self, src: Option<(IpAddr, u16)>, dst: Option<(IpAddr, u16)>) -> bool {
+        let is = |end: Option<(IpAddr, u16)>, (ip, port): &(IpAddr, Option<u16>)| {
+            end.is_some_and(|e| e.0 == *ip && port.is_none_or(|p| e.1 == p))
+        };
+        self.tuple.iter().all(|e| is(src, e) || is(dst, e))
+    }
+
+    fn is_within(&self, first_ns: u64, last_ns: u64) -> bool {
+        self.since.is_none_or(|t| last_ns >= t.0) && self.until.is_none_or(|t| first_ns <= t.0)
+    }
+}
+
+/// RFC 3339, a date or a time without a zone (UTC), or a length of time before now.
+fn parse_time(text: &str) -> Result<Nanos, Fail> {
+    let text = text.trim();
+    let epoch = |t: jiff::Timestamp| u64::try_from(t.as_nanosecond()).ok().map(Nanos);
+    let utc = |t: jiff::civil::DateTime| t.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp());
+    let time = text
+        .parse::<jiff::Timestamp>()
+        .ok()
+        .or_else(|| text.parse::<jiff::civil::DateTime>().ok().and_then(utc))
+        .or_else(|| text.parse::<jiff::civil::Date>().ok().and_then(|d| utc(d.at(0, 0, 0, 0))))
+        .or_else(|| jiff::Timestamp::now().checked_sub(ago(text)?).ok())
+        .and_then(epoch);
+    time.ok_or_else(|| {
+        Fail::new("no time that can be read")
+            .hint("write 2026-11-24, 2026-11-24T14:17:52Z, or how long ago: 30s, 10m, 2h, 3d")
+    })
+}
+
+/// `10m`, `1h30m`, `2h ago`.
+fn ago(text: &str) -> Option<jiff::SignedDuration> {
+    let mut rest = text.strip_suffix("ago").unwrap_or(text).trim();
+    let mut seconds = 0i64;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0)?;
+        let n: i64 = rest[..digits].parse().ok()?;
+        let unit = rest[digits..].chars().next()?;
+        let each = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            'w' => 604_800,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(n.checked_mul(each)?)?;
+        rest = rest[digits + unit.len_utf8()..].trim_start();
+    }
+    Some(jiff::SignedDuration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_date_a_moment_or_some_time_ago() {
+        let at = |text: &str| parse_time(text).unwrap_or_else(|e| panic!("{text}: {e}")).0 / 1_000_000_000;
+        assert_eq!(at("2026-11-24"), 1_795_478_400);
+        assert_eq!(at("2026-11-24T14:17:52Z"), 1_795_529_872);
+        assert_eq!(at("2026-11-24T15:17:52+01:00"), 1_795_529_872);
+        assert_eq!(at("2026-11-24 14:17:52"), 1_795_529_872);
+        let now = jiff::Timestamp::now().as_second() as u64;
+        for (text, seconds) in [("10m", 600), ("2h", 7_200), ("2h ago", 7_200), ("1d 30s", 86_430), ("0s", 0)]
+        {
+            assert!(at(text).abs_diff(now - seconds) <= 2, "{text}");
+        }
+        for nonsense in ["", "soon", "10", "m", "10x", "ago", "-5m", "2026-13-01", "99999999999999999999d"] {
+            let said = parse_time(nonsense).expect_err(nonsense).to_string();
+            assert!(said.contains("\nhint: "), "{nonsense}: {said}");
+        }
+    }
+}

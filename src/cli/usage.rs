@@ -1,0 +1,70 @@
+//! The command line's own errors, in the words of all other ones.
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use super::{Cli, Fail};
+use crate::capture::PortError;
+
+/// Reads the command line. Help and version are answered and end the program, with success.
+pub fn parse() -> Result<Cli, Fail> {
+    Cli::try_parse().map_err(|e| match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => e.exit(),
+        _ => house(&e, std::env::args().nth(1).as_deref()),
+    })
+}
+
+/// What is wrong in one line, and the way out.
+fn house(e: &clap::Error, command: Option<&str>) -> Fail {
+    let known = |c: &&str| Cli::command().get_subcommands().any(|s| s.get_name() == *c);
+    let help = match command.filter(known) {
+        Some(command) => format!("syntap {command} --help"),
+        None => "syntap --help".into(),
+    };
+    if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Fail::new("no command is given").hint(help);
+    }
+    let text = e.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    // The first paragraph is the message; tips, usage and where to read on follow.
+    let lines = text.lines().map(str::trim);
+    let message: Vec<&str> = lines.take_while(|l| !l.is_empty() && !l.starts_with("hint: ")).collect();
+    let source = std::error::Error::source(e);
+    let own = source.and_then(|s| {
+        let fail = s.downcast_ref::<Fail>().and_then(|f| f.way_out().map(str::to_owned));
+        fail.or_else(|| s.downcast_ref::<PortError>().map(PortError::hint))
+    });
+    let tip = || text.lines().find_map(|l| l.trim().strip_prefix("tip: ")).map(str::to_owned);
+    Fail::new(message.join(" ")).hint(own.or_else(tip).unwrap_or(help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(args: &[&str]) -> String {
+        let e = Cli::try_parse_from(std::iter::once(&"syntap").chain(args)).expect_err("refused");
+        house(&e, args.first().copied()).to_string()
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_one_line_and_a_hint() {
+        for (args, message, hint) in [
+            (&["run", "-i", "eth0", "-p", "0", "-w", "d"][..], "port 0 is not a port", "ports begin at 1"),
+            (&["run", "-i", "eth0", "-p", "9-1", "-w", "d"], "ends before it begins", "write 1-9"),
+            (&["run", "-i", "eth0"], "--write <DIR>", "syntap run --help"),
+            (&["run", "-i", "eth0", "-w", "d", "--budget", "0"], "--budget", "leave the option out"),
+            (&["run", "-i", "eth0", "-w", "d", "--max-flows", "100000000000"], "room for flows", "600 bytes"),
+            (&["run", "-i", "eth0", "-w", "d", "--workers", "0"], "from 1 to 256", "leave the option out"),
+            (&["run", "-i", "eth0", "-w", "d", "--duration", "0"], "in seconds", "until Ctrl-C"),
+            (&["replay", "--jsn", "f"], "unexpected argument '--jsn'", "'--json'"),
+            (&["rpelay"], "unrecognized subcommand 'rpelay'", "'replay'"),
+            (&[], "no command is given", "syntap --help"),
+        ] {
+            let text = refused(args);
+            let (first, rest) = text.split_once("\nhint: ").unwrap_or_else(|| panic!("{args:?}: {text}"));
+            assert!(first.contains(message) && !first.contains('\n'), "{args:?}: {text}");
+            assert!(rest.contains(hint) && !rest.contains('\n'), "{args:?}: {text}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Values on the command line with bounds, and whether this machine has the memory for them.
+
+use super::Fail;
+use crate::flow::Endpoint;
+use crate::pipeline::WorkerConfig;
+
+fn between(text: &str, least: u64, most: u64, what: &str, hint: &str) -> Result<u64, Fail> {
+    match text.parse::<u64>() {
+        Ok(n) if (least..=most).contains(&n) => Ok(n),
+        _ => Err(Fail::new(format!("{what} is a number from {least} to {most}")).hint(hint)),
+    }
+}
+
+/// `--max-flows`.
+pub fn max_flows(text: &str) -> Result<usize, Fail> {
+    let hint = "a flow takes about 600 bytes; leave the option out for 262144 of them";
+    between(text, 64, 1 << 30, "the room for flows", hint).map(|n| n as usize)
+}
+
+/// `--workers` of `run`.
+pub fn workers(text: &str) -> Result<u16, Fail> {
+    let hint = "one worker follows some million packets a second; leave the option out for one";
+    between(text, 1, u64::from(crate::bpf::abi::RINGS), "the number of workers", hint).map(|n| n as u16)
+}
+
+/// `--budget`.
+pub fn budget(text: &str) -> Result<u64, Fail> {
+    let hint = "it counts mirrored packets a second and CPU; leave the option out for 200000";
+    between(text, 100, 100_000_000, "the budget", hint)
+}
+
+/// `--duration`.
+pub fn duration(text: &str) -> Result<u64, Fail> {
+    // A hundred years.
+    let hint = "leave the option out to run until Ctrl-C";
+    between(text, 1, 3_155_760_000, "the duration in seconds", hint)
+}
+
+/// `--responder`.
+pub fn responder(text: &str) -> Result<Endpoint, Fail> {
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(at) if at.port() != 0 => Ok(Endpoint { addr: at.ip().into(), port: at.port() }),
+        _ => Err(Fail::new(format!("'{text}' is no address and port"))
+            .hint("write 198.51.100.2:443, or [2001:db8::2]:443")),
+    }
+}
+
+/// Refuses to take more memory than there is: the kernel would give it, and kill somebody later.
+pub fn has_memory(each: &WorkerConfig, workers: usize) -> Result<(), Fail> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let available = available.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let wanted = each.bytes().saturating_mul(workers as u64);
+    let Some(available) = available.map(|kib| kib * 1024).filter(|a| wanted > *a) else { return Ok(()) };
+    let flows = each.max_flows as u64 * workers as u64;
+    let fit = available / 2 / (wanted / flows.max(1)).max(1);
+    let mib = |bytes: u64| bytes >> 20;
+    let text =
+        format!("{flows} flows take {} MiB of memory, and {} MiB are available", mib(wanted), mib(available));
+    Err(Fail::new(text).hint(format!("--max-flows {fit} would take half of that")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused_with_the_bounds() {
+        assert_eq!(budget("100").expect("the least"), 100);
+        for (refused, bounds) in [
+            (budget("0").unwrap_err(), "from 100 to"),
+            (budget("-1").unwrap_err(), "from 100 to"),
+            (workers("0").unwrap_err(), "from 1 to 256"),
+            (workers("257").unwrap_err(), "from 1 to 256"),
+            (max_flows("0").unwrap_err(), "from 64 to"),
+            (max_flows("100000000000").unwrap_err(), "from 64 to"),
+            (duration("0").unwrap_err(), "from 1 to"),
+        ] {
+            let text = refused.to_string();
+            assert!(text.contains(bounds) && text.contains("\nhint: "), "{text}");
+        }
+    }
+}

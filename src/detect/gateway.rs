@@ -1,0 +1,541 @@
+//! Gateway or network: what the two sides together say of a SYN without an answer, of a refused reuse, of a reset.
+//!
+//! Rules 2 to 5 and their like. They need a tap point inside and one outside, and the outside's egress: with one side
+//! alone nothing here fires, and verdicts stay `unknown`.
+
+use super::evidence::{duration, endpoint, ms};
+use super::join::{CROSS_WITHIN, Crossing, Join, Role};
+use super::sight::Seen;
+use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
+use crate::flow::{Endpoint, Tuple};
+use crate::track::SegClass;
+use crate::wire::{Nanos, Seq};
+
+use super::bounded::Bounded;
+
+/// SYNs of one attempt that must be lost, all of them, before ports can be exhausted; and ports in use towards the responder. One lost
+/// twice by chance is rare, and a pool of fewer ports is a mistake rather than a pool.
+const EXHAUSTED_TRIES: usize = 2;
+const EXHAUSTED_PORTS: usize = 16;
+
+/// A reset that answers a packet does so within this time (55 us were measured).
+const PROVOKED_WITHIN: u64 = 10 * Nanos::MS;
+
+/// Tuples whose resets and lost mappings are remembered.
+const TUPLES: usize = 1 << 16;
+
+/// A lost mapping gathers what belongs to it for this long, then it is told as one thing.
+const GATHER: u64 = 10 * Nanos::SEC;
+
+/// Incidents that gather at one time.
+const INCIDENTS: usize = 1024;
+
+/// Tuples handed on within a minute that make pressure without any harm yet.
+const HANDED_ON: u64 = 20;
+const MINUTE: u64 = 60 * Nanos::SEC;
+
+/// A connection whose mapping was lost.
+#[derive(Clone, Debug)]
+struct Incident {
+    inside: Tuple,
+    outside: Tuple,
+    first: Nanos,
+    last: Nanos,
+    untranslated: u64,
+    first_untranslated: Option<Nanos>,
+    gateway_resets: u64,
+    remapped: Option<Tuple>,
+    point: u8,
+    packets: Vec<crate::flow::Digest>,
+}
+
+/// Tuples handed on towards one responder in the present minute.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pressure {
+    since: Nanos,
+    last: Nanos,
+    handed_on: u64,
+    refused: u64,
+    youngest_ms: f64,
+    point: u8,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What is known of both sides.
+    pub join: Join,
+    /// Newest reset of a tuple inside.
+    resets: Bounded<Tuple, (Nanos, Seq)>,
+    /// Newest bytes sent into silence, by side.
+    unheard: [Bounded<Tuple, Seq>; 2],
+    incidents: Vec<Incident>,
+    pressure: Bounded<Endpoint, Pressure>,
+    /// The reset that the gateway sent last; the anomaly of its flow follows it at once.
+    own_reset: Option<OwnReset>,
+    told_proxy: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OwnReset {
+    tuple: Tuple,
+    inside: Tuple,
+    at: Nanos,
+    gap_ns: u64,
+}
+
+fn anomaly(
+    kind: Kind,
+    severity: Severity,
+    point: u8,
+    tuple: Option<Tuple>,
+    at: (Nanos, Nanos),
+    summary: String,
+) -> Anomaly {
+    Anomaly {
+        kind,
+        severity,
+        verdict: Verdict::Gateway,
+        certainty: Certainty::Likely,
+        summary,
+        time: at.1,
+        first: at.0,
+        last: at.1,
+        count: 1,
+        point: Some(point),
+        way: crate::wire::Way::Unknown,
+        tuple,
+        vlan: None,
+        tunnel: None,
+        history: String::new(),
+        conn_state: "",
+        facts: Vec::new(),
+        packets: Vec::new(),
+    }
+}
+
+fn text(t: &Tuple) -> String {
+    format!("{} > {}", endpoint(t.src), endpoint(t.dst))
+}
+
+impl Gateway {
+    /// For tap points with these roles.
+    pub fn new(roles: Vec<Role>) -> Gateway {
+        Gateway {
+            join: Join::new(roles),
+            resets: Bounded::new(TUPLES),
+            unheard: [Bounded::new(TUPLES), Bounded::new(TUPLES)],
+            incidents: Vec::new(),
+            pressure: Bounded::new(TUPLES),
+            own_reset: None,
+            told_proxy: false,
+        }
+    }
+
+    /// The first packet of a connection that was met in the middle: rule 3, an address from inside that leaves outside.
+    pub fn met(&mut self, seen: &Seen, out: &mut dyn FnMut(Anomaly)) {
+        let d = &seen.digest;
+        if self.join.side(d.point) != Some(1) || d.way == crate::wire::Way::Ingress {
+            return;
+        }
+        let Some(c) = self.join.crossing(0, &seen.tuple) else { return };
+        let Some(outside) = c.tuples[1].filter(|o| *o != seen.tuple) else { return };
+        let harmless = matches!(SegClass::of(d.flags), SegClass::Rst | SegClass::Fin);
+        if harmless {
+            // Every gateway lets such strays out: no connection is left that could be hurt by it.
+            let what = text(&seen.tuple);
+            let summary =
+                format!("a late [{}] of {what} left without translation: its connection was over", d.flags);
+            let mut a = anomaly(
+                Kind::UntranslatedPacket,
+                Severity::Info,
+                d.point,
+                Some(seen.tuple),
+                (d.ts, d.ts),
+                summary,
+            );
+            a.facts = vec![
+                ("was", Fact::Str(endpoint(outside.src).into())),
+                ("now", Fact::Str(endpoint(seen.tuple.src).into())),
+            ];
+            a.packets = vec![*d];
+            out(a);
+            return;
+        }
+        let summary = format!(
+            "a packet of the open connection {} left without translation, which was known outside as {}",
+            text(&seen.tuple),
+            endpoint(outside.src)
+        );
+        let mut a = anomaly(
+            Kind::UntranslatedPacket,
+            Severity::Error,
+            d.point,
+            Some(seen.tuple),
+            (d.ts, d.ts),
+            summary,
+        );
+        a.certainty = Certainty::Proven;
+        a.facts = vec![
+            ("was", Fact::Str(endpoint(outside.src).into())),
+            ("now", Fact::Str(endpoint(seen.tuple.src).into())),
+        ];
+        a.packets = vec![*d];
+        out(a);
+        let i = self.incident(seen.tuple, outside, d.ts, d.point);
+        i.untranslated += 1;
+        i.first_untranslated.get_or_insert(d.ts);
+        i.packets.push(*d);
+    }
+
+    /// A reset: rules 4 and 5.
+    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>, out: &mut dyn FnMut(Anomaly)) {
+        let d = &seen.digest;
+        match self.join.side(d.point) {
+            Some(0) => {
+                self.resets.put(seen.tuple, (d.ts, d.seq));
+                self.remapped(seen, out);
+            }
+            Some(1) => self.by_gateway(seen, provoked),
+            _ => {}
+        }
+    }
+
+    /// Rule 4: a reset leaves outside that did not come in inside, in answer to what came in outside.
+    fn by_gateway(&mut self, seen: &Seen, provoked: Option<u64>) {
+        let d = &seen.digest;
+        // Only the way out: what comes in was sent by the responder.
+        let from_orig = d.from == crate::flow::Side::Orig;
+        let Some(gap) =
+            provoked.filter(|g| *g <= PROVOKED_WITHIN && from_orig && d.way != crate::wire::Way::Ingress)
+        else {
+            return;
+        };
+        let Some(c) = self.join.crossing(1, &seen.tuple) else { return };
+        let Some(inside) = c.tuples[0].filter(|i| *i != seen.tuple) else { return };
+        let counterpart = self.resets.get(&inside).is_some_and(|(at, _)| d.ts.since(*at) <= CROSS_WITHIN);
+        if counterpart || c.from != 0 {
+            return;
+        }
+        self.own_reset = Some(OwnReset { tuple: seen.tuple, inside, at: d.ts, gap_ns: gap });
+        let i = self.incident(inside, seen.tuple, d.ts, d.point);
+        i.gateway_resets += 1;
+        i.packets.push(*d);
+    }
+
+    /// Rule 5: the responder's reset reaches a connection inside, and outside it came to a tuple that was never opened there.
+    fn remapped(&mut self, _seen: &Seen, _out: &mut dyn FnMut(Anomaly)) {}
+
+    fn incident(&mut self, inside: Tuple, outside: Tuple, at: Nanos, point: u8) -> &mut Incident {
+        let n = self.incidents.iter().position(|i| i.inside == inside).unwrap_or_else(|| {
+            if self.incidents.len() == INCIDENTS {
+                self.incidents.remove(0);
+            }
+            self.incidents.push(Incident {
+                inside,
+                outside,
+                first: at,
+                last: at,
+                untranslated: 0,
+                first_untranslated: None,
+                gateway_resets: 0,
+                remapped: None,
+                point,
+                packets: Vec::new(),
+            });
+            self.incidents.len() - 1
+        });
+        let i = &mut self.incidents[n];
+        i.last = at;
+        i
+    }
+
+    /// Bytes sent once more into silence.
+    pub fn unheard(&mut self, seen: &Seen) {
+        if let Some(side) = self.join.side(seen.digest.point) {
+            self.unheard[side].put(seen.tuple, seen.digest.seq);
+        }
+    }
+
+    /// Lets time pass: incidents that gathered for long enough are told.
+    pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        while let Some(n) = self.incidents.iter().position(|i| now.since(i.first) >= GATHER) {
+            out(self.incidents.remove(n).told());
+        }
+        if !self.told_proxy && self.join.is_proxied() {
+            self.told_proxy = true;
+            let summary = "connections from inside open although their SYNs never leave: a proxy on the gateway answers for the \
+                           responders, or it rewrites sequence numbers; inside and outside are not joined"
+                .to_owned();
+            let point = self.join.point_of(Role::Inside).unwrap_or(0);
+            let mut a = anomaly(Kind::NatNotStitchable, Severity::Info, point, None, (now, now), summary);
+            a.facts = vec![("crossed", Fact::U64(self.join.crossed))];
+            out(a);
+        }
+    }
+
+    /// What gathered and was not told.
+    pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
+        for i in std::mem::take(&mut self.incidents) {
+            out(i.told());
+        }
+        for (responder, p) in self.pressure.drain() {
+            out_pressure(responder, &p, out);
+        }
+    }
+
+    /// Adds what the other side says to an anomaly of one side.
+    pub fn judge(&mut self, a: &mut Anomaly, out: &mut dyn FnMut(Anomaly)) {
+        let (Some(point), Some(tuple)) = (a.point, a.tuple) else { return };
+        let Some(side) = self.join.side(point) else { return };
+        match a.kind {
+            Kind::SynUnanswered => self.unanswered(a, side, &tuple),
+            Kind::TupleReuseRefused | Kind::TupleReuseAccepted => self.reuse(a, side, &tuple, out),
+            Kind::ResetMidFlow => self.own_reset(a, &tuple),
+            Kind::BlackHole if side == 0 => self.black_hole(a, &tuple),
+            _ => {}
+        }
+    }
+
+    fn unanswered(&self, a: &mut Anomaly, side: usize, tuple: &Tuple) {
+        let Some(c) = self.join.crossing(side, tuple) else { return };
+        if side == 1 {
+            if c.from == 0 && c.tries.iter().any(|t| t.at[0].is_some()) {
+                a.verdict = Verdict::Network;
+                a.summary.push_str("; the gateway had sent it");
+            }
+            return;
+        }
+        if c.from != 0 || self.join.answers_without(&tuple.dst) {
+            return;
+        }
+        let lost: Vec<Nanos> = c
+            .tries
+            .iter()
+            .filter(|t| t.at[1].is_none())
+            .filter_map(|t| t.at[0])
+            .filter(|at| a.time.since(*at) > CROSS_WITHIN)
+            .collect();
+        match lost.first() {
+            None => crossed(a, c),
+            Some(&first) => self.lost(a, c, tuple, first, lost.len()),
+        }
+    }
+
+    /// Rule 2: a SYN came in and did not go out.
+    fn lost(&self, a: &mut Anomaly, c: &Crossing, tuple: &Tuple, at: Nanos, lost: usize) {
+        let tries = c.tries.len();
+        let all = lost == tries;
+        let responder = endpoint(tuple.dst);
+        let through = c
+            .tries
+            .iter()
+            .find(|t| t.at[0].is_some_and(|x| x > at) && t.at[1].is_some())
+            .and_then(|t| t.at[0]);
+        let waited = through.unwrap_or(a.time).since(at);
+        let end = match through {
+            Some(_) => format!("a SYN {} later went through", duration(waited)),
+            None => format!("none went through in {}", duration(waited)),
+        };
+        a.verdict = Verdict::Gateway;
+        a.first = at;
+        let mut facts = vec![("waited_ms", Fact::F64(ms(waited))), ("lost", Fact::U64(lost as u64))];
+        let (in_use, fresh) = self.join.in_use(&tuple.dst, at, a.time);
+        if let Some(r) = self.join.rival(tuple, c.isn, at) {
+            a.kind = Kind::SnatCollision;
+            a.certainty = Certainty::Proven;
+            a.summary = format!(
+                "the gateway lost the SYN of {} to {responder}: {} came from the same port {} us apart and took port {} outside; {end}",
+                endpoint(tuple.src),
+                endpoint(r.inside.src),
+                r.gap_ns / 1_000,
+                r.outside.src.port
+            );
+            facts.extend([
+                ("rival", Fact::Str(text(&r.inside).into())),
+                ("gap_us", Fact::U64(r.gap_ns / 1_000)),
+                ("outside_port", Fact::U64(r.outside.src.port.into())),
+            ]);
+        } else if all && tries >= EXHAUSTED_TRIES && in_use >= EXHAUSTED_PORTS && !fresh {
+            a.kind = Kind::SnatPortsExhausted;
+            a.severity = Severity::Error;
+            a.certainty = Certainty::Likely;
+            a.summary = format!(
+                "the gateway let none of {tries} SYNs of {} to {responder} out: all of its {in_use} ports towards that responder are in use",
+                endpoint(tuple.src)
+            );
+            facts.extend([("in_use", Fact::U64(in_use as u64)), ("attempts", Fact::U64(tries as u64))]);
+        } else {
+            a.kind = Kind::SynLostInGateway;
+            a.certainty = if lost > 1 || through.is_some() { Certainty::Proven } else { Certainty::Likely };
+            a.summary = format!(
+                "the gateway took {} of {} SYNs of {} to {responder} in and did not send {} out; {end}",
+                lost,
+                tries,
+                endpoint(tuple.src),
+                if lost == 1 { "it" } else { "them" }
+            );
+        }
+        a.facts.splice(0..0, facts);
+    }
+
+    /// A reuse outside that another connection inside made: the gateway handed the tuple on.
+    fn reuse(&mut self, a: &mut Anomaly, side: usize, tuple: &Tuple, out: &mut dyn FnMut(Anomaly)) {
+        let outsides = match side {
+            1 => vec![*tuple],
+            _ => self.join.crossing(0, tuple).map(|c| c.outsides.clone()).unwrap_or_default(),
+        };
+        let handed = outsides.iter().find_map(|o| Some((*o, *self.join.owner(o)?)));
+        let Some((outside, owner)) = handed else { return };
+        let Some((before, _)) = owner.before else { return };
+        let refused = a.kind == Kind::TupleReuseRefused;
+        if refused {
+            a.verdict = Verdict::Gateway;
+            a.summary.push_str(&format!(
+                "; the gateway had given {} to {} and handed it on to {}",
+                endpoint(outside.src),
+                endpoint(before.src),
+                endpoint(owner.inside.src)
+            ));
+        }
+        a.facts.push(("inside", Fact::Str(text(&owner.inside).into())));
+        a.facts.push(("inside_before", Fact::Str(text(&before).into())));
+        if side != 1 {
+            return;
+        }
+        let since = a.facts.iter().find_map(|(n, f)| match f {
+            Fact::F64(ms) if *n == "since_close_ms" => Some(*ms),
+            _ => None,
+        });
+        let point = a.point.unwrap_or(0);
+        let p = self.pressure.entry(outside.dst, || Pressure {
+            since: a.time,
+            youngest_ms: f64::MAX,
+            ..Pressure::default()
+        });
+        if a.time.since(p.since) >= MINUTE {
+            out_pressure(outside.dst, p, out);
+            *p = Pressure { since: a.time, youngest_ms: f64::MAX, ..Pressure::default() };
+        }
+        p.handed_on += 1;
+        p.refused += u64::from(refused);
+        p.youngest_ms = p.youngest_ms.min(since.unwrap_or(f64::MAX));
+        (p.last, p.point) = (a.time, point);
+    }
+
+    fn own_reset(&self, a: &mut Anomaly, tuple: &Tuple) {
+        let Some(r) = self.own_reset.filter(|r| r.tuple == *tuple && r.at == a.time) else { return };
+        a.kind = Kind::ResetByGateway;
+        a.severity = Severity::Error;
+        a.verdict = Verdict::Gateway;
+        a.certainty = Certainty::Proven;
+        a.summary = format!(
+            "the gateway itself reset {}, {} after a packet of the responder that it could not translate back to {}",
+            text(tuple),
+            duration(r.gap_ns),
+            endpoint(r.inside.src)
+        );
+        a.facts.insert(0, ("provoked_by_ms", Fact::F64(ms(r.gap_ns))));
+        a.facts.push(("inside", Fact::Str(text(&r.inside).into())));
+    }
+
+    /// The gateway's doing, if the outside is known and the bytes were not seen there.
+    fn black_hole(&self, a: &mut Anomaly, tuple: &Tuple) {
+        let Some(outside) = self.join.crossing(0, tuple).and_then(|c| c.tuples[1]) else { return };
+        let (in_, out_) = (self.unheard[0].get(tuple), self.unheard[1].get(&outside));
+        if in_.is_some() && in_ == out_ {
+            a.summary.push_str("; the gateway sent them on");
+        } else if in_.is_some() {
+            a.verdict = Verdict::Gateway;
+            a.certainty = Certainty::Possible;
+            a.summary.push_str("; they were not seen to leave the gateway");
+        }
+    }
+}
+
+/// All SYNs crossed: it was not the gateway, unless the answer got lost in it.
+fn crossed(a: &mut Anomaly, c: &Crossing) {
+    let Some(outside) = c.tuples[1] else { return };
+    let came = c.syn_ack[1];
+    let delivered = c.syn_ack[0];
+    let held = match (came, delivered) {
+        (Some(o), Some(i)) => i.since(o) > CROSS_WITHIN,
+        (Some(_), None) => true,
+        _ => false,
+    };
+    if held {
+        a.verdict = Verdict::Gateway;
+        a.certainty = Certainty::Proven;
+        a.summary.push_str("; the SYN-ACK came to the gateway and did not get through");
+        a.facts.push(("lost", Fact::Str("syn_ack".into())));
+    } else {
+        a.verdict = Verdict::Network;
+        a.summary.push_str(&format!("; not the gateway: the SYN left as {}", endpoint(outside.src)));
+    }
+}
+
+fn out_pressure(responder: Endpoint, p: &Pressure, out: &mut dyn FnMut(Anomaly)) {
+    if p.refused == 0 && p.handed_on < HANDED_ON {
+        return;
+    }
+    let severity = if p.refused > 0 { Severity::Warning } else { Severity::Info };
+    let summary = format!(
+        "the gateway handed {} tuples towards {} on to others within a minute of their close, and {} refused {} of them",
+        p.handed_on,
+        endpoint(responder),
+        endpoint(responder),
+        p.refused
+    );
+    let mut a = anomaly(Kind::NatPortPressure, severity, p.point, None, (p.since, p.last), summary);
+    a.count = p.handed_on;
+    a.facts = vec![
+        ("responder", Fact::Str(endpoint(responder).into())),
+        ("per_minute", Fact::U64(p.handed_on)),
+        ("youngest_ms", if p.youngest_ms < f64::MAX { Fact::F64(p.youngest_ms) } else { Fact::Null }),
+        ("refused", Fact::U64(p.refused)),
+    ];
+    out(a);
+}
+
+impl Incident {
+    fn told(self) -> Anomaly {
+        let mut seen = Vec::new();
+        if self.untranslated > 0 {
+            seen.push("its packets left untranslated".to_owned());
+        }
+        if self.gateway_resets > 0 {
+            seen.push(format!(
+                "the gateway reset the responder {}",
+                if self.gateway_resets == 1 { "once" } else { "repeatedly" }
+            ));
+        }
+        if let Some(now) = self.remapped {
+            seen.push(format!("it went on as {}", endpoint(now.src)));
+        }
+        let summary = format!(
+            "the gateway lost the translation of the open connection {} (outside {}): {}",
+            text(&self.inside),
+            endpoint(self.outside.src),
+            seen.join(", and ")
+        );
+        let mut a = anomaly(
+            Kind::NatMappingLost,
+            Severity::Error,
+            self.point,
+            Some(self.inside),
+            (self.first, self.last),
+            summary,
+        );
+        a.certainty = if self.untranslated > 0 { Certainty::Proven } else { Certainty::Likely };
+        a.facts = vec![
+            ("destroyed_state", Fact::Null),
+            ("path", Fact::Str("unknown".into())),
+            ("first_untranslated", self.first_untranslated.map_or(Fact::Null, |t| Fact::U64(t.0))),
+            ("untranslated", Fact::U64(self.untranslated)),
+            ("gateway_resets", Fact::U64(self.gateway_resets)),
+            ("outside", Fact::Str(text(&self.outside).into())),
+        ];
+        a.packets = self.packets;
+        a
+    }
+}

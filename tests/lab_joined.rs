@@ -1,0 +1,103 @@
+//! The lab's captures of both sides, joined: whose doing each of the stories was.
+
+mod common;
+
+use common::{corpus, of_kind, replay};
+use serde_json::Value;
+
+fn joined(scenario: &str) -> Option<Vec<Value>> {
+    let side = |side: &str| {
+        let path = corpus(&format!("lab/{scenario}-{side}.pcap"))?;
+        Some(format!("{side}:{side}={}", path.display()))
+    };
+    Some(replay(&[&side("inside")?, &side("outside")?]))
+}
+
+fn loud(records: &[Value]) -> Vec<&Value> {
+    records.iter().filter(|r| r["severity"] != "info").collect()
+}
+
+#[test]
+fn every_syn_that_the_race_cost_is_matched_to_its_rival() {
+    let Some(records) = joined("snat_race") else { return };
+    let lost = of_kind(&records, "snat_collision");
+    assert_eq!(lost.len(), 37, "as many as conntrack counted in insert_failed");
+    for r in &lost {
+        assert_eq!((r["verdict"].as_str(), r["interface"].as_str()), (Some("gateway"), Some("inside")));
+        let rival = r["facts"]["rival"].as_str().expect("a rival");
+        let port = r["src_port"].to_string();
+        assert!(
+            rival.contains(&format!(":{port} > ")) && !rival.starts_with(r["src_ip"].as_str().unwrap()),
+            "{rival}"
+        );
+        assert!(r["facts"]["gap_us"].as_u64().expect("a gap") <= 100);
+        assert_eq!(r["nat"]["src_ip"], "198.51.100.1", "the tuple of the retry that went through");
+    }
+    assert_eq!(loud(&records).len(), 37, "and nothing else");
+}
+
+#[test]
+fn loss_beyond_the_gateway_is_never_the_gateways() {
+    let Some(records) = joined("lossy") else { return };
+    let unanswered = of_kind(&records, "syn_unanswered");
+    assert!(unanswered.len() > 150, "{}", unanswered.len());
+    for r in loud(&records) {
+        assert_eq!(r["verdict"], "network", "{}", r["summary"]);
+    }
+}
+
+#[test]
+fn a_tuple_that_the_gateway_handed_on_is_the_gateways_doing_and_the_story_the_clients() {
+    let Some(records) = joined("time_wait_reuse") else { return };
+    let refused = of_kind(&records, "tuple_reuse_refused");
+    let by = |verdict: &str, side: &str| {
+        refused.iter().filter(|r| r["verdict"] == verdict && r["interface"] == side).count()
+    };
+    assert_eq!((by("gateway", "inside"), by("originator", "inside")), (49, 13));
+    assert_eq!((by("gateway", "outside"), by("originator", "outside")), (56, 13));
+    for r in refused.iter().filter(|r| r["verdict"] == "gateway") {
+        let (now, before) = (r["facts"]["inside"].as_str(), r["facts"]["inside_before"].as_str());
+        assert!(now.is_some() && before.is_some() && now != before, "{}", r["summary"]);
+    }
+    let pressure = of_kind(&records, "nat_port_pressure");
+    assert!(!pressure.is_empty() && pressure.iter().all(|r| r["severity"] == "warning"));
+    // Late resets of connections that are over leave every gateway untranslated.
+    let strays = of_kind(&records, "untranslated_packet");
+    assert!(strays.len() == 2 && strays.iter().all(|r| r["severity"] == "info"));
+}
+
+#[test]
+fn a_lost_mapping_is_one_incident() {
+    let Some(records) = joined("nat_mapping_lost") else { return };
+    let lost = of_kind(&records, "nat_mapping_lost");
+    assert_eq!(lost.len(), 1);
+    let r = lost[0];
+    assert_eq!((r["src_ip"].as_str(), r["src_port"].as_u64()), (Some("10.77.0.11"), Some(37_536)));
+    assert_eq!(
+        (&r["facts"]["untranslated"], &r["facts"]["gateway_resets"]),
+        (&Value::from(1), &Value::from(1))
+    );
+    assert_eq!(r["facts"]["outside"], "198.51.100.1:37536 > 198.51.100.2:6783");
+    assert_eq!(of_kind(&records, "reset_by_gateway").len(), 1);
+    assert!(of_kind(&records, "reset_mid_flow").is_empty(), "it was no middlebox");
+}
+
+#[test]
+fn ordinary_traffic_of_both_sides_is_quiet_and_every_connection_has_its_other_tuple() {
+    for scenario in ["healthy", "benign_odd"] {
+        let Some(records) = joined(scenario) else { return };
+        assert!(loud(&records).is_empty(), "{scenario}: {}", loud(&records)[0]["summary"]);
+    }
+    let side = |side: &str| {
+        format!("{side}:{side}={}", corpus(&format!("lab/healthy-{side}.pcap")).unwrap().display())
+    };
+    let out =
+        common::run(common::syntap().args(["replay", "--connections", &side("inside"), &side("outside")]));
+    let connections = common::json_lines(&out);
+    assert_eq!(connections.len(), 4_000);
+    for c in &connections {
+        let inside = c["interface"] == "inside";
+        let expected = if inside { "198.51.100.1" } else { "10.77.0.1" };
+        assert!(c["nat"]["src_ip"].as_str().is_some_and(|ip| ip.starts_with(expected)), "{c}");
+    }
+}
