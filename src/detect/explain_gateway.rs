@@ -1,4 +1,4 @@
-//! Explanations of what only both sides of a gateway show.
+//! Explanations of what only both sides of a gateway, or several ports of a link, show.
 
 use super::explain::Explanation;
 
@@ -142,4 +142,39 @@ pub(super) const NAT_NOT_STITCHABLE: Explanation = Explanation {
     remedy: &["tap in front of and behind the device that does it"],
     or_else: &["SYNs that leave by an interface that is not tapped: tap all uplinks"],
     peers: "none that joins both sides of a gateway",
+};
+
+pub(super) const MAC_MOVED: Explanation = Explanation {
+    one_line: "Frames with one source MAC come in at two ports of a link in turn.",
+    meaning: "The bridge sends answers to whichever port it heard last: half of them go astray, and now and then all of them.",
+    rule: "A source MAC that came in at one tapped port, at another, and at the first again within 60 s; told once a minute. Frames that \
+the bridge itself sends out do not count.",
+    causes: &[
+        "a proxy that answers ARP with the owner's MAC (an overlay's tunnel port)",
+        "a loop of the link",
+        "two machines with one MAC (cloned)",
+    ],
+    remedy: &[
+        "see arp_two_answers",
+        "switch the proxy off (`bridge link set dev PORT neigh_suppress off`, `ip link ... noproxy`)",
+    ],
+    or_else: &["a machine that is moved back and forth by hand", "link aggregation without a bond"],
+    peers: "switches log it as MAC flapping; `bridge monitor fdb` shows it",
+};
+
+pub(super) const NEXT_HOP_CHANGED: Explanation = Explanation {
+    one_line: "The MAC address of a next hop changed while connections use it.",
+    meaning: "Who has not learned the new one sends into nothing until its ARP entry is renewed: ten seconds and more.",
+    rule: "An address was announced with another MAC than before, and SYNs went to the old one within the last ten minutes.",
+    causes: &[
+        "a bridge whose MAC came from a port that left or joined",
+        "a failover (VRRP, keepalived)",
+        "an address taken over",
+    ],
+    remedy: &[
+        "give the bridge a MAC address of its own (`ip link set BRIDGE address ...`)",
+        "let the new owner send gratuitous ARP",
+    ],
+    or_else: &["a spoofed announcement: see arp_spoof_sign"],
+    peers: "arpwatch \"changed ethernet address\"",
 };

@@ -14,6 +14,7 @@ mod gateway;
 mod handshake;
 mod join;
 mod kind;
+mod link;
 mod opening;
 mod reset;
 mod reuse;
