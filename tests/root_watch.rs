@@ -27,7 +27,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("ndpi__waze.pcap", &["black_hole"]),
     ("ppa3__tcp_retransmissions.pcapng", &["black_hole"]),
     // A MAC that changes there.
-    ("ppa3__arppoison.pcapng", &["mac_changed_in_flow"]),
+    ("ppa3__arppoison.pcapng", &["arp_spoof_sign", "mac_changed_in_flow"]),
     ("ppa3__sessionhijacking.pcapng", &["mac_changed_in_flow"]),
     // A connection older than the capture, of which only the reset is a control packet.
     ("ppa2__double-vision.pcap", &["reset_mid_flow", "reset_without_flow"]),
