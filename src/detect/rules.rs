@@ -4,7 +4,7 @@ use super::evidence::View;
 use super::sight::{Life, Listener, Seen, Sight};
 use super::{Anomaly, Kind, ending, handshake, opening, reset, reuse, shape, storms};
 use crate::flow::{Digest, Side};
-use crate::track::{Ended, SegClass, Step, note, seen};
+use crate::track::{Ended, SegClass, State, Step, note, seen};
 use crate::wire::{IcmpError, Nanos, Segment, Seq};
 
 /// Remembers in the flow that a kind was told; true if it was not before.
@@ -122,6 +122,7 @@ pub fn over(view: &View<'_>, at: Nanos, to: &mut dyn Listener) {
         went_on: flow.zeek.went_on(),
         opened: o.has(seen::SYN) && r.has(seen::SYN),
         closed: o.has(seen::FIN) || r.has(seen::FIN),
+        reset: flow.state == State::Reset && flow.tallies.acked_at.0 != 0,
         requests: o.data,
     }));
     ending::over(view, at, &mut |a| to.anomaly(a));

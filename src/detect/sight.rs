@@ -32,6 +32,8 @@ pub struct Life {
     pub opened: bool,
     /// Either end's FIN was seen.
     pub closed: bool,
+    /// A reset ended it, after the handshake was complete.
+    pub reset: bool,
     /// Segments of new data from the originator: requests.
     pub requests: u16,
 }
