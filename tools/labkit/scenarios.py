@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 from . import traffic
-from .net import Lab, sh
+from .net import TOOLS, Lab, sh
 
-TOOLS = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 
 
@@ -36,14 +35,14 @@ def start_server(lab):
 
 
 class Tap:
-    """`syntap run` in the gateway."""
+    """`syntap run`, in the gateway if nothing else is said."""
 
-    def __init__(self, lab, syntap, records, *more):
+    def __init__(self, lab, syntap, records, *more, ns=None, interfaces="in0=inside,out0=outside"):
         self.lab, self.records = lab, Path(records)
         self.records.mkdir(parents=True, exist_ok=True)
-        command = [str(syntap), "run", "-i", "in0=inside,out0=outside", "-w", str(records), *map(str, more)]
+        command = [str(syntap), "run", "-i", interfaces, "-w", str(records), *map(str, more)]
         self.lines = []
-        self.process = lab.spawn(lab.gateway, *command, stderr=subprocess.PIPE, text=True)
+        self.process = lab.spawn(ns or lab.gateway, *command, stderr=subprocess.PIPE, text=True)
         self.ready = threading.Event()
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
