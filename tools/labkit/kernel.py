@@ -3,6 +3,7 @@ table of a bridge. This is where ground truth comes from; none of it is syntap's
 """
 
 import json
+import os
 import socket
 import struct
 import threading
@@ -161,6 +162,15 @@ class Events:
         self.thread.join(2)
         self.socket.close()
         return self.seen
+
+
+def bridge_nf(ns):
+    """Lets bridged packets pass the IP hooks, as a machine with containers does; false where the kernel cannot."""
+    path = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    if not os.path.exists(path):
+        sh("modprobe", "br_netfilter", check=False)
+    done = sh("ip", "netns", "exec", ns, "sh", "-c", f"echo 1 > {path} && cat {path}", check=False)
+    return done.strip() == "1"
 
 
 def bridge_port_of(ns, mac):

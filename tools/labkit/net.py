@@ -104,9 +104,10 @@ def kill_all(namespace):
 class Lab:
     """One lab; a context manager."""
 
-    def __init__(self, clients=3, pool=None, offloads=True):
+    def __init__(self, clients=3, pool=None, offloads=True, masquerade=""):
         self.clients = clients
         self.pool = pool
+        self.masquerade = masquerade
         self.offloads = offloads
         self.processes = []
         self.guard = None
@@ -170,7 +171,7 @@ class Lab:
             sh("ip", "-n", ns, "addr", "add", f"{client_ip(n)}/24", "dev", "eth0")
             sh("ip", "-n", ns, "route", "add", "default", "via", GATEWAY_INSIDE, "rto_min", "1s")
         self.sysctl(gw, "net.ipv4.ip_forward=1")
-        pool = f"masquerade to :{self.pool}" if self.pool else "masquerade"
+        pool = f"masquerade to :{self.pool}" if self.pool else f"masquerade {self.masquerade}"
         self.chain(gw, "nat", "type nat hook postrouting priority 100",
                    f"oifname out0 meta l4proto tcp {pool}", "oifname out0 masquerade")
         # A service behind a filter, for SYNs that nobody answers.
