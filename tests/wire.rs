@@ -103,14 +103,14 @@ fn options_are_read_broken_or_whole() {
     };
     let o = read(vec![2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 8, 1, 3, 3, 7]);
     assert_eq!(
-        (o.mss, o.wscale, o.sack_permitted, o.ts, o.nops),
+        (o.mss, o.wscale, o.sack_permitted, o.ts, o.nop_row),
         (Some(1460), Some(7), true, Some((9, 8)), 1)
     );
     assert!(!o.broken && !o.cut);
     for broken in [vec![2, 1, 0, 0], vec![8, 0, 0, 0], vec![3, 9, 1, 1], vec![2, 3, 5, 1]] {
         assert!(read(broken.clone()).broken, "{broken:?}");
     }
-    assert_eq!(read(vec![1, 1, 1, 1]).nops, 4);
+    assert_eq!(read(vec![1, 1, 1, 1]).nop_row, 4);
     assert_eq!(read(vec![3, 3, 15, 0]).wscale, Some(15), "a scale over 14 is kept for the rules to see");
 }
 

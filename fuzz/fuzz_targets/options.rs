@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     for end in 40..total {
         let part = read(&p[..end]);
         assert!(part.options.cut);
-        assert!(part.options.nops <= whole.options.nops);
+        assert!(part.options.nop_row <= whole.options.nop_row);
         assert!(!part.options.sack_permitted || whole.options.sack_permitted);
     }
 });

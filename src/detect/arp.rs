@@ -4,6 +4,7 @@
 //! are two tells (rule 8). Two answers with different MACs are two owners. Peers: Wireshark "Duplicate IP address
 //! configured" (the second only), Snort 112:4; nobody reports the first.
 
+use super::bounded::Bounded;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::wire::{Addr, Arp, Mac, Nanos, Way};
 
@@ -20,6 +21,17 @@ const HOLD: u64 = Nanos::SEC;
 /// Conflicts that wait, and bridges remembered, at most.
 const HELD: usize = 64;
 const RELAYS: usize = 64;
+
+/// Answers that nobody asked for are remembered for as long as an ARP table keeps what they said, and so many at most.
+const OVERWRITES_WITHIN: u64 = 60 * Nanos::SEC;
+const UNASKED: usize = 64;
+
+/// Answers to one request that come in at two ports do so within this time: microseconds were measured, and the next request
+/// is a second away.
+const PORTS_TOGETHER: u64 = 100 * Nanos::MS;
+
+/// The same two answers, seen once more on their way out to the asker.
+const SAME_ANSWERS: u64 = 5 * Nanos::MS;
 
 /// One record an address and kind in this time; the rest is counted into the next.
 const TELL_EVERY: u64 = 60 * Nanos::SEC;
@@ -61,6 +73,8 @@ struct Found {
     points: [u8; POINTS],
     npoints: u8,
     last_point: u8,
+    /// Its answers came in at two ports that are both tapped.
+    by_ports: bool,
     way: Way,
 }
 
@@ -89,6 +103,16 @@ struct Binding {
     request: bool,
 }
 
+/// An answer that nobody asked for, sent to one machine and not to all as a gratuitous one is.
+#[derive(Clone, Copy)]
+struct Unasked {
+    claimed: Addr,
+    mac: Mac,
+    point: u8,
+    way: Way,
+    at: Nanos,
+}
+
 /// Two answers with different MACs, not told yet.
 #[derive(Clone, Copy)]
 struct Conflict {
@@ -101,7 +125,18 @@ struct Conflict {
 }
 
 /// The table of requests, of bindings and of what was found.
+///
+/// | kind | peers |
+/// | --- | --- |
+/// | `arp_two_answers` | none |
+/// | `address_conflict` | Wireshark "Duplicate IP address configured"; Snort 112:4 |
+/// | `address_flapping`, `address_moved` | arpwatch "flip flop" and "changed ethernet address" |
+/// | `arp_spoof_sign` | Snort 112:2 and 112:3; Zeek `bad_arp` |
 pub struct ArpWatch {
+    /// The newest answer for an address that came in at any port: its port, MAC, asker and time.
+    came_in: Bounded<Addr, (u8, Mac, Addr, Nanos)>,
+    /// The newest answers that nobody asked for.
+    unasked: std::collections::VecDeque<Unasked>,
     held: std::collections::VecDeque<Conflict>,
     /// MACs that passed on somebody else's request in their own name.
     relays: Vec<Mac>,
@@ -113,6 +148,8 @@ pub struct ArpWatch {
 impl Default for ArpWatch {
     fn default() -> Self {
         ArpWatch {
+            came_in: Bounded::new(REQUESTS),
+            unasked: std::collections::VecDeque::with_capacity(UNASKED),
             held: std::collections::VecDeque::with_capacity(HELD),
             relays: Vec::with_capacity(RELAYS),
             bindings: vec![Binding::default(); BINDINGS].into_boxed_slice(),
@@ -199,11 +236,20 @@ impl ArpWatch {
             *b = Binding { before: was, moved_at: ts, ..now };
             let kind = if back { Kind::AddressFlapping } else { Kind::AddressMoved };
             let first = if back { moved_at } else { ts };
-            self.found(kind, arp.sender_ip, ts.since(first), [was, arp.sender_mac], point, way, ts, out);
+            self.found(kind, arp.sender_ip, ts.since(first), [was, arp.sender_mac], &[point], way, ts, out);
             return;
         }
         if !src_mac.is_zero() && src_mac != arp.sender_mac && !arp.ipv6 {
-            self.found(Kind::ArpSpoofSign, arp.sender_ip, 0, [src_mac, arp.sender_mac], point, way, ts, out);
+            self.found(
+                Kind::ArpSpoofSign,
+                arp.sender_ip,
+                0,
+                [src_mac, arp.sender_mac],
+                &[point],
+                way,
+                ts,
+                out,
+            );
         }
     }
 
@@ -226,6 +272,21 @@ impl ArpWatch {
     }
 
     fn answer(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        self.unasked(arp, point, way, ts);
+        if way == Way::Ingress && arp.solicited {
+            let now = (point, arp.sender_mac, arp.target_ip, ts);
+            if let Some((port, mac, asker, at)) = self.came_in.put(arp.sender_ip, now)
+                && port != point
+                && asker == arp.target_ip
+                && ts.since(at) <= PORTS_TOGETHER
+            {
+                let same = mac == arp.sender_mac;
+                let kind = if same { Kind::ArpTwoAnswers } else { Kind::AddressConflict };
+                let macs = [mac, arp.sender_mac];
+                self.found(kind, arp.sender_ip, ts.since(at), macs, &[port, point], way, ts, out);
+                return;
+            }
+        }
         let r = &mut self.requests[place(&arp.sender_ip, point, REQUESTS)];
         let mine = r.used && r.asked == arp.sender_ip && r.point == point;
         let mine = mine
@@ -261,7 +322,52 @@ impl ArpWatch {
             }
             self.held.push_back(Conflict { asked: arp.sender_ip, gap_ns, macs, point, way, at: ts });
         } else {
-            self.found(kind, arp.sender_ip, gap_ns, macs, point, way, ts, out);
+            self.found(kind, arp.sender_ip, gap_ns, macs, &[point], way, ts, out);
+        }
+    }
+
+    /// Remembers an answer that nobody asked for, if the machine that it is sent to would be seen to ask here: other ARP packets
+    /// of it were.
+    fn unasked(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos) {
+        let r = &self.requests[place(&arp.sender_ip, point, REQUESTS)];
+        let asked = r.used
+            && r.asked == arp.sender_ip
+            && r.point == point
+            && ts.since(r.at.max(r.first_answer)) <= ANSWER_WITHIN;
+        let b = &self.bindings[place(&arp.target_ip, point, BINDINGS)];
+        let visible = b.used && b.ip == arp.target_ip && b.point == point;
+        if arp.ipv6 || !arp.solicited || asked || !visible {
+            return;
+        }
+        if self.unasked.len() == UNASKED {
+            self.unasked.pop_front();
+        }
+        let mac = arp.sender_mac;
+        self.unasked.push_back(Unasked { claimed: arp.sender_ip, mac, point, way, at: ts });
+    }
+
+    /// A flow's MAC changed: `arp_spoof_sign`, if it is the one that an answer claimed which nobody had asked for. A machine
+    /// that takes over an address tells everybody; who tells one machine only means that one.
+    pub fn flow_moved(&mut self, a: &Anomaly, out: &mut dyn FnMut(Anomaly)) {
+        let is = |name: &str, mac: &Mac| {
+            a.facts.iter().any(|(n, f)| *n == name && *f == Fact::Str(mac.to_string().into()))
+        };
+        let Some(before) = a.packets.iter().map(|p| p.src_mac).find(|m| is("before", m)) else { return };
+        let claim = self.unasked.iter().rev().find(|u| {
+            let lately = a.time.since(u.at) <= OVERWRITES_WITHIN && u.at <= a.time;
+            is("after", &u.mac) && Some(u.point) == a.point && lately
+        });
+        if let Some(&Unasked { claimed, mac, point, way, at }) = claim {
+            self.found(
+                Kind::ArpSpoofSign,
+                claimed,
+                a.time.since(at),
+                [before, mac],
+                &[point],
+                way,
+                a.time,
+                out,
+            );
         }
     }
 
@@ -276,7 +382,7 @@ impl ArpWatch {
     fn tell(&mut self, out: &mut dyn FnMut(Anomaly)) {
         let Some(c) = self.held.pop_front() else { return };
         if !c.macs.iter().any(|m| self.relays.contains(m)) {
-            self.found(Kind::AddressConflict, c.asked, c.gap_ns, c.macs, c.point, c.way, c.at, out);
+            self.found(Kind::AddressConflict, c.asked, c.gap_ns, c.macs, &[c.point], c.way, c.at, out);
         }
     }
 
@@ -287,11 +393,12 @@ impl ArpWatch {
         asked: Addr,
         gap_ns: u64,
         macs: [Mac; 2],
-        point: u8,
+        points: &[u8],
         way: Way,
         ts: Nanos,
         out: &mut dyn FnMut(Anomaly),
     ) {
+        let Some(&point) = points.last() else { return };
         let slot = &mut self.found[place(&asked, kind as u8, FINDINGS)];
         if slot.is_some_and(|f| f.kind != kind || f.asked != asked)
             && let Some(old) = slot.take()
@@ -311,16 +418,24 @@ impl ArpWatch {
             points: [0; POINTS],
             npoints: 0,
             last_point: point,
+            by_ports: false,
             way,
         });
+        // Where the answers came in says more than where they went out.
+        if f.by_ports && points.len() == 1 && ts.since(f.last) <= SAME_ANSWERS {
+            return;
+        }
+        f.by_ports |= points.len() > 1;
         if f.count == 0 {
             f.first = ts;
         }
         f.count += 1;
         (f.last, f.gap_ns, f.macs, f.last_point, f.way) = (ts, gap_ns, macs, point, way);
-        if !f.points[..usize::from(f.npoints)].contains(&point) && usize::from(f.npoints) < POINTS {
-            f.points[usize::from(f.npoints)] = point;
-            f.npoints += 1;
+        for point in points {
+            if !f.points[..usize::from(f.npoints)].contains(point) && usize::from(f.npoints) < POINTS {
+                f.points[usize::from(f.npoints)] = *point;
+                f.npoints += 1;
+            }
         }
         // The first at once, then one a minute with what came since.
         if f.told.0 == 0 || ts.since(f.told) >= TELL_EVERY {
@@ -361,6 +476,10 @@ impl Found {
                 self.gap_ns as f64 / 1e9
             ),
             Kind::AddressMoved => format!("{asked} moved from {a} to {b}{times}"),
+            Kind::ArpSpoofSign if self.gap_ns > 0 => format!(
+                "an answer that nobody asked for said that {asked} is at {b}, and {:.1} s later packets of connections came from there and no more from {a}{times}",
+                self.gap_ns as f64 / 1e9
+            ),
             Kind::ArpSpoofSign => format!("an ARP packet from {a} says that {asked} is at {b}{times}"),
             _ => format!(
                 "one request for {asked} was answered twice with the same MAC {a}, {gap_us} us apart{times}: two ports answer for it"
@@ -368,6 +487,7 @@ impl Found {
         };
         let severity = match self.kind {
             Kind::AddressConflict => Severity::Error,
+            Kind::ArpSpoofSign if self.gap_ns > 0 => Severity::Warning,
             Kind::AddressMoved | Kind::ArpSpoofSign => Severity::Info,
             _ => Severity::Warning,
         };
@@ -382,6 +502,10 @@ impl Found {
             facts.push(("macs", Fact::List(macs)));
         } else {
             facts.push(("mac", Fact::Str(self.macs[0].to_string().into())));
+        }
+        if self.kind == Kind::AddressFlapping {
+            // Each time there and back.
+            facts.push(("moves", Fact::U64(self.count * 2)));
         }
         let points =
             self.points[..usize::from(self.npoints)].iter().map(|p| Fact::U64((*p).into())).collect();

@@ -15,7 +15,9 @@ const OUTAGE: u64 = 5 * Nanos::SEC;
 /// FINs sent again without an answer that are told. One or two are a peer that was slow or switched off.
 const FINS: u16 = 3;
 
-/// Looks at a step within an open flow.
+/// `black_hole`: looks at a step within an open flow.
+///
+/// Peers: Wireshark shows the retransmissions one by one; DeepFlow "Transfer - Timeout"; nobody gives the verdict.
 pub fn silence(
     view: &View<'_>,
     step: &Step,
@@ -36,7 +38,13 @@ pub fn silence(
     let who = if step.from == Side::Orig { "originator" } else { "responder" };
     let tuple = view.tuple(flow.orig);
     let to = endpoint(if step.from == Side::Orig { tuple.dst } else { tuple.src });
-    let last = view.packets(flow.orig).iter().rev().find(|p| p.from == step.from).map(|p| p.dst_mac);
+    let packets = view.packets(flow.orig);
+    let sent: Vec<_> = packets.iter().filter(|p| p.from == step.from && p.len > 0).collect();
+    let last = sent.last().map(|p| p.dst_mac);
+    // The transmissions of the bytes that the newest one carries.
+    let seq = sent.last().map(|p| p.seq);
+    let same: Vec<Nanos> = sent.iter().filter(|p| Some(p.seq) == seq).map(|p| p.ts).collect();
+    let gaps = same.windows(2).map(|w| Fact::F64(ms(w[1].since(w[0])))).collect();
     let heard = flow.end(step.from.other()).packets > 0;
     out(view.anomaly(
         flow.orig,
@@ -55,7 +63,7 @@ pub fn silence(
             time: ts,
             facts: vec![
                 ("attempts", Fact::U64(u64::from(t.unheard[me]) + 1)),
-                ("last_gap_ms", Fact::F64(ms(t.unheard_gap[me]))),
+                ("gaps_ms", Fact::List(gaps)),
                 ("last_mac", last.map_or(Fact::Null, |m| Fact::Str(m.to_string().into()))),
                 ("icmp_errors", Fact::U64(t.icmp_errors.into())),
             ],
@@ -173,8 +181,21 @@ pub fn icmp_error(view: &View<'_>, error: &IcmpError, ts: Nanos) -> Anomaly {
 }
 
 /// `fin_storm` and `reset_storm`.
+///
+/// Peers: Zeek `FIN_storm` and `RST_storm`, from a thousand on (`tcp_storm_thresh`).
 pub fn storm(view: &View<'_>, kind: Kind, count: u32, ts: Nanos) -> Anomaly {
-    let what = if kind == Kind::FinStorm { "FINs" } else { "resets" };
+    let (what, flag) =
+        if kind == Kind::FinStorm { ("FINs", TcpFlags::FIN) } else { ("resets", TcpFlags::RST) };
+    // The rate of those that are remembered: the flow may have been quiet before for long.
+    let packets = view.packets(view.flow.orig);
+    let of_storm: Vec<Nanos> = packets.iter().filter(|p| p.flags.any(flag)).map(|p| p.ts).collect();
+    let per_second = match (of_storm.first(), of_storm.last()) {
+        (Some(first), Some(last)) if last > first => {
+            let rate = (of_storm.len() - 1) as f64 * 1e9 / last.since(*first) as f64;
+            Fact::F64((rate * 10.0).round() / 10.0)
+        }
+        _ => Fact::Null, // All within one tick of the clock.
+    };
     view.anomaly(
         view.flow.orig,
         Finding {
@@ -185,7 +206,7 @@ pub fn storm(view: &View<'_>, kind: Kind, count: u32, ts: Nanos) -> Anomaly {
             summary: format!("{count} {what} on one connection, one after the other"),
             first: view.flow.first,
             time: ts,
-            facts: vec![("count", Fact::U64(count.into()))],
+            facts: vec![("per_second", per_second), ("count", Fact::U64(count.into()))],
         },
     )
 }
@@ -193,13 +214,19 @@ pub fn storm(view: &View<'_>, kind: Kind, count: u32, ts: Nanos) -> Anomaly {
 /// SYN-ACKs without an acknowledgement that are told when the flow is over.
 const NEVER_ACKED: u16 = 2;
 
-/// Looks at a life that is over.
-pub fn over(view: &View<'_>, out: &mut dyn FnMut(Anomaly)) {
+/// Looks at a life that is over at `at`. Four kinds rest on what did not come until then; beside `synack_unsolicited`:
+///
+/// | kind | peers |
+/// | --- | --- |
+/// | `synack_unacknowledged` | DeepFlow ServerSynAckRepeat "Client ACK Miss"; Zeek `S1` without an ACK, `SH` |
+/// | `half_closed_stuck` | Zeek `S2` and `S3`; DeepFlow ClientHalfClose and ServerHalfClose |
+/// | `fin_unanswered` | Wireshark "TCP Retransmission" on a FIN |
+pub fn over(view: &View<'_>, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
     let flow = view.flow;
     let t = &flow.tallies;
     let responder = endpoint(view.tuple(flow.orig).dst);
     if t.unsolicited {
-        out(view.anomaly(flow.orig, opening::unsolicited(&responder, flow.last)));
+        out(view.anomaly(flow.orig, opening::unsolicited(view, flow.last)));
     }
     let one_syn_ack_seen_twice = t.twice > 0 && t.syn_acks == NEVER_ACKED;
     if t.syn_acks >= NEVER_ACKED
@@ -228,7 +255,7 @@ pub fn over(view: &View<'_>, out: &mut dyn FnMut(Anomaly)) {
             },
         ));
     }
-    if let Some(ns) = storms::stuck(flow) {
+    if let Some(ns) = storms::stuck(flow, at) {
         out(view.anomaly(
             flow.orig,
             Finding {
@@ -236,9 +263,12 @@ pub fn over(view: &View<'_>, out: &mut dyn FnMut(Anomaly)) {
                 severity: Severity::Info,
                 verdict: Verdict::Unknown,
                 certainty: Certainty::Likely,
-                summary: format!("one direction stayed open for {} after the other had closed", duration(ns)),
+                summary: format!(
+                    "one direction stayed open and silent for {} after the other had closed",
+                    duration(ns)
+                ),
                 first: flow.first,
-                time: flow.last,
+                time: at,
                 facts: vec![("for_ms", Fact::F64(ms(ns)))],
             },
         ));

@@ -71,6 +71,8 @@ pub const fn explain(kind: Kind) -> &'static Explanation {
         Kind::ResetStorm => &more::RESET_STORM,
         Kind::AddressFlapping => &more::ADDRESS_FLAPPING,
         Kind::AddressMoved => &more::ADDRESS_MOVED,
+        Kind::MacMoved => &gateway::MAC_MOVED,
+        Kind::NextHopChanged => &gateway::NEXT_HOP_CHANGED,
         Kind::ArpSpoofSign => &more::ARP_SPOOF_SIGN,
         Kind::FrameLoop => &more::FRAME_LOOP,
         Kind::SynFlood => &more::SYN_FLOOD,
@@ -80,6 +82,7 @@ pub const fn explain(kind: Kind) -> &'static Explanation {
         Kind::ResetWithoutFlow => &RESET_WITHOUT_FLOW,
         Kind::ArpTwoAnswers => &ARP_TWO_ANSWERS,
         Kind::AddressConflict => &ADDRESS_CONFLICT,
+        Kind::AsymmetricHash => &ASYMMETRIC_HASH,
         Kind::CaptureGap => &CAPTURE_GAP,
         Kind::BudgetShed => &BUDGET_SHED,
     }
@@ -278,6 +281,27 @@ const ADDRESS_CONFLICT: Explanation = Explanation {
     ],
     or_else: &["ARP spoofing", "a wireless bridge that answers for its clients with its own MAC"],
     peers: "Wireshark \"Duplicate IP address configured\"; Snort 112:4",
+};
+
+const ASYMMETRIC_HASH: Explanation = Explanation {
+    one_line: "The two directions of a connection reach two rings, and so two workers of syntap.",
+    meaning: "No worker sees a whole connection: what is said of missing answers, of states and of refused reuses is not to be \
+trusted in this run.",
+    rule: "The SYN came over one ring and its SYN-ACK over another, ten times and in one of ten handshakes or more. Where the kernel \
+side chooses the ring (tcx) that cannot happen; in XDP mode the NIC's receive hash (RSS) does, and the usual Toeplitz key gives the \
+two directions of a tuple different queues.",
+    causes: &[
+        "a mirror port tapped by XDP on a NIC whose RSS key is not symmetric",
+        "a hash over other fields (ports left out, a tunnel's \
+outer header)",
+    ],
+    remedy: &[
+        "give the NIC a symmetric hash: `ethtool -X DEV hkey 6d:5a:6d:5a:...` (the same two bytes repeated), or `ethtool -X DEV xfrm \
+symmetric-xor` where the driver has it",
+        "or give it one queue: `ethtool -L DEV combined 1`",
+    ],
+    or_else: &["a NIC whose queues were changed while syntap ran"],
+    peers: "Suricata wrong_thread",
 };
 
 const CAPTURE_GAP: Explanation = Explanation {

@@ -109,6 +109,8 @@ pub fn refused(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
 }
 
 /// `syn_refused` by an ICMP error that quotes the SYN.
+///
+/// Peers: none ties the error to the SYN; Zeek and Suricata decode it.
 pub fn refused_on_the_way(view: &View<'_>, ended: &Ended, error: &IcmpError) -> Anomaly {
     let a = &ended.attempt;
     let responder = endpoint(view.tuple(a.from).dst);

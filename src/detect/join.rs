@@ -209,6 +209,11 @@ impl Join {
         self.roles.contains(&Role::Inside) && self.roles.contains(&Role::Outside)
     }
 
+    /// What a tap point is.
+    pub fn role(&self, point: u8) -> Role {
+        self.roles.get(usize::from(point)).copied().unwrap_or_default()
+    }
+
     /// The first tap point with this role.
     pub fn point_of(&self, role: Role) -> Option<u8> {
         self.roles.iter().position(|r| *r == role).map(|n| n as u8)

@@ -119,6 +119,10 @@ kinds! {
     AddressFlapping = "address_flapping",
     /// An address moved to another MAC once.
     AddressMoved = "address_moved",
+    /// One MAC address comes in at two ports in turn.
+    MacMoved = "mac_moved",
+    /// The MAC address of a next hop that flows use changed.
+    NextHopChanged = "next_hop_changed",
     /// An ARP packet whose Ethernet source is not its sender.
     ArpSpoofSign = "arp_spoof_sign",
     /// The same frame went out of a port and came back in.
@@ -135,6 +139,8 @@ kinds! {
     Malformed = "malformed",
     /// Only one direction of most flows is seen.
     OneSidedView = "one_sided_view",
+    /// The two directions of a tuple reach two rings.
+    AsymmetricHash = "asymmetric_hash",
     /// This tool lost packets: cause, source, first and last time, count.
     CaptureGap = "capture_gap",
     /// The kernel side shed tuples to stay in its budget.

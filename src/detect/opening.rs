@@ -4,13 +4,17 @@ use super::evidence::{Finding, View, duration, endpoint, ms};
 use super::{Anomaly, Certainty, Fact, Facts, Kind, Severity, Verdict};
 use crate::flow::{Digest, Side};
 use crate::track::{SegClass, Step, note};
-use crate::wire::{Nanos, Segment, TcpFlags};
+use crate::wire::{Nanos, Segment, Seq, TcpFlags};
 
 /// SYN-ACKs again after the final ACK passed that make a full accept queue likely: one can be an ACK lost behind this
 /// tap; two in a row, with the originator's answers to both, hardly. Nor one, when the originator had sent this many packets
 /// (the SYN, the ACK, and data again) and nothing but SYN-ACKs ever came back.
 const AFTER_ACK_AGAIN: u16 = 2;
 const WENT_ON: u32 = 4;
+
+/// NOPs in a row that stand where an option was: stacks pad to a word of four bytes, so they need three at most, and the MSS,
+/// the option that is most often taken out, leaves four. Where no option is missing there was none.
+const NOPS: u8 = 4;
 
 /// The largest window scale (RFC 7323 section 2.3).
 const SCALE_MAX: u8 = 14;
@@ -28,6 +32,20 @@ fn finding(
 }
 
 /// Looks at what the step noted; each kind is told once a life (`told` keeps the bits).
+///
+/// | kind | peers |
+/// | --- | --- |
+/// | `synack_unacknowledged` | DeepFlow ServerSynAckRepeat "Client ACK Miss", `retrans_synack` |
+/// | `accept_queue_overflow` | DeepFlow ServerQueueLack "Server Queue Overflow"; Suricata `est_synack_resend` |
+/// | `synack_wrong_ack` | Suricata `3whs_synack_with_wrong_ack`; Zeek `bad_SYN_ack` |
+/// | `synack_differs` | Suricata `3whs_synack_resend_with_diff_seq` and `_ack`, `3whs_synack_flood` |
+/// | `synack_from_originator` | Suricata `3whs_synack_in_wrong_direction`; Zeek `connection_originator_SYN_ack` |
+/// | `simultaneous_open` | Zeek `simultaneous_open`; Suricata `3whs_syn_toclient_on_syn_recv` |
+/// | `split_handshake` | Suricata `4whs_*`; Snort 129:13 |
+/// | `isn_changed_while_opening` | Suricata `3whs_syn_resend_diff_seq_on_syn_recv`, `3whs_syn_flood`; Zeek `SYN_seq_jump` |
+/// | `final_ack_wrong` | Suricata `3whs_right_seq_wrong_ack_evasion`, `3whs_wrong_seq_wrong_ack` |
+/// | `tfo_refused` | Suricata `3whs_synack_tfo_data_ignored`; tshark `tfo_ignored` |
+/// | `options_altered` | Suricata `pkt_broken_ack`; Zeek `TCP_scale_range`, `tcp_option_*_invalid_len`; tshark "MSS absent", "4 NOP in a row" |
 pub fn opening(
     view: &View<'_>,
     step: &Step,
@@ -86,12 +104,18 @@ pub fn opening(
         tell(finding(Kind::SynackWrongAck, Verdict::Responder, Certainty::Proven, ts, text, facts));
     }
     if has(note::SYN_ACK_UNSOLICITED) {
-        tell(unsolicited(&responder, ts));
+        tell(unsolicited(view, ts));
     }
     if has(note::SYN_ACK_DIFFERS) {
-        let before = step.syn_ack_before;
-        let text = format!("two SYN-ACKs from {responder} to one SYN: sequence {before}, then {}", seg.seq);
-        let facts = vec![("first", Fact::U64(before.0.into())), ("second", Fact::U64(seg.seq.0.into()))];
+        let (seq, ack) = step.syn_ack_before;
+        let text = if seq == seg.seq {
+            format!("two SYN-ACKs from {responder} that acknowledge different SYNs: {ack}, then {}", seg.ack)
+        } else {
+            format!("two SYN-ACKs from {responder} to one SYN: sequence {seq}, then {}", seg.seq)
+        };
+        let numbers = |seq: Seq, ack: Seq| Fact::List(vec![Fact::U64(seq.0.into()), Fact::U64(ack.0.into())]);
+        let both = vec![numbers(seq, ack), numbers(seg.seq, seg.ack)];
+        let facts = vec![("both", Fact::List(both))];
         tell(finding(Kind::SynackDiffers, Verdict::Middlebox, Certainty::Likely, ts, text, facts));
     }
     if has(note::SYN_ACK_FROM_ORIGINATOR) {
@@ -153,7 +177,7 @@ pub fn opening(
             "ack" => (Verdict::Originator, "a program that makes its own packets does"),
             _ => (Verdict::Middlebox, "a device on the way may have"),
         };
-        let text = format!("[{}] carries {option} {was}: no stack sends that, {who}", seg.flags);
+        let text = format!("[{}] with {option} {was}: no stack sends that, {who}", seg.flags);
         let facts =
             vec![("option", Fact::Str(option.into())), ("was", Fact::Str(was.into())), ("now", Fact::Null)];
         tell(finding(Kind::OptionsAltered, verdict, Certainty::Possible, ts, text, facts));
@@ -161,9 +185,15 @@ pub fn opening(
 }
 
 /// `synack_unsolicited`.
-pub fn unsolicited(responder: &str, ts: Nanos) -> Finding {
+///
+/// Peers: Zeek history `^h`, `SHR`; Suricata `3whs_synack_in_wrong_direction` is near.
+pub fn unsolicited(view: &View<'_>, ts: Nanos) -> Finding {
+    let responder = endpoint(view.tuple(view.flow.orig).dst);
     let text = format!("SYN-ACK from {responder} on a tuple of which no SYN was seen");
-    finding(Kind::SynackUnsolicited, Verdict::Network, Certainty::Possible, ts, text, vec![])
+    // What it should acknowledge stood in the SYN.
+    let ack = view.flow.end(Side::Resp).ack;
+    let facts = vec![("ack", Fact::U64(ack.0.into())), ("expected", Fact::Null)];
+    finding(Kind::SynackUnsolicited, Verdict::Network, Certainty::Possible, ts, text, facts)
 }
 
 /// An option or field of a SYN or SYN-ACK that cannot be right.
@@ -174,6 +204,16 @@ fn altered(seg: &Segment) -> Option<(&'static str, String)> {
     }
     if let Some(scale) = o.wscale.filter(|&s| s > SCALE_MAX) {
         return Some(("wscale", scale.to_string()));
+    }
+    // A stack that knows the later options sends the first of them too (RFC 9293 3.7.1), and none pads by a whole word.
+    // Without any option at all it is an old or a small stack, and no sign.
+    let later = o.wscale.is_some() || o.ts.is_some() || o.sack_permitted;
+    let all = o.mss.is_some() && o.wscale.is_some() && o.ts.is_some() && o.sack_permitted;
+    if o.nop_row >= NOPS && !all && !o.cut {
+        return Some(("nop", format!("{} times in a row", o.nop_row)));
+    }
+    if o.mss.is_none() && later && !o.cut {
+        return Some(("mss", "absent, though there are later options".into()));
     }
     let syn_alone = SegClass::of(seg.flags) == SegClass::Syn;
     (syn_alone && seg.ack.0 != 0).then(|| ("ack", format!("{} without its flag", seg.ack)))
@@ -198,6 +238,8 @@ pub fn mac_changed(view: &View<'_>, before: &Digest, now: &Digest, role: Side) -
 }
 
 /// `seen_twice`: once a flow.
+///
+/// Peers: none; Wireshark and others call the second sight a retransmission.
 pub fn seen_twice(view: &View<'_>, first: &Digest, second: &Digest) -> Anomaly {
     let ttl = i64::from(first.ttl) - i64::from(second.ttl);
     let text = format!(
@@ -212,6 +254,8 @@ pub fn seen_twice(view: &View<'_>, first: &Digest, second: &Digest) -> Anomaly {
 }
 
 /// `frame_loop`: the same frame out of a tap point and back in.
+///
+/// Peers: none; switches log the MAC that flaps.
 pub fn frame_loop(view: &View<'_>, first: &Digest, second: &Digest) -> Anomaly {
     let gap = second.ts.since(first.ts);
     let text = format!("the same frame went out and came back in {} later: a loop", duration(gap));

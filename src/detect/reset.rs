@@ -16,9 +16,10 @@ pub fn foreign(view: &View<'_>, seg: &Segment, by: Side) -> bool {
 /// `reset_after_idle`.
 const IDLE: u64 = 10 * Nanos::SEC;
 
-/// `reset_mid_flow`: a reset while at least one direction was open.
+/// `reset_mid_flow`: a reset while at least one direction was open; `reset_out_of_window` if its receiver has that behind it.
 ///
-/// Peers: Zeek `RSTO` and `RSTR`, DeepFlow "Transfer - Client/Server RST".
+/// Peers: Zeek `RSTO` and `RSTR`, DeepFlow "Transfer - Client/Server RST"; Snort 129:15 and Suricata `rst_invalid_ack` for
+/// the second.
 pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts: Nanos) -> Anomaly {
     let flow = view.flow;
     let after_fin = flow.end(Side::Orig).has(seen::FIN) || flow.end(Side::Resp).has(seen::FIN);
@@ -39,6 +40,8 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
         _ => Severity::Warning,
     };
     let (verdict, certainty) = match (by, foreign) {
+        // A blind attack, or a reset of an earlier life: whose it is cannot be told.
+        _ if out_of_window => (Verdict::Unknown, Certainty::Likely),
         (_, true) => (Verdict::Middlebox, Certainty::Possible),
         (Side::Orig, false) => (Verdict::Originator, Certainty::Likely),
         (Side::Resp, false) => (Verdict::Responder, Certainty::Likely),
@@ -97,6 +100,8 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
 
 /// `reset_out_of_window` of a reset that the waiting originator drops: without an acknowledgement of its SYN (RFC 9293 3.10.7.3), or
 /// with somebody else's timestamp.
+///
+/// Peers: Suricata `rst_invalid_ack`, Snort's counter `rsts_ack_bad`.
 pub fn unbelieved(view: &View<'_>, seg: &Segment, ts: Nanos) -> Anomaly {
     let expected = view.flow.attempt.isn.add(1);
     let distance = seg.ack.distance(expected);

@@ -28,6 +28,8 @@ pub fn segment(
     let point = view.key.point();
     let tuple = view.tuple(view.flow.orig);
     let class = SegClass::of(seg.flags);
+    // The sender as a role, as records have it.
+    let digest = &Digest { from: step.from, ..*digest };
     if class == SegClass::Syn && step.from == Side::Orig {
         to.sight(Sight::Syn(Seen { tuple, digest: *digest }));
     }
@@ -91,7 +93,7 @@ pub fn segment(
         to.anomaly(ending::reset_with_text(view, step, seg, ts));
     }
     if step.notes & note::ODD_FLAGS != 0 && fresh(Kind::InvalidFlags) {
-        to.anomaly(shape::invalid_flags(point, tuple, *digest));
+        to.anomaly(shape::invalid_flags(point, tuple, digest));
     }
     if step.reset_without_flow {
         to.sight(Sight::Stray(Seen { tuple, digest: *digest }));
@@ -103,8 +105,8 @@ pub fn silence(view: &View<'_>, ended: &Ended, to: &mut dyn Listener) {
     attempt(view, ended, None, to);
 }
 
-/// Looks at a life that is over.
-pub fn over(view: &View<'_>, to: &mut dyn Listener) {
+/// Looks at a life that is over at `at`.
+pub fn over(view: &View<'_>, at: Nanos, to: &mut dyn Listener) {
     let flow = view.flow;
     let [o, r] = &flow.ends;
     to.sight(Sight::Over(Life {
@@ -118,7 +120,7 @@ pub fn over(view: &View<'_>, to: &mut dyn Listener) {
         closed: o.has(seen::FIN) || r.has(seen::FIN),
         requests: o.data,
     }));
-    ending::over(view, &mut |a| to.anomaly(a));
+    ending::over(view, at, &mut |a| to.anomaly(a));
 }
 
 /// Looks at an attempt that an ICMP error ended.

@@ -1,8 +1,8 @@
 //! What concerns a tap point and not one connection: odd flags, broken headers, a view of one direction only.
 
 use super::{Anomaly, Certainty, Fact, Facts, Kind, Life, Severity, Verdict};
-use crate::flow::{Digest, Tuple};
-use crate::wire::{Malformed, Nanos, Way};
+use crate::flow::{Digest, Side, Tuple};
+use crate::wire::{Malformed, Nanos, TcpFlags, Way};
 
 /// Counted for this long in one record.
 const COUNT_FOR: u64 = 10 * Nanos::SEC;
@@ -86,7 +86,9 @@ fn malformed(point: u8, reason: Malformed, c: Count) -> Anomaly {
 }
 
 impl Shape {
-    /// Counts a packet that could not be decoded. A packet cut by the snap length is none.
+    /// `malformed`: counts a packet that could not be decoded. A packet cut by the snap length is none.
+    ///
+    /// Peers: Zeek `truncated_IP` and others, Suricata's decoder events, tcpdump "bad hdr length".
     pub fn malformed(&mut self, point: u8, reason: Malformed, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
         if reason == Malformed::SnapLength {
             return;
@@ -111,7 +113,9 @@ impl Shape {
         self.points.get(usize::from(point)).is_some_and(|p| p.since.0 == 0 || at.since(p.since) < ns)
     }
 
-    /// Learns from a life that is over whether both directions pass here.
+    /// Learns from a life that is over whether both directions pass here: `one_sided_view`.
+    ///
+    /// Peers: Zeek `possible_split_routing`, Arkime `no-syn-ack`.
     pub fn over(&mut self, life: &Life, out: &mut dyn FnMut(Anomaly)) {
         let point = life.point;
         let Some(p) = self.points.get_mut(usize::from(point)) else { return };
@@ -155,17 +159,24 @@ impl Shape {
 /// `invalid_flags`: a mixture that no stack sends.
 ///
 /// Peers: Zeek history `q` and `i`, `TCP_christmas`, `baroque_SYN`; Snort SYN+FIN; nDPI NULL, FIN and XMAS scans.
-pub fn invalid_flags(point: u8, tuple: Tuple, digest: Digest) -> Anomaly {
-    let bits = digest.flags.0 & 0xff;
-    let name = match bits {
+pub fn invalid_flags(point: u8, tuple: Tuple, digest: &Digest) -> Anomaly {
+    const FIN_PSH_URG: u16 = TcpFlags::FIN | TcpFlags::PSH | TcpFlags::URG;
+    let f = digest.flags;
+    let all = TcpFlags::SYN | TcpFlags::ACK | TcpFlags::FIN | TcpFlags::RST | TcpFlags::PSH | TcpFlags::URG;
+    let name = match f.0 & all {
         0 => "null",
-        b if b & 0x29 == 0x29 && b & 0x16 == 0 => "xmas",
-        b if b & 3 == 3 => "syn_fin",
-        b if b & 6 == 6 => "syn_rst",
+        FIN_PSH_URG => "xmas",
+        TcpFlags::FIN => "fin",
+        _ if f.all(TcpFlags::SYN | TcpFlags::FIN) => "syn_fin",
+        _ if f.all(TcpFlags::SYN | TcpFlags::RST) => "syn_rst",
         _ => "mixture",
+    };
+    let verdict = match digest.from {
+        Side::Orig => Verdict::Originator,
+        Side::Resp => Verdict::Responder,
     };
     let text = format!("flags [{}] in one packet ({name}): no stack sends that", digest.flags);
     let facts = vec![("flags", Fact::Str(digest.flags.to_string().into())), ("name", Fact::Str(name.into()))];
     let a = anomaly(Kind::InvalidFlags, point, (digest.ts, digest.ts), 1, text, facts);
-    Anomaly { tuple: Some(tuple), way: digest.way, verdict: Verdict::Originator, packets: vec![digest], ..a }
+    Anomaly { tuple: Some(tuple), way: digest.way, verdict, packets: vec![*digest], ..a }
 }

@@ -122,6 +122,22 @@ impl Sight {
     }
 }
 
+impl Sight {
+    /// The source MAC of its frame, where that was seen, and which way it went.
+    pub fn came_from(&self) -> Option<(Mac, u8, Way)> {
+        match self {
+            Sight::Syn(s)
+            | Sight::SynAck(s)
+            | Sight::Rst(s, _)
+            | Sight::Met(s)
+            | Sight::Unheard(s)
+            | Sight::Stray(s) => Some((s.digest.src_mac, s.digest.point, s.digest.way)),
+            Sight::Arp { src_mac, point, way, .. } => Some((*src_mac, *point, *way)),
+            _ => None,
+        }
+    }
+}
+
 /// Whom the rules of one flow talk to.
 pub trait Listener {
     /// A rule fired.

@@ -108,7 +108,7 @@ impl Slow {
                 tunnel: None,
                 history: String::new(),
                 conn_state: "",
-                facts: vec![("ms", Fact::F64(ms(latency_ns))), ("baseline_p99_ms", Fact::F64(ms(p99)))],
+                facts: vec![("ms", Fact::F64(ms(latency_ns))), ("baseline", Fact::F64(ms(p99)))],
                 packets: Vec::new(),
             });
         }

@@ -7,7 +7,7 @@
 use super::evidence::{duration, endpoint};
 use super::{Anomaly, Certainty, Fact, Facts, Kind, Life, Severity, Verdict};
 use crate::flow::Endpoint;
-use crate::track::{Flow, seen};
+use crate::track::Flow;
 use crate::wire::{Nanos, Way};
 
 /// Responders and originators remembered.
@@ -131,7 +131,9 @@ fn anomaly(kind: Kind, point: u8, at: (Nanos, Nanos), count: u64, summary: Strin
 }
 
 impl Storms {
-    /// A SYN to a responder.
+    /// A SYN to a responder: `syn_flood`.
+    ///
+    /// Peers: Suricata `3whs_syn_flood`; Zeek's and nDPI's scan detectors count the other way, by originator.
     pub fn syn(&mut self, to: Endpoint, point: u8, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
         let p = place(&mut self.responders, &to);
         if ts.since(p.second) >= Nanos::SEC {
@@ -164,7 +166,9 @@ impl Storms {
         p.answers += 1;
     }
 
-    /// A handshake that its originator reset at once: a health check, if it recurs.
+    /// A handshake that its originator reset at once: `probe_reset`, if it recurs.
+    ///
+    /// Peers: DeepFlow TcpFinClientRst; Zeek `RSTOS0`, and `RSTO` without data.
     pub fn probe(&mut self, by: Endpoint, point: u8, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
         // Whatever port it came from.
         let p = place(&mut self.originators, &Endpoint { port: 0, ..by });
@@ -183,14 +187,16 @@ impl Storms {
             );
             let facts = vec![
                 ("originator", Fact::Str(by.addr.to_string().into())),
-                ("times", Fact::U64(p.probes.into())),
+                ("per_minute", Fact::U64(p.probes.into())),
             ];
             let a = anomaly(Kind::ProbeReset, point, (p.minute, ts), u64::from(p.probes), text, facts);
             out(Anomaly { verdict: Verdict::Originator, ..a });
         }
     }
 
-    /// A reset of an open flow after a silence: the same timeout again and again?
+    /// A reset of an open flow after a silence: the same timeout again and again is `reset_after_idle`.
+    ///
+    /// Peers: none by that name; DeepFlow "Transfer - Server RST" counts the resets.
     pub fn reset(
         &mut self,
         responder: Endpoint,
@@ -231,7 +237,9 @@ impl Storms {
         }
     }
 
-    /// A life that is over.
+    /// A life that is over: `reset_rate_shift` and `no_keepalive`.
+    ///
+    /// Peers: none; nobody keeps a baseline for each responder.
     pub fn over(&mut self, life: &Life, out: &mut dyn FnMut(Anomaly)) {
         let (responder, point) = (life.tuple.dst, life.point);
         let p = place(&mut self.responders, &responder);
@@ -305,12 +313,10 @@ pub fn storm(flow: &Flow, fin: bool, rst: bool, since_last: u64) -> Option<(Kind
     }
 }
 
-/// How long a direction stayed open after the other was closed, if that was too long.
-pub fn stuck(flow: &Flow) -> Option<u64> {
+/// How long a direction had been open and silent at `at`, after the other was closed, if that was too long. While
+/// anything still moves it is a half close on purpose, or an answer that takes its time.
+pub fn stuck(flow: &Flow, at: Nanos) -> Option<u64> {
     let half = matches!(flow.state, crate::track::State::HalfClosed);
-    let [o, r] = &flow.ends;
-    let closer = if o.has(seen::FIN) { o } else { r };
-    let other = if o.has(seen::FIN) { r } else { o };
-    let since = other.last.since(closer.last).max(closer.last.since(other.last));
-    (half && since >= STUCK).then_some(since)
+    let silent = at.since(flow.last);
+    (half && silent >= STUCK).then_some(silent)
 }

@@ -3,7 +3,8 @@
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::event::{Event, What};
-use crate::detect::{Anomaly, Certainty, Kind, Role, Severity, Survey};
+use super::latency::Durations;
+use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Survey};
 use crate::flow::Side;
 use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Nat, Record};
 use crate::wire::Nanos;
@@ -33,6 +34,8 @@ pub trait RecordSink {
 /// Anomalies by kind and severity.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// How long the gateway held SYNs that crossed it.
+    pub held: Durations,
     counts: Vec<[u64; 3]>,
 }
 
@@ -77,6 +80,7 @@ pub struct Desk<S> {
     /// Events of all workers that wait until none earlier can come.
     waiting: BinaryHeap<Event>,
     survey: Survey,
+    rings: Rings,
     losses: VecDeque<LossSpan>,
     coalescer: Coalescer,
     context: Context,
@@ -102,6 +106,7 @@ impl<S: RecordSink> Desk<S> {
         Desk {
             waiting: BinaryHeap::new(),
             survey: Survey::new(roles),
+            rings: Rings::default(),
             losses: VecDeque::with_capacity(LOSSES),
             coalescer: Coalescer::default(),
             context,
@@ -136,6 +141,16 @@ impl<S: RecordSink> Desk<S> {
             self.next()?;
         }
         Ok(())
+    }
+
+    /// Takes an event that came over a ring of the live run.
+    pub fn event_of(&mut self, ring: usize, event: Event) -> std::io::Result<()> {
+        if let What::Sight(sight) = &event.what
+            && let Some(a) = self.rings.sight(ring as u16, sight, event.place.at)
+        {
+            self.anomaly(a)?;
+        }
+        self.event(event)
     }
 
     /// Looks at what happened up to `horizon`: no worker will tell of anything earlier.
@@ -250,6 +265,7 @@ impl<S: RecordSink> Desk<S> {
             }
         });
         failed?;
+        self.tally.held = Durations::of(self.survey.held().clone());
         Ok((self.sink, self.tally))
     }
 

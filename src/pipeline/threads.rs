@@ -401,14 +401,14 @@ impl Lane {
         // A source that ended before the run did ends its flows now.
         let end = if self.shared.stop.load(Ordering::Acquire) { self.shared.end() } else { (self.clock)() };
         worker.finish(end, &mut self.outlet);
-        (Report { counters: *worker.counters(), latencies: worker.take_interval(Box::default()) }, failed)
+        (Report { counters: *worker.counters(), latencies: worker.take_interval() }, failed)
     }
 
     fn report(&mut self, worker: &mut Worker) {
         if self.reports.is_full() {
             return; // The next one carries this one's latencies too.
         }
-        let latencies = worker.take_interval(Box::default());
+        let latencies = worker.take_interval();
         let report = Report { counters: *worker.counters(), latencies };
         // There was room, and nobody else pushes.
         let _ = self.reports.push(report);
@@ -450,12 +450,12 @@ fn write<S: RecordSink + Ticking>(
                 Notice::Lost { first, last, drops, misses } => desk.lost(first, last, drops, misses),
             }
         }
-        for ring in &mut events {
+        for (n, ring) in events.iter_mut().enumerate() {
             // A bounded bite of each ring in turn, so that none starves.
             for _ in 0..1024 {
                 let Ok(event) = ring.pop() else { break };
                 took = true;
-                desk.event(event)?;
+                desk.event_of(n, event)?;
             }
         }
         let now = clock();

@@ -185,8 +185,6 @@ pub struct Attempt {
     pub isn: Seq,
     /// TSval of its first SYN.
     pub tsval: Option<u32>,
-    /// TSval of its newest SYN.
-    pub tsval_last: Option<u32>,
     /// Payload of its SYN (TCP Fast Open).
     pub payload: u32,
     /// First SYN.

@@ -82,9 +82,6 @@ impl Flow {
             self.on_waiting(seg, class, end, ts, step);
         }
         let role = self.role(end);
-        if class == SegClass::Odd {
-            step.notes |= note::ODD_FLAGS;
-        }
         step.old = fit(self.end(role), self.end(role.other()), seg) == Fit::Old;
         if role == Side::Orig && self.state == State::SynRecv && self.final_ack_is_wrong(seg, class, step) {
             step.old = true;
@@ -93,6 +90,7 @@ impl Flow {
         let t = &mut self.tallies;
         if role == Side::Orig && class != SegClass::Odd && t.syn_acks > 0 && t.acked_at.0 == 0 {
             t.acked_at = ts;
+            step.completed = Some(ts.since(t.syn_ack_first));
             if t.syn_acks > 1 {
                 step.notes |= note::ACKED_LATE;
             }

@@ -14,6 +14,6 @@ mod window;
 mod zeek;
 
 pub use life::{Attempt, End, Flow, OldState, Outcome, Past, StaleAck, Tallies, seen};
-pub use state::{Next, SegClass, State, next};
+pub use state::{Next, SegClass, State, is_odd, next};
 pub use step::{Ended, ResetSeen, Step, note};
 pub use zeek::{Seen, Zeek};

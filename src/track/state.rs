@@ -108,6 +108,21 @@ impl SegClass {
     }
 }
 
+/// True for a combination of flags that no TCP sends: all but those of `tcp_valid_flags` in
+/// `net/netfilter/nf_conntrack_proto_tcp.c`, which leaves PSH and the ECN bits out of account. Every segment after the
+/// first SYN carries ACK (RFC 9293 3.1), but for a reset that has nothing to acknowledge: so a FIN without it is odd too.
+pub const fn is_odd(flags: TcpFlags) -> bool {
+    const SYN: u16 = TcpFlags::SYN;
+    const ACK: u16 = TcpFlags::ACK;
+    const FIN: u16 = TcpFlags::FIN;
+    const RST: u16 = TcpFlags::RST;
+    const URG: u16 = TcpFlags::URG;
+    let f = flags.0 & (SYN | ACK | FIN | RST | URG);
+    let plain = f & !URG;
+    let urgent_too = matches!(plain, SYN | ACK) || plain == FIN | ACK;
+    !(urgent_too || f == SYN | ACK || f == RST || f == RST | ACK)
+}
+
 /// What a cell of the table says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -192,6 +207,27 @@ mod tests {
                 (false, false, false, false) => SegClass::Odd,
             };
             assert_eq!(class, expected, "flags {bits:#x}");
+        }
+    }
+
+    #[test]
+    fn the_odd_combinations_are_those_that_nf_conntrack_calls_invalid() {
+        use TcpFlags as T;
+        // tcp_valid_flags, as the kernel writes it.
+        let valid = [
+            T::SYN,
+            T::SYN | T::URG,
+            T::SYN | T::ACK,
+            T::RST,
+            T::RST | T::ACK,
+            T::FIN | T::ACK,
+            T::FIN | T::ACK | T::URG,
+            T::ACK,
+            T::ACK | T::URG,
+        ];
+        for bits in 0..512u16 {
+            let counted = bits & !(T::PSH | T::ECE | T::CWR | T::AE);
+            assert_eq!(is_odd(TcpFlags(bits)), !valid.contains(&counted), "flags {bits:#x}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! One segment's step: the flow's numbers and state move on, and what the rules may want to know is noted.
 
 use super::life::{Attempt, End, Flow, Outcome, Past, seen};
-use super::state::{SegClass, State};
+use super::state::{SegClass, State, is_odd};
 use super::zeek::Seen;
 use crate::flow::Side;
 use crate::wire::{Nanos, Segment, Seq, TcpFlags};
@@ -71,8 +71,10 @@ pub struct Step {
     pub answered: bool,
     /// Time since the packet before in this flow, ns.
     pub since_last: u64,
-    /// For a SYN-ACK: the sequence number of the one before it.
-    pub syn_ack_before: Seq,
+    /// The handshake is complete: time from the first SYN-ACK to this, its final ACK, ns.
+    pub completed: Option<u64>,
+    /// For a SYN-ACK: the sequence number and the acknowledgement of the one before it.
+    pub syn_ack_before: (Seq, Seq),
     /// It moves nothing: old, or forged.
     pub(super) old: bool,
     /// Smaller things: [`note`].
@@ -89,7 +91,7 @@ pub mod note {
     pub const SYN_ACK_WRONG_ACK: u32 = 4;
     /// A SYN-ACK was the first packet of the tuple, and no SYN came behind it.
     pub const SYN_ACK_UNSOLICITED: u32 = 8;
-    /// A SYN-ACK differed from the one before in its sequence number.
+    /// A SYN-ACK differed from the one before in its sequence number, or acknowledges something else.
     pub const SYN_ACK_DIFFERS: u32 = 16;
     /// A SYN-ACK came from the originator.
     pub const SYN_ACK_FROM_ORIGINATOR: u32 = 32;
@@ -101,7 +103,7 @@ pub mod note {
     pub const WENT_ON_AFTER_RESET: u32 = 256;
     /// The same bytes were sent once more into silence.
     pub const UNHEARD: u32 = 512;
-    /// A flag mixture.
+    /// A combination of flags that no TCP sends.
     pub const ODD_FLAGS: u32 = 1024;
     /// The responder acknowledged a crossed SYN with a plain ACK.
     pub const SPLIT: u32 = 2048;
@@ -123,6 +125,9 @@ impl Flow {
     pub fn step(&mut self, seg: &Segment, end: Side, ts: Nanos, over: impl FnOnce(&Flow)) -> Step {
         let class = SegClass::of(seg.flags);
         let mut step = Step { since_last: ts.since(self.last), ..Step::default() };
+        if is_odd(seg.flags) {
+            step.notes |= note::ODD_FLAGS;
+        }
         let mut over = Some(over);
         if self.state != State::New && class != SegClass::Syn && self.lingered(seg, end, ts) {
             // Long after its end: a stray packet of the past, and no part of that life any more.

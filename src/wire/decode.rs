@@ -322,15 +322,17 @@ fn tcp(b: &[u8], len: u32, seg: &mut Segment) -> Body {
 
 fn options(mut b: &[u8], cut: bool) -> TcpOptions {
     let mut o = TcpOptions { cut, ..TcpOptions::default() };
+    let mut row = 0u8;
     while let Some((&kind, rest)) = b.split_first() {
         match kind {
             0 => break,
             1 => {
-                o.nops = o.nops.saturating_add(1);
+                row += 1; // Forty at most.
+                o.nop_row = o.nop_row.max(row);
                 b = rest;
                 continue;
             }
-            _ => {}
+            _ => row = 0,
         }
         let Some(len) = rest.first().map(|&l| usize::from(l)) else {
             o.broken |= !cut;

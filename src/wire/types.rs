@@ -255,8 +255,8 @@ pub struct TcpOptions {
     pub sack: Option<Seq>,
     /// TCP Fast Open cookie (kind 34) or the experimental form (kind 254 with magic 0xf989).
     pub fast_open: bool,
-    /// Number of NOPs (kind 1).
-    pub nops: u8,
+    /// The longest row of NOPs (kind 1).
+    pub nop_row: u8,
     /// The list could not be read to its end: a length of 0 or 1, or one past the header.
     pub broken: bool,
     /// The header was cut by the snap length before the options ended.

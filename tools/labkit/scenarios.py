@@ -101,10 +101,11 @@ def mute(lab, client):
     lab.chain(lab.client(client), "mute", "type filter hook output priority 0", "tcp sport 30000-30999 drop")
 
 
-def story(lab, client=2, cells=None):
+def story(lab, client=2, which="all", cells=None):
+    """The cells of the kernel's rule, by a client made by hand."""
     mute(lab, client)
-    args = [client] + ([",".join(cells)] if cells else [])
-    return lines(python(lab, lab.client(client), "story", *args), 60)
+    args = [client, which] + ([",".join(cells)] if cells else [])
+    return lines(python(lab, lab.client(client), "story", *args), 150)
 
 
 def transfer(lab, mebibytes, connections):
@@ -197,13 +198,61 @@ def killed(syntap, records, how, connections=3000):
                 "after": left, "exit": code, "stderr": tap.lines}
 
 
-def refusals(syntap, records, mirror_to=None, cells=None):
+def refusals(syntap, records, mirror_to=None, cells=None, which="all"):
     """Every cell of the kernel's rule, live."""
     with Lab() as lab:
         start_server(lab)
-        more = ["--mirror-to", mirror_to] if mirror_to else []
-        tap = Tap(lab, syntap, records, *more)
-        truth = story(lab, cells=cells)
+        tap = Tap(lab, syntap, records, *mirror_option(mirror_to))
+        truth = story(lab, which=which, cells=cells)
         time.sleep(0.5)
         code = tap.stop()
         return {"cells": truth, "exit": code, "stderr": tap.lines}
+
+
+def lasting(syntap, records, mirror_to=None, cells=None):
+    """The cells that are about the 60 s of TIME_WAIT, all at the same time."""
+    return refusals(syntap, records, mirror_to, cells, "lasting")
+
+
+def mirror_option(mirror_to):
+    return ["--mirror-to", mirror_to] if mirror_to else []
+
+
+class Witness:
+    """Watches a namespace's interface by itself, to say what was really there."""
+
+    def __init__(self, lab, ns):
+        command = [PYTHON, "-m", "labkit.witness"]
+        self.process = lab.spawn(ns, *command, cwd=TOOLS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline().strip() != "ready":
+            raise RuntimeError("the witness did not start")
+
+    def stale_acks(self):
+        self.process.stdin.write("?\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def end(self):
+        return lines(self.process, 20)[0]
+
+
+def crowded(syntap, records, mirror_to=None, wanted=10, rounds=8):
+    """Two Linux clients behind a gateway with 64 ports to translate to: it hands tuples on while the server is in
+    TIME_WAIT. Rounds until so many SYNs were refused, since by how much the clients' clocks differ is drawn by lot."""
+    with Lab(pool="40000-40063") as lab:
+        start_server(lab)
+        tap = Tap(lab, syntap, records, *mirror_option(mirror_to))
+        inside = [Witness(lab, lab.client(n)) for n in range(2)]
+        outside = [Witness(lab, lab.server)]
+        short = []
+        while len(short) < 2 * rounds and sum(w.stale_acks() for w in inside) < wanted:
+            # Each connection has a port of its own: inside, no tuple is used twice.
+            running = [python(lab, lab.client(n), "traffic", "short", 100, traffic.CLOSE_FIRST, 0, n,
+                              10_000 + 10_000 * n + 100 * (len(short) // 2)) for n in range(2)]
+            short += [lines(p, 120)[0] for p in running]
+        time.sleep(1)
+        inside, outside = [w.end() for w in inside], [w.end() for w in outside]
+        code = tap.stop()
+        odd = lambda side: [a for w in side for a in w["attempts"] if a["stale"] or a["resets"] or not a["accepted"]]
+        return {"inside": odd(inside), "outside": odd(outside), "connections": sum(len(w["attempts"]) for w in inside),
+                "missed": sum(w["dropped"] for w in inside + outside), "short": short, "exit": code, "stderr": tap.lines}
