@@ -1009,6 +1009,7 @@ mod rings {
                 seed: Seed::FIXED,
                 ports: PortSet::all(),
                 lives: false,
+                ..WorkerConfig::default()
             },
             cpus: &[],
             clock: Arc::new(|| Nanos(2_000_000_000_000_000_000)),
