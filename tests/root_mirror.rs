@@ -147,7 +147,12 @@ fn between(fact: &Value, bounds: &Value) -> bool {
 /// The records of a refused SYN's tuple at one tap point: one, with the numbers that the client sent and got.
 fn is_told_as_refused(cell: &Value, point: &str, mine: &[&Value]) {
     let name = format!("{} at {point}", cell["cell"]);
-    let kinds: Vec<&Value> = mine.iter().map(|r| &r["kind"]).filter(|k| *k != "reset_mid_flow").collect();
+    // A late reset leaves every gateway untranslated; which cells send one is a matter of timing.
+    let kinds: Vec<&Value> = mine
+        .iter()
+        .map(|r| &r["kind"])
+        .filter(|k| !["reset_mid_flow", "untranslated_packet"].iter().any(|x| *k == x))
+        .collect();
     assert_eq!(kinds, ["tuple_reuse_refused"], "{name}: {mine:?}");
     let told = mine.iter().find(|r| r["kind"] == "tuple_reuse_refused").expect("it is there");
     let f = &told["facts"];
@@ -186,6 +191,7 @@ fn is_told_truly(cell: &Value, told: &[Value]) {
             continue;
         }
         // The client ends what was accepted with a reset.
+        // A late reset leaves every gateway untranslated; which cells send one is a matter of timing.
         let kinds: Vec<&Value> = mine.iter().map(|r| &r["kind"]).filter(|k| *k != "reset_mid_flow").collect();
         if cell["outcome"] == "reset" {
             // FIN_WAIT2 takes no SYN, nor does it hold the tuple any longer: what the client gets is this reset.
