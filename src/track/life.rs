@@ -262,6 +262,8 @@ pub struct Tallies {
     pub reset_by: Option<Side>,
     /// TTL of the reset.
     pub reset_ttl: u8,
+    /// Its sequence number: what its sender had sent up to there was on its way before it.
+    pub reset_seq: Seq,
     /// Segments of the reset's sender after it.
     pub after_reset: u16,
     /// A reset came that a waiting originator does not believe (RFC 9293 3.10.7.3).
