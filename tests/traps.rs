@@ -321,6 +321,38 @@ fn a_keep_alive_ack_of_the_responder_behind_a_syn_that_is_answered_is_no_refusal
 }
 
 #[test]
+fn an_old_ack_on_its_way_when_the_tuple_is_used_again_refuses_nothing() {
+    let (mut c, mut t) = opened();
+    t.close_by_server(&mut c);
+    let mut next = t.again(900_000_000);
+    c.after(2_000.0, next.client(SYN, 0).frame());
+    // Answers the last ACK of the old life, sent again before the SYN.
+    c.after(0.2, t.server(ACK, 0).frame());
+    c.after(0.2, next.server(SYN | ACK, 0).frame());
+    c.after(5.0, next.client(ACK, 0).frame());
+    next.exchange(&mut c);
+    next.close(&mut c);
+    let all = c.records();
+    assert!(of_kind(&all, "tuple_reuse_refused").is_empty(), "{all:#?}");
+    assert!(all.iter().all(|r| r["severity"] == "info"), "{all:#?}");
+}
+
+#[test]
+fn an_answer_to_the_syn_before_a_new_one_acknowledges_nothing_wrong() {
+    let mut c = Capture::default();
+    let mut one = Talk::new(40_000);
+    let mut two = one.again(900_000_000);
+    c.after(0.0, one.client(SYN, 0).frame());
+    c.after(50.0, two.client(SYN, 0).frame());
+    c.after(1.0, one.server(SYN | ACK, 0).frame());
+    c.after(1.0, two.server(SYN | ACK, 0).frame());
+    c.after(1.0, two.client(ACK, 0).frame());
+    two.exchange(&mut c);
+    two.close(&mut c);
+    only(&c.records(), &[("isn_changed_while_opening", 1)]);
+}
+
+#[test]
 fn a_syn_ack_that_crosses_the_final_ack_is_no_full_queue() {
     // A round trip of 900 ms: the timer of the responder runs out while the final ACK is on its way past the tap.
     let (mut c, mut t) = (Capture::default(), Talk::new(40_000));

@@ -183,6 +183,8 @@ pub struct Attempt {
     pub from: Side,
     /// Its initial sequence number.
     pub isn: Seq,
+    /// The ISN of the attempt whose place it took before that was answered.
+    pub replaced: Option<Seq>,
     /// TSval of its first SYN.
     pub tsval: Option<u32>,
     /// TSval of its newest SYN.
