@@ -106,6 +106,7 @@ fn worker(c: &mut Criterion) {
             seed: Seed::FIXED,
             ports: PortSet::all(),
             lives: false,
+            ..WorkerConfig::default()
         };
         let mut worker = Worker::new(&config);
         let mut at = 1_000_000_000_000;

@@ -725,7 +725,7 @@ fn two_answers_to_one_request_are_a_duel() {
         says(
             r,
             json!({"request": "10.0.0.6", "gap_us": 1, "per_minute": 1.0, "mac": "02:42:0a:00:00:06",
-                "interfaces": [b1], "last_interface": b1}),
+                "interfaces": [b1], "last_interface": b1, "silent_flows": 0}),
         );
     }
     // A neighbour advertisement is an answer as well.
@@ -751,7 +751,10 @@ fn two_answers_with_different_macs_are_two_machines() {
     let r = only(&all, "address_conflict");
     judged(r, "error", "network", "proven");
     assert_eq!(r["facts"]["macs"], json!(["02:00:00:00:00:02", "02:00:00:00:09:09"]));
-    assert_eq!(names(r), ["request", "gap_us", "per_minute", "macs", "interfaces", "last_interface"]);
+    assert_eq!(
+        names(r),
+        ["request", "gap_us", "per_minute", "macs", "interfaces", "last_interface", "silent_flows"]
+    );
 }
 
 #[test]
@@ -771,10 +774,20 @@ fn an_address_that_goes_and_comes_back_flaps() {
 
 #[test]
 fn an_address_that_moves_once_is_only_worth_knowing() {
+    let Some(all) = found("lab/benign_odd-inside.pcap") else { return };
+    let moved = of_kind(&all, "address_moved");
+    assert!(!moved.is_empty());
+    moved.iter().for_each(|r| judged(r, "info", "network", "likely"));
+}
+
+#[test]
+fn a_next_hop_that_changes_under_a_connection_is_more_than_a_move() {
     let Some(all) = found("lab/nat_mapping_lost-inside.pcap") else { return };
-    let r = only(&all, "address_moved");
-    judged(r, "info", "network", "likely");
+    let r = only(&all, "next_hop_changed");
+    judged(r, "warning", "network", "likely");
     assert_eq!(r["facts"]["macs"], json!(["3a:a4:1b:bf:23:96", "56:70:1e:fc:91:9e"]));
+    assert_eq!(r["facts"]["flows"], 1);
+    assert!(of_kind(&all, "address_moved").is_empty());
 }
 
 #[test]
@@ -1009,6 +1022,7 @@ mod rings {
                 seed: Seed::FIXED,
                 ports: PortSet::all(),
                 lives: false,
+                ..WorkerConfig::default()
             },
             cpus: &[],
             clock: Arc::new(|| Nanos(2_000_000_000_000_000_000)),
@@ -1018,8 +1032,7 @@ mod rings {
         let mut pipeline = Pipeline::start(sources, desk, plan).expect("it starts");
         let _ = pipeline.drain(&mut Default::default());
         pipeline.finish().written.expect("it ends");
-        let records = records.lock().unwrap().clone();
-        records
+        std::mem::take(&mut *records.lock().unwrap())
     }
 }
 

@@ -37,6 +37,7 @@ fn replay(path: &Path, workers: usize, batch: usize) -> Vec<String> {
         seed: Seed::FIXED,
         ports: PortSet::all(),
         lives: true,
+        ..WorkerConfig::default()
     };
     let mut desk = Desk::new(context, Lines::default());
     let mut source = ReplaySource::new(vec![(Point(0), 1, file)]);

@@ -38,7 +38,7 @@ fn frame(bits: &[u8]) -> (u64, Vec<u8>) {
 }
 
 fn run(frames: &[(u64, Vec<u8>)], batch: usize) -> Vec<String> {
-    let config = WorkerConfig { max_flows: 16, recorder: 64, seed: Seed::FIXED, ports: PortSet::all(), lives: true };
+    let config = WorkerConfig { max_flows: 16, recorder: 64, seed: Seed::FIXED, ports: PortSet::all(), lives: true, ..WorkerConfig::default() };
     let mut worker = Worker::new(&config);
     let mut out: Vec<Event> = Vec::new();
     let mut at = 1_000_000_000_000;

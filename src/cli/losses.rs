@@ -9,9 +9,6 @@ use crate::detect::tool::{Gap, Shed, Unit, budget_shed, capture_gap};
 use crate::pipeline::{Notice, Pipeline, RecordSink, Shared, Ticking};
 use crate::wire::{Nanos, TcpFlags};
 
-use super::status::latency;
-use crate::pipeline::Interval;
-
 /// Who lost it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
@@ -155,7 +152,7 @@ impl Losses {
     }
 
     /// The lines about the kernel side at the end of a run.
-    pub fn summary(&self, stats: &TapStats, shared: &Shared, latencies: &Interval) -> Vec<(String, String)> {
+    pub fn summary(&self, stats: &TapStats, shared: &Shared) -> Vec<(String, String)> {
         let mut lines = Vec::new();
         let mut line = |name: &str, text: String| lines.push((name.to_owned(), text));
         for point in &stats.points {
@@ -192,7 +189,6 @@ impl Losses {
             n => format!(", {n} missing in the mirror file"),
         };
         line("lost", format!("{} dropped, {} missed{copies}{text}", self.dropped, self.missed));
-        line("latency", latency(latencies));
         lines
     }
 }

@@ -4,11 +4,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::filter::Filter;
+use super::status::{figures, latency};
 use super::{Fail, note};
 use crate::detect::tool::{Gap, Unit, capture_gap};
 use crate::detect::{Anomaly, Severity};
-use crate::pipeline::{RecordSink, Tally, Ticking, WorkerCounters};
-use crate::record::{ConnectionRecord, LostRecords, Record, ShardError, ShardOptions, ShardWriter};
+use crate::pipeline::{Interval, RecordSink, Tally, Ticking, WorkerCounters};
+use crate::record::{
+    ConnectionRecord, Interface, LostRecords, Record, ShardError, ShardOptions, ShardWriter,
+};
 use crate::wire::{Malformed, Nanos};
 
 /// Records as JSON lines, into shards, both or neither.
@@ -181,8 +184,17 @@ pub struct Summary<'a> {
     pub counters: &'a WorkerCounters,
     /// Anomalies.
     pub tally: &'a Tally,
+    /// How long handshakes took, and the responders that were asked for.
+    pub figures: &'a Interval,
     /// Lines about the kernel side of a live run: name and figure.
-    pub live: Option<&'a [(String, String)]>,
+    pub live: &'a [(String, String)],
+}
+
+/// Where figures of responders are taken: inside, if that is tapped, so that no connection counts twice; else everywhere.
+pub fn figures_at(interfaces: &[Interface]) -> u32 {
+    let inside = interfaces.iter().map(|i| i.role.as_deref() == Some("inside"));
+    let mask = inside.enumerate().fold(0, |mask, (n, is)| mask | u32::from(is) << (n % 32));
+    if mask == 0 { u32::MAX } else { mask }
 }
 
 impl Summary<'_> {
@@ -190,7 +202,7 @@ impl Summary<'_> {
     pub fn print(&self, to: &mut dyn Write) -> io::Result<()> {
         let c = self.counters;
         let line = |to: &mut dyn Write, name: &str, text: String| writeln!(to, "{name:<11}{text}");
-        for (name, figure) in self.live.unwrap_or_default() {
+        for (name, figure) in self.live {
             line(to, name, figure.clone())?;
         }
         line(
@@ -212,6 +224,20 @@ impl Summary<'_> {
         let evicted =
             if c.evicted > 0 { format!(", {} given up for room", c.evicted) } else { String::new() };
         line(to, "flows", format!("{}{evicted}", c.flows))?;
+        let Interval { syn_acks, acks, responders } = self.figures;
+        if !syn_acks.is_empty() {
+            line(to, "latency", format!("SYN to SYN-ACK {}", latency(syn_acks)))?;
+        }
+        if !acks.is_empty() {
+            line(to, "", format!("SYN-ACK to ACK {}", latency(acks)))?;
+        }
+        for f in responders {
+            line(to, "", figures(f, None))?;
+        }
+        if !self.tally.held.is_empty() {
+            let held = &self.tally.held;
+            line(to, "gateway", format!("held {} SYNs {}", held.len(), latency(held)))?;
+        }
         line(
             to,
             "handshakes",

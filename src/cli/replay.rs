@@ -8,11 +8,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{Output, Summary, hinted, host_name};
-use super::status::latency;
+use super::output::{Output, Summary, figures_at, hinted, host_name};
 use super::{Fail, note, values};
 use crate::capture::{BATCH, CaptureFile, Point, PortSet, ReplaySource};
-use crate::flow::Seed;
+use crate::flow::{Endpoint, Seed};
 use crate::pipeline::{Desk, Rounds, RoundsError, Ticking as _, WorkerConfig};
 use crate::record::{Context, Interface};
 
@@ -42,6 +41,10 @@ pub struct ReplayArgs {
     /// Flows there is room for; the least valuable are given up beyond that.
     #[arg(long, value_name = "N", default_value_t = super::MAX_FLOWS, value_parser = values::max_flows)]
     max_flows: usize,
+
+    /// Responders (ADDRESS:PORT) whose figures are shown apart: connects, how long they took, errors. Commas and repeats add more.
+    #[arg(long = "responder", value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = values::responder)]
+    responders: Vec<Endpoint>,
 
     /// Workers that share the work, by tuple; 0 takes one for each CPU. The result is the same.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -149,6 +152,8 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         seed: Seed::FIXED,
         ports: PortSet::union(&args.ports),
         lives: args.connections,
+        responders: args.responders.clone(),
+        figures_at: figures_at(&context.interfaces),
     };
     let workers = match args.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS),
@@ -167,8 +172,8 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let closed = output.close();
 
     source.notes().into_iter().for_each(note);
-    let latency = [("latency".to_owned(), latency(&rounds.latencies()))];
-    let summary = Summary { counters: &rounds.counters(), tally: &tally, live: Some(&latency) };
+    let figures = rounds.latencies();
+    let summary = Summary { counters: &rounds.counters(), tally: &tally, figures: &figures, live: &[] };
     let _ = summary.print(&mut io::stderr().lock());
     closed?;
     Ok(if args.check && tally.above_info() > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })

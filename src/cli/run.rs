@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::losses::Losses;
 use super::mirror_file::{MirrorFile, cannot_write};
-use super::output::{Output, Summary, hinted, host_name};
+use super::output::{Output, Summary, figures_at, hinted, host_name};
 use super::presence::Interfaces;
 use super::signals::Signals;
 use super::status::Status;
@@ -23,7 +23,7 @@ use super::{Fail, many, note, values};
 use crate::capture::tap::PointInfo;
 use crate::capture::xsk::XskSource;
 use crate::capture::{ClockOffset, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats};
-use crate::flow::Seed;
+use crate::flow::{Endpoint, Seed};
 use crate::pipeline::{CopySink, Desk, Pipeline, Plan, WorkerConfig, WorkerCounters};
 use crate::record::{Context, Interface};
 
@@ -67,6 +67,11 @@ pub struct RunArgs {
     /// Packets a second and CPU that may be mirrored; beyond that whole tuples are shed and counted.
     #[arg(long, value_name = "PACKETS", default_value_t = crate::bpf::load::BUDGET_PPS, value_parser = values::budget)]
     budget: u64,
+
+    /// Responders (ADDRESS:PORT) whose figures are shown apart: connects, rate, how long they took, errors. Commas and repeats add
+    /// more.
+    #[arg(long = "responder", value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = values::responder)]
+    responders: Vec<Endpoint>,
 
     /// Seconds between status lines; 0 prints none.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
@@ -139,7 +144,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         recorder: args.max_flows / rings,
         seed: Seed::random(),
         ports: ports.clone(),
-        lives: false,
+        responders: args.responders.clone(),
+        figures_at: figures_at(&interfaces),
+        ..WorkerConfig::default()
     };
     values::has_memory(&worker, rings)?;
     let cpus: Vec<usize> = (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
@@ -333,8 +340,9 @@ impl<'a> Live<'a> {
         if let (Some(e), Some(path)) = (finished.shared.copy_error(), mirror_to) {
             failed(cannot_write(path, e).into());
         }
-        let live = losses.summary(&stats, &finished.shared, status.total());
-        let summary = Summary { counters: &drained.counters, tally: &tally, live: Some(&live) };
+        let live = losses.summary(&stats, &finished.shared);
+        let figures = status.total();
+        let summary = Summary { counters: &drained.counters, tally: &tally, figures, live: &live };
         let _ = summary.print(&mut io::stderr().lock());
         first_error.map_or(Ok(ExitCode::SUCCESS), Err)
     }

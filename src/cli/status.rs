@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use super::losses::Losses;
-use crate::pipeline::{Interval, WorkerCounters};
+use crate::pipeline::{Durations, Figures, Interval, WorkerCounters};
 
 /// What the next status line is made of.
 pub struct Status {
@@ -43,7 +43,7 @@ impl Status {
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
         let handshakes = c.handshakes - self.before.handshakes;
         let rate = handshakes as f64 / seconds;
-        let latency = latency(&self.recent);
+        let latency = latency(&self.recent.syn_acks);
         let clock = jiff::Zoned::now().strftime("%H:%M:%S");
         let evicted = if c.evicted > 0 { format!(" evicted {}", c.evicted) } else { String::new() };
         writeln!(
@@ -52,6 +52,9 @@ impl Status {
              total: errors {}/{} | resets {} | {losses}{evicted}",
             c.failed, c.attempts, c.resets,
         )?;
+        for f in &self.recent.responders {
+            writeln!(to, "{clock} {}", figures(f, Some(seconds)))?;
+        }
         self.total();
         self.before = *c;
         self.since = Instant::now();
@@ -59,8 +62,18 @@ impl Status {
     }
 }
 
+/// Connections to one responder: how many, how fast, how long they took to open, how many failed.
+pub fn figures(f: &Figures, seconds: Option<f64>) -> String {
+    let connects = f.latencies.len();
+    let rate = seconds.map_or_else(String::new, |s| format!(" ({:.0}/s)", connects as f64 / s));
+    let address = std::net::SocketAddr::new(f.responder.addr.ip(), f.responder.port);
+    let share = if f.attempts == 0 { 0.0 } else { f.failed as f64 * 100.0 / f.attempts as f64 };
+    let (failed, attempts, latency) = (f.failed, f.attempts, latency(&f.latencies));
+    format!("to {address}: connects {connects}{rate} {latency}, errors {failed}/{attempts} ({share:.2} %)")
+}
+
 /// `median 0.21 p95 0.40 p99 1.1 max 12 ms`, or that there were none.
-pub fn latency(of: &Interval) -> String {
+pub fn latency(of: &Durations) -> String {
     if of.is_empty() {
         return "no latency".into();
     }
@@ -84,10 +97,10 @@ mod tests {
 
     #[test]
     fn latencies_keep_two_digits_where_they_matter() {
-        let mut i = Interval::default();
+        let mut i = Durations::default();
         assert_eq!(latency(&i), "no latency");
         for us in [210u64, 210, 210, 1_040_000] {
-            i.latency(us * 1_000);
+            i.record(us * 1_000);
         }
         let text = latency(&i);
         assert!(text.starts_with("median 0.21 ") && text.ends_with(" ms"), "{text}");

@@ -1,6 +1,7 @@
 //! Values on the command line with bounds, and whether this machine has the memory for them.
 
 use super::Fail;
+use crate::flow::Endpoint;
 use crate::pipeline::WorkerConfig;
 
 fn between(text: &str, least: u64, most: u64, what: &str, hint: &str) -> Result<u64, Fail> {
@@ -33,6 +34,15 @@ pub fn duration(text: &str) -> Result<u64, Fail> {
     // A hundred years.
     let hint = "leave the option out to run until Ctrl-C";
     between(text, 1, 3_155_760_000, "the duration in seconds", hint)
+}
+
+/// `--responder`.
+pub fn responder(text: &str) -> Result<Endpoint, Fail> {
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(at) if at.port() != 0 => Ok(Endpoint { addr: at.ip().into(), port: at.port() }),
+        _ => Err(Fail::new(format!("'{text}' is no address and port"))
+            .hint("write 198.51.100.2:443, or [2001:db8::2]:443")),
+    }
 }
 
 /// Refuses to take more memory than there is: the kernel would give it, and kill somebody later.

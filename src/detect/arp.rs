@@ -4,6 +4,7 @@
 //! are two tells (rule 8). Two answers with different MACs are two owners. Peers: Wireshark "Duplicate IP address
 //! configured" (the second only), Snort 112:4; nobody reports the first.
 
+use super::bounded::Bounded;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::wire::{Addr, Arp, Mac, Nanos, Way};
 
@@ -24,6 +25,13 @@ const RELAYS: usize = 64;
 /// Answers that nobody asked for are remembered for as long as an ARP table keeps what they said, and so many at most.
 const OVERWRITES_WITHIN: u64 = 60 * Nanos::SEC;
 const UNASKED: usize = 64;
+
+/// Answers to one request that come in at two ports do so within this time: microseconds were measured, and the next request
+/// is a second away.
+const PORTS_TOGETHER: u64 = 100 * Nanos::MS;
+
+/// The same two answers, seen once more on their way out to the asker.
+const SAME_ANSWERS: u64 = 5 * Nanos::MS;
 
 /// One record an address and kind in this time; the rest is counted into the next.
 const TELL_EVERY: u64 = 60 * Nanos::SEC;
@@ -65,6 +73,8 @@ struct Found {
     points: [u8; POINTS],
     npoints: u8,
     last_point: u8,
+    /// Its answers came in at two ports that are both tapped.
+    by_ports: bool,
     way: Way,
 }
 
@@ -123,6 +133,8 @@ struct Conflict {
 /// | `address_flapping`, `address_moved` | arpwatch "flip flop" and "changed ethernet address" |
 /// | `arp_spoof_sign` | Snort 112:2 and 112:3; Zeek `bad_arp` |
 pub struct ArpWatch {
+    /// The newest answer for an address that came in at any port: its port, MAC, asker and time.
+    came_in: Bounded<Addr, (u8, Mac, Addr, Nanos)>,
     /// The newest answers that nobody asked for.
     unasked: std::collections::VecDeque<Unasked>,
     held: std::collections::VecDeque<Conflict>,
@@ -136,6 +148,7 @@ pub struct ArpWatch {
 impl Default for ArpWatch {
     fn default() -> Self {
         ArpWatch {
+            came_in: Bounded::new(REQUESTS),
             unasked: std::collections::VecDeque::with_capacity(UNASKED),
             held: std::collections::VecDeque::with_capacity(HELD),
             relays: Vec::with_capacity(RELAYS),
@@ -223,11 +236,20 @@ impl ArpWatch {
             *b = Binding { before: was, moved_at: ts, ..now };
             let kind = if back { Kind::AddressFlapping } else { Kind::AddressMoved };
             let first = if back { moved_at } else { ts };
-            self.found(kind, arp.sender_ip, ts.since(first), [was, arp.sender_mac], point, way, ts, out);
+            self.found(kind, arp.sender_ip, ts.since(first), [was, arp.sender_mac], &[point], way, ts, out);
             return;
         }
         if !src_mac.is_zero() && src_mac != arp.sender_mac && !arp.ipv6 {
-            self.found(Kind::ArpSpoofSign, arp.sender_ip, 0, [src_mac, arp.sender_mac], point, way, ts, out);
+            self.found(
+                Kind::ArpSpoofSign,
+                arp.sender_ip,
+                0,
+                [src_mac, arp.sender_mac],
+                &[point],
+                way,
+                ts,
+                out,
+            );
         }
     }
 
@@ -251,6 +273,20 @@ impl ArpWatch {
 
     fn answer(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
         self.unasked(arp, point, way, ts);
+        if way == Way::Ingress && arp.solicited {
+            let now = (point, arp.sender_mac, arp.target_ip, ts);
+            if let Some((port, mac, asker, at)) = self.came_in.put(arp.sender_ip, now)
+                && port != point
+                && asker == arp.target_ip
+                && ts.since(at) <= PORTS_TOGETHER
+            {
+                let same = mac == arp.sender_mac;
+                let kind = if same { Kind::ArpTwoAnswers } else { Kind::AddressConflict };
+                let macs = [mac, arp.sender_mac];
+                self.found(kind, arp.sender_ip, ts.since(at), macs, &[port, point], way, ts, out);
+                return;
+            }
+        }
         let r = &mut self.requests[place(&arp.sender_ip, point, REQUESTS)];
         let mine = r.used && r.asked == arp.sender_ip && r.point == point;
         let mine = mine
@@ -286,7 +322,7 @@ impl ArpWatch {
             }
             self.held.push_back(Conflict { asked: arp.sender_ip, gap_ns, macs, point, way, at: ts });
         } else {
-            self.found(kind, arp.sender_ip, gap_ns, macs, point, way, ts, out);
+            self.found(kind, arp.sender_ip, gap_ns, macs, &[point], way, ts, out);
         }
     }
 
@@ -322,7 +358,16 @@ impl ArpWatch {
             is("after", &u.mac) && Some(u.point) == a.point && lately
         });
         if let Some(&Unasked { claimed, mac, point, way, at }) = claim {
-            self.found(Kind::ArpSpoofSign, claimed, a.time.since(at), [before, mac], point, way, a.time, out);
+            self.found(
+                Kind::ArpSpoofSign,
+                claimed,
+                a.time.since(at),
+                [before, mac],
+                &[point],
+                way,
+                a.time,
+                out,
+            );
         }
     }
 
@@ -337,7 +382,7 @@ impl ArpWatch {
     fn tell(&mut self, out: &mut dyn FnMut(Anomaly)) {
         let Some(c) = self.held.pop_front() else { return };
         if !c.macs.iter().any(|m| self.relays.contains(m)) {
-            self.found(Kind::AddressConflict, c.asked, c.gap_ns, c.macs, c.point, c.way, c.at, out);
+            self.found(Kind::AddressConflict, c.asked, c.gap_ns, c.macs, &[c.point], c.way, c.at, out);
         }
     }
 
@@ -348,11 +393,12 @@ impl ArpWatch {
         asked: Addr,
         gap_ns: u64,
         macs: [Mac; 2],
-        point: u8,
+        points: &[u8],
         way: Way,
         ts: Nanos,
         out: &mut dyn FnMut(Anomaly),
     ) {
+        let Some(&point) = points.last() else { return };
         let slot = &mut self.found[place(&asked, kind as u8, FINDINGS)];
         if slot.is_some_and(|f| f.kind != kind || f.asked != asked)
             && let Some(old) = slot.take()
@@ -372,16 +418,24 @@ impl ArpWatch {
             points: [0; POINTS],
             npoints: 0,
             last_point: point,
+            by_ports: false,
             way,
         });
+        // Where the answers came in says more than where they went out.
+        if f.by_ports && points.len() == 1 && ts.since(f.last) <= SAME_ANSWERS {
+            return;
+        }
+        f.by_ports |= points.len() > 1;
         if f.count == 0 {
             f.first = ts;
         }
         f.count += 1;
         (f.last, f.gap_ns, f.macs, f.last_point, f.way) = (ts, gap_ns, macs, point, way);
-        if !f.points[..usize::from(f.npoints)].contains(&point) && usize::from(f.npoints) < POINTS {
-            f.points[usize::from(f.npoints)] = point;
-            f.npoints += 1;
+        for point in points {
+            if !f.points[..usize::from(f.npoints)].contains(point) && usize::from(f.npoints) < POINTS {
+                f.points[usize::from(f.npoints)] = *point;
+                f.npoints += 1;
+            }
         }
         // The first at once, then one a minute with what came since.
         if f.told.0 == 0 || ts.since(f.told) >= TELL_EVERY {

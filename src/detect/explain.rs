@@ -71,6 +71,8 @@ pub const fn explain(kind: Kind) -> &'static Explanation {
         Kind::ResetStorm => &more::RESET_STORM,
         Kind::AddressFlapping => &more::ADDRESS_FLAPPING,
         Kind::AddressMoved => &more::ADDRESS_MOVED,
+        Kind::MacMoved => &gateway::MAC_MOVED,
+        Kind::NextHopChanged => &gateway::NEXT_HOP_CHANGED,
         Kind::ArpSpoofSign => &more::ARP_SPOOF_SIGN,
         Kind::FrameLoop => &more::FRAME_LOOP,
         Kind::SynFlood => &more::SYN_FLOOD,

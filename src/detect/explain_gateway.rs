@@ -1,4 +1,4 @@
-//! Explanations of what only both sides of a gateway show.
+//! Explanations of what only both sides of a gateway, or several ports of a link, show.
 
 use super::explain::Explanation;
 
@@ -35,7 +35,7 @@ entry of the loser fails to be confirmed (__nf_conntrack_confirm(), counted as i
     or_else: &[
         "chance: another loss in the gateway at the same moment from the same port, which was never seen in 114 tries",
     ],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const SNAT_PORTS_EXHAUSTED: Explanation = Explanation {
@@ -52,7 +52,7 @@ free before was given out meanwhile.",
         "net.netfilter.nf_conntrack_tcp_timeout_time_wait lower; persistent connections",
     ],
     or_else: &["a firewall rule that began to drop SYNs to this responder"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const RESET_BY_GATEWAY: Explanation = Explanation {
@@ -67,7 +67,7 @@ inside within 50 ms before it.",
         "compare idle times with net.netfilter.nf_conntrack_tcp_timeout_established",
     ],
     or_else: &["a firewall rule that rejects with a reset"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const NAT_MAPPING_LOST: Explanation = Explanation {
@@ -86,7 +86,7 @@ of the first sign.",
         "find what deletes entries: `conntrack -E -e DESTROY`",
     ],
     or_else: &["asymmetric routing that shows only one direction here"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const UNTRANSLATED_PACKET: Explanation = Explanation {
@@ -100,7 +100,7 @@ open one means that its translation is lost (error).",
     ],
     remedy: &["a rule that drops INVALID on the way out keeps strays in", "see nat_mapping_lost"],
     or_else: &["routing without translation for some destinations"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const NAT_REMAPPED: Explanation = Explanation {
@@ -113,7 +113,7 @@ under another one (rule 5).",
     ],
     remedy: &["see nat_mapping_lost"],
     or_else: &["a capture that begins in the middle"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const NAT_PORT_PRESSURE: Explanation = Explanation {
@@ -127,15 +127,54 @@ warning if any was refused. Linux evicts a TIME_WAIT entry when its port search 
     ],
     remedy: &["more outside addresses", "persistent connections", "not --random-fully, which makes it worse"],
     or_else: &["one client that reuses its own ports"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
 };
 
 pub(super) const NAT_NOT_STITCHABLE: Explanation = Explanation {
     one_line: "Inside and outside cannot be joined here.",
     meaning: "Records of the two sides stand beside each other, without `nat`, and nothing is concluded from what did not cross.",
     rule: "Connections to at least 8 addresses opened inside although none of their SYNs left.",
-    causes: &["a proxy on the gateway", "SYNPROXY", "a device that rewrites initial sequence numbers"],
+    causes: &[
+        "a proxy on the gateway",
+        "SYNPROXY in front of a service",
+        "a device that rewrites initial sequence numbers",
+    ],
     remedy: &["tap in front of and behind the device that does it"],
     or_else: &["SYNs that leave by an interface that is not tapped: tap all uplinks"],
-    peers: "none",
+    peers: "none that joins both sides of a gateway",
+};
+
+pub(super) const MAC_MOVED: Explanation = Explanation {
+    one_line: "Frames with one source MAC come in at two ports of a link in turn.",
+    meaning: "The bridge sends answers to whichever port it heard last: half of them go astray, and now and then all of them.",
+    rule: "A source MAC that came in at one tapped port, at another, and at the first again within 60 s; told once a minute. Frames that \
+the bridge itself sends out do not count.",
+    causes: &[
+        "a proxy that answers ARP with the owner's MAC (an overlay's tunnel port)",
+        "a loop of the link",
+        "two machines with one MAC (cloned)",
+    ],
+    remedy: &[
+        "see arp_two_answers",
+        "switch the proxy off (`bridge link set dev PORT neigh_suppress off`, `ip link ... noproxy`)",
+    ],
+    or_else: &["a machine that is moved back and forth by hand", "link aggregation without a bond"],
+    peers: "switches log it as MAC flapping; `bridge monitor fdb` shows it",
+};
+
+pub(super) const NEXT_HOP_CHANGED: Explanation = Explanation {
+    one_line: "The MAC address of a next hop changed while connections use it.",
+    meaning: "Who has not learned the new one sends into nothing until its ARP entry is renewed: ten seconds and more.",
+    rule: "An address was announced with another MAC than before, and SYNs went to the old one within the last ten minutes.",
+    causes: &[
+        "a bridge whose MAC came from a port that left or joined",
+        "a failover (VRRP, keepalived)",
+        "an address taken over",
+    ],
+    remedy: &[
+        "give the bridge a MAC address of its own (`ip link set BRIDGE address ...`)",
+        "let the new owner send gratuitous ARP",
+    ],
+    or_else: &["a spoofed announcement: see arp_spoof_sign"],
+    peers: "arpwatch \"changed ethernet address\"",
 };

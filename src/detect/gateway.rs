@@ -71,14 +71,13 @@ pub struct Gateway {
     unheard: [Bounded<Tuple, Seq>; 2],
     incidents: Vec<Incident>,
     pressure: Bounded<Endpoint, Pressure>,
-    /// The reset that the gateway sent last; the anomaly of its flow follows it at once.
-    own_reset: Option<OwnReset>,
+    /// Resets that the gateway sent; the anomalies of their flows follow.
+    own_resets: Bounded<Tuple, OwnReset>,
     told_proxy: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct OwnReset {
-    tuple: Tuple,
     inside: Tuple,
     at: Nanos,
     gap_ns: u64,
@@ -127,7 +126,7 @@ impl Gateway {
             unheard: [Bounded::new(TUPLES), Bounded::new(TUPLES)],
             incidents: Vec::new(),
             pressure: Bounded::new(TUPLES),
-            own_reset: None,
+            own_resets: Bounded::new(TUPLES),
             told_proxy: false,
         }
     }
@@ -189,23 +188,27 @@ impl Gateway {
     }
 
     /// A reset: rules 4 and 5.
-    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>, out: &mut dyn FnMut(Anomaly)) {
+    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>, foreign: bool, out: &mut dyn FnMut(Anomaly)) {
         let d = &seen.digest;
         match self.join.side(d.point) {
             Some(0) => {
                 self.resets.put(seen.tuple, (d.ts, d.seq));
                 self.remapped(seen, out);
             }
-            Some(1) => self.by_gateway(seen, provoked),
+            Some(1) => self.by_gateway(seen, provoked, foreign),
             _ => {}
         }
     }
 
     /// Rule 4: a reset leaves outside that did not come in inside, in answer to what came in outside.
-    fn by_gateway(&mut self, seen: &Seen, provoked: Option<u64>) {
+    fn by_gateway(&mut self, seen: &Seen, provoked: Option<u64>, foreign: bool) {
         let d = &seen.digest;
         // Only the way out: what comes in was sent by the responder.
         let from_orig = d.from == crate::flow::Side::Orig;
+        // What was forwarded lost a hop as all the originator's packets did; the gateway's own did not.
+        if !foreign {
+            return;
+        }
         let Some(gap) =
             provoked.filter(|g| *g <= PROVOKED_WITHIN && from_orig && d.way != crate::wire::Way::Ingress)
         else {
@@ -217,7 +220,7 @@ impl Gateway {
         if counterpart || c.from != 0 {
             return;
         }
-        self.own_reset = Some(OwnReset { tuple: seen.tuple, inside, at: d.ts, gap_ns: gap });
+        self.own_resets.put(seen.tuple, OwnReset { inside, at: d.ts, gap_ns: gap });
         let i = self.incident(inside, seen.tuple, d.ts, d.point);
         i.gateway_resets += 1;
         i.packets.push(*d);
@@ -264,12 +267,22 @@ impl Gateway {
         }
         if !self.told_proxy && self.join.is_proxied() {
             self.told_proxy = true;
-            let summary = "connections from inside open although their SYNs never leave: a proxy on the gateway answers for the \
-                           responders, or it rewrites sequence numbers; inside and outside are not joined"
-                .to_owned();
+            let pattern = self.join.pattern();
+            let what = match pattern {
+                "isn_rewritten" => {
+                    "they leave with other sequence numbers: a device in the gateway rewrites them"
+                }
+                "syn_proxy" => {
+                    "others leave after the answer: the gateway answers SYNs itself before it passes them on"
+                }
+                _ => "none leaves: a proxy on the gateway answers for the responders",
+            };
+            let summary = format!(
+                "connections from inside open although their SYNs never leave, and {what}; inside and outside are not joined"
+            );
             let point = self.join.point_of(Role::Inside).unwrap_or(0);
             let mut a = anomaly(Kind::NatNotStitchable, Severity::Info, point, None, (now, now), summary);
-            a.facts = vec![("crossed", Fact::U64(self.join.crossed))];
+            a.facts = vec![("pattern", Fact::Str(pattern.into())), ("crossed", Fact::U64(self.join.crossed))];
             out(a);
         }
     }
@@ -318,6 +331,7 @@ impl Gateway {
             .collect();
         match lost.first() {
             None => crossed(a, c),
+            Some(first) if !self.join.is_reached(&tuple.dst.addr, *first) => {}
             Some(&first) => self.lost(a, c, tuple, first, lost.len()),
         }
     }
@@ -424,7 +438,7 @@ impl Gateway {
     }
 
     fn own_reset(&self, a: &mut Anomaly, tuple: &Tuple) {
-        let Some(r) = self.own_reset.filter(|r| r.tuple == *tuple && r.at == a.time) else { return };
+        let Some(r) = self.own_resets.get(tuple).filter(|r| r.at == a.time) else { return };
         a.kind = Kind::ResetByGateway;
         a.severity = Severity::Error;
         a.verdict = Verdict::Gateway;

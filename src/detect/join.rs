@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use super::bounded::Bounded;
 use super::sight::Seen;
 use crate::flow::{Digest, Endpoint, Tuple};
-use crate::wire::{Addr, Nanos, Seq};
+use crate::wire::{Addr, Nanos, Seq, Way};
 
 /// How long a gateway can hold a SYN: 6 to 18 us at the median, 862 us at most were measured; a queue that is full holds it for
 /// milliseconds, and 50 ms are far below the shortest retransmission timeout.
@@ -72,6 +72,8 @@ impl Role {
 pub struct Try {
     /// By side: inside, outside.
     pub at: [Option<Nanos>; 2],
+    /// The tap point where it was seen.
+    points: [u8; 2],
 }
 
 /// An attempt to open, on both sides.
@@ -167,6 +169,15 @@ pub struct Join {
     responders: Bounded<Endpoint, Responder>,
     /// Addresses that answered without.
     without: Vec<Addr>,
+    /// Addresses of responders to which SYNs crossed.
+    reached: Bounded<Addr, ()>,
+    /// When the first SYN crossed.
+    crosses_since: Option<Nanos>,
+    /// The newest SYN from inside to a responder, and when that was answered.
+    asked: Bounded<Endpoint, (Nanos, Option<Nanos>)>,
+    /// SYNs that left under a number of their own: at once after one from inside, or after that was answered.
+    rewritten: u64,
+    after_answer: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -201,12 +212,22 @@ impl Join {
             crossed: 0,
             responders: Bounded::new(TUPLES),
             without: Vec::new(),
+            reached: Bounded::new(TUPLES),
+            crosses_since: None,
+            asked: Bounded::new(POOLS),
+            rewritten: 0,
+            after_answer: 0,
         }
     }
 
     /// True if both sides are tapped.
     pub fn has_both(&self) -> bool {
         self.roles.contains(&Role::Inside) && self.roles.contains(&Role::Outside)
+    }
+
+    /// What a tap point is.
+    pub fn role(&self, point: u8) -> Role {
+        self.roles.get(usize::from(point)).copied().unwrap_or_default()
     }
 
     /// The first tap point with this role.
@@ -245,6 +266,7 @@ impl Join {
             // Both ends translated: only the numbers are left.
             .or_else(|| list.iter().position(|c| waits(c) && c.like == Like::of(d)))
             .or_else(|| list.iter().position(|c| c.tuples[side] == Some(tuple) && c.like.fits(d)));
+        let own_number = found.is_none() && side == 1 && d.way != Way::Ingress;
         let n = found.unwrap_or_else(|| {
             if list.len() == SAME_ISN {
                 list.remove(0);
@@ -263,6 +285,12 @@ impl Join {
         let c = &mut list[n];
         c.like = Like::of(d);
         let crosses = waits(c);
+        // Two tap points of one side see one SYN; the same SYN again at the same one was sent again.
+        let passes =
+            |t: &Try| t.at[side].is_some_and(|x| at.since(x) <= CROSS_WITHIN) && t.points[side] != d.point;
+        if c.tries.last().is_some_and(passes) {
+            return;
+        }
         c.tuples[side] = Some(tuple);
         if side == 1 && c.outsides.last() != Some(&tuple) {
             if c.outsides.len() == TRIES {
@@ -272,7 +300,7 @@ impl Join {
         }
         let crossing_ns = match c.tries.last_mut().filter(|_| crosses) {
             Some(t) => {
-                t.at[side] = Some(at);
+                (t.at[side], t.points[side]) = (Some(at), d.point);
                 t.at[other].map(|o| at.since(o))
             }
             None => {
@@ -280,7 +308,7 @@ impl Join {
                     c.tries.remove(1);
                 }
                 let mut t = Try::default();
-                t.at[side] = Some(at);
+                (t.at[side], t.points[side]) = (Some(at), d.point);
                 c.tries.push(t);
                 None
             }
@@ -291,7 +319,13 @@ impl Join {
             self.crossed += 1;
             self.held.saturating_record((ns / 1_000).max(1));
         }
+        if own_number && let Some((asked, answered)) = self.asked.get(&tuple.dst) {
+            let soon = |t: Nanos| at.since(t) <= CROSS_WITHIN && t <= at;
+            self.after_answer += u64::from(answered.is_some_and(soon));
+            self.rewritten += u64::from(answered.is_none() && soon(*asked));
+        }
         if side == 0 && outbound {
+            self.asked.put(tuple.dst, (at, None));
             let list = self.recent.entry((tuple.dst, tuple.src.port), Vec::new);
             if list.len() == SAME_ISN {
                 list.remove(0);
@@ -301,6 +335,10 @@ impl Join {
         if let [Some(inside), Some(outside)] = tuples
             && crossing_ns.is_some()
         {
+            self.crosses_since.get_or_insert(at);
+            if outbound {
+                self.reached.put(inside.dst.addr, ());
+            }
             self.owns(inside, outside, at, outbound);
         }
     }
@@ -335,6 +373,9 @@ impl Join {
             let never_left = c.tries.iter().all(|t| t.at[1].is_none());
             if side == 0 && c.from == 0 && never_left {
                 let at = seen.tuple.dst;
+                if let Some(asked) = self.asked.get_mut(&at) {
+                    asked.1.get_or_insert(d.ts);
+                }
                 self.responders.entry(at, Responder::default).without += 1;
                 if self.without.len() < PROXIED && !self.without.contains(&at.addr) {
                     self.without.push(at.addr);
@@ -387,6 +428,22 @@ impl Join {
     pub fn answers_without(&self, responder: &Endpoint) -> bool {
         self.is_proxied()
             || self.responders.get(responder).is_some_and(|r| r.without > 0 && r.without >= r.crossed)
+    }
+
+    /// True if SYNs to this address leave by a tapped interface, and did so before `at`: then one that did not was lost. What takes
+    /// another way out never crosses, nor does what came before the outside was tapped.
+    pub fn is_reached(&self, responder: &Addr, at: Nanos) -> bool {
+        self.reached.get(responder).is_some()
+            && self.crosses_since.is_some_and(|since| since <= at.add(CROSS_WITHIN))
+    }
+
+    /// What it looks like if inside and outside cannot be joined.
+    pub fn pattern(&self) -> &'static str {
+        match (self.rewritten, self.after_answer) {
+            (0, 0) => "proxy",
+            (r, a) if r > a => "isn_rewritten",
+            _ => "syn_proxy",
+        }
     }
 
     /// True if connections to many addresses open here whose SYNs never cross: somebody answers for the responders, or rewrites

@@ -119,6 +119,10 @@ kinds! {
     AddressFlapping = "address_flapping",
     /// An address moved to another MAC once.
     AddressMoved = "address_moved",
+    /// One MAC address comes in at two ports in turn.
+    MacMoved = "mac_moved",
+    /// The MAC address of a next hop that flows use changed.
+    NextHopChanged = "next_hop_changed",
     /// An ARP packet whose Ethernet source is not its sender.
     ArpSpoofSign = "arp_spoof_sign",
     /// The same frame went out of a port and came back in.

@@ -142,7 +142,7 @@ pub fn refused(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
         _ => Certainty::Likely,
     };
     let hurt = ended.outcome != Outcome::Accepted || ended.at.since(a.first) >= Nanos::SEC;
-    let summary = summary(view, ended, &r, rule, held, since_close, distance, ts_recent);
+    let summary = summary(view, ended, &r, rule, held, since_close, ts_recent);
     Some(view.anomaly(
         a.from,
         Finding {
@@ -166,7 +166,6 @@ fn summary(
     rule: Rule,
     held: OldState,
     since_close: Option<u64>,
-    distance: i32,
     ts_recent: Option<u32>,
 ) -> String {
     let a = &ended.attempt;
@@ -180,36 +179,7 @@ fn summary(
         OldState::HalfOpen => "believes that the tuple's previous connection is alive".to_owned(),
         OldState::Unknown => "still holds a previous connection of this tuple".to_owned(),
     };
-    let why = match (rule, held) {
-        (_, OldState::HalfOpen) => format!("it expects sequence {}", r.rcv_nxt),
-        (Rule::IsnNotAfter, _) => {
-            let stamps = match (a.tsval, ts_recent) {
-                (Some(_), Some(_)) => "timestamps are equal",
-                (None, None) => "there are no timestamps",
-                (None, _) => "the SYN has no timestamp",
-                (_, None) => "the old connection had no timestamps",
-            };
-            match distance {
-                0 => format!("the new ISN is exactly the {} it expects next and {stamps}", r.rcv_nxt),
-                d => format!(
-                    "the new ISN {} lies {} before the {} it expects and {stamps}",
-                    a.isn,
-                    d.unsigned_abs(),
-                    r.rcv_nxt
-                ),
-            }
-        }
-        (Rule::TimestampOlder, _) => {
-            let (val, recent) = (a.tsval.unwrap_or(0), ts_recent.unwrap_or(0));
-            format!(
-                "the SYN's timestamp {val} is {} older than the {recent} it has seen, so its ISN does not matter",
-                recent.wrapping_sub(val)
-            )
-        }
-        (Rule::None, _) => {
-            format!("it expects sequence {}, though its rule would have accepted this SYN", r.rcv_nxt)
-        }
-    };
+    let why = why(rule, held, a, r.rcv_nxt, ts_recent);
     let answered = if r.seen && a.stale.is_none() {
         "data of that connection came instead of an answer".to_owned()
     } else if r.seen {
@@ -228,6 +198,44 @@ fn summary(
         _ => format!("no further SYN after {}", duration(a.last.since(a.first))),
     };
     format!("SYN refused by {responder}, which {what}: {why}; {answered}; {end}")
+}
+
+/// Why the SYN was refused, from the responder's numbers.
+fn why(rule: Rule, held: OldState, a: &Attempt, rcv_nxt: Seq, ts_recent: Option<u32>) -> String {
+    let distance = a.isn.distance(rcv_nxt);
+    let far = distance.unsigned_abs();
+    match (rule, held) {
+        (_, OldState::HalfOpen) => format!("it expects sequence {rcv_nxt}"),
+        (Rule::IsnNotAfter, _) => {
+            let stamps = match (a.tsval, ts_recent) {
+                (Some(_), Some(_)) => "timestamps are equal",
+                (None, None) => "there are no timestamps",
+                (None, _) => "the SYN has no timestamp",
+                (_, None) => "the old connection had no timestamps",
+            };
+            match distance {
+                0 => format!("the new ISN is exactly the {rcv_nxt} it expects next and {stamps}"),
+                _ => {
+                    format!("the new ISN {} lies {far} before the {rcv_nxt} it expects and {stamps}", a.isn)
+                }
+            }
+        }
+        (Rule::TimestampOlder, _) => {
+            let (val, recent) = (a.tsval.unwrap_or(0), ts_recent.unwrap_or(0));
+            format!(
+                "the SYN's timestamp {val} is {} older than the {recent} it has seen, so its ISN does not matter",
+                recent.wrapping_sub(val)
+            )
+        }
+        // No SYN is accepted there: one in the window is reset, and whatever its timestamp any other is challenged.
+        (Rule::None, OldState::FinWait2) => {
+            let side = if distance < 0 { "before" } else { "after" };
+            format!("the new ISN {} lies {far} {side} the {rcv_nxt} it expects, outside its window", a.isn)
+        }
+        (Rule::None, _) => {
+            format!("it expects sequence {rcv_nxt}, though its rule would have accepted this SYN")
+        }
+    }
 }
 
 /// `tuple_reuse_accepted`: the tuple was closed less than 60 s before, and the responder took it again.
@@ -365,5 +373,25 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_responder_in_fin_wait2_is_never_said_to_accept_what_lies_outside_its_window() {
+        const NXT: Seq = Seq(5_000);
+        let why_of = |isn, tsval, held| {
+            let a = Attempt { isn: Seq(isn), tsval, ..Attempt::default() };
+            let recent = tsval.map(|_| 10);
+            why(Rule::of(a.isn, NXT, tsval, recent), held, &a, NXT, recent)
+        };
+        assert_eq!(
+            why_of(1_005_000, None, OldState::FinWait2),
+            "the new ISN 1005000 lies 1000000 after the 5000 it expects, outside its window"
+        );
+        assert_eq!(
+            why_of(4_000, Some(11), OldState::FinWait2),
+            "the new ISN 4000 lies 1000 before the 5000 it expects, outside its window"
+        );
+        // In TIME_WAIT these would have been accepted, so something else answered.
+        assert!(why_of(4_000, Some(11), OldState::TimeWait).contains("would have accepted"));
     }
 }

@@ -46,7 +46,11 @@ pub fn segment(
     if class == SegClass::Rst {
         let peer = view.flow.end(step.from.other());
         let provoked = peer.has(seen::ACK) && peer.ack == seg.seq && me.packets > 0;
-        to.sight(Sight::Rst(Seen { tuple, digest: *digest }, provoked.then(|| ts.since(peer.last))));
+        to.sight(Sight::Rst {
+            seen: Seen { tuple, digest: *digest },
+            provoked: provoked.then(|| ts.since(peer.last)),
+            foreign: reset::foreign(view, seg, step.from),
+        });
     }
     if step.notes & note::UNHEARD != 0 {
         to.sight(Sight::Unheard(Seen { tuple, digest: *digest }));

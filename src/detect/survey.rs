@@ -4,6 +4,7 @@
 //! are spread over workers.
 
 use super::gateway::Gateway;
+use super::link::Links;
 use super::reset::WithoutFlow;
 use super::shape::Shape;
 use super::slow::Slow;
@@ -24,6 +25,7 @@ pub struct Survey {
     shape: Shape,
     without_flow: WithoutFlow,
     arp: ArpWatch,
+    links: Links,
 }
 
 impl Survey {
@@ -37,6 +39,7 @@ impl Survey {
             shape: Shape::default(),
             without_flow: WithoutFlow::default(),
             arp: ArpWatch::default(),
+            links: Links::default(),
         }
     }
 
@@ -55,13 +58,19 @@ impl Survey {
         self.shape.seen(sight.point(), at);
         self.arp.release(at, out);
         self.gateway.release(at, out);
+        if let Some((mac, point, way)) = sight.came_from() {
+            let join = &self.gateway.join;
+            let alike = |a, b| join.role(a) == join.role(b);
+            self.links.came(mac, point, way, at, &alike, out);
+        }
         match sight {
             Sight::Syn(s) => {
+                self.links.syn(&s.digest);
                 self.gateway.join.syn(s);
                 self.storms.syn(s.tuple.dst, s.digest.point, at, out);
             }
             Sight::SynAck(s) => self.gateway.join.syn_ack(s),
-            Sight::Rst(s, provoked) => self.gateway.rst(s, *provoked, out),
+            Sight::Rst { seen, provoked, foreign } => self.gateway.rst(seen, *provoked, *foreign, out),
             Sight::Met(s) => self.gateway.met(s, out),
             Sight::Unheard(s) => self.gateway.unheard(s),
             Sight::Answered { tuple, point, latency_ns, syns } => {
@@ -109,7 +118,9 @@ impl Survey {
         if anomaly.kind == Kind::MacChangedInFlow {
             self.arp.flow_moved(anomaly, out);
         }
+        self.links.finding(anomaly);
         self.services.judge(anomaly);
+        self.links.silence(anomaly);
         true
     }
 

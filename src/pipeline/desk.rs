@@ -3,8 +3,9 @@
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::event::{Event, What};
+use super::latency::Durations;
 use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Survey};
-use crate::flow::Side;
+use crate::flow::{Side, Tuple};
 use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Nat, Record};
 use crate::wire::Nanos;
 
@@ -33,6 +34,8 @@ pub trait RecordSink {
 /// Anomalies by kind and severity.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
+    /// How long the gateway held SYNs that crossed it.
+    pub held: Durations,
     counts: Vec<[u64; 3]>,
 }
 
@@ -85,7 +88,7 @@ pub struct Desk<S> {
     sink: S,
     /// How long what rests on an absence waits for news of losses; 0 where nothing can be lost.
     hold_ns: u64,
-    held: VecDeque<Anomaly>,
+    held: VecDeque<(Anomaly, Option<Tuple>)>,
 }
 
 #[derive(Clone, Copy)]
@@ -123,9 +126,9 @@ impl<S: RecordSink> Desk<S> {
 
     /// Lets time pass: what was held long enough is written.
     pub fn tick(&mut self, now: Nanos) -> std::io::Result<()> {
-        while self.held.front().is_some_and(|a| now.since(a.time) >= self.hold_ns) {
-            if let Some(a) = self.held.pop_front() {
-                self.write(a)?;
+        while self.held.front().is_some_and(|(a, _)| now.since(a.time) >= self.hold_ns) {
+            if let Some((a, nat)) = self.held.pop_front() {
+                self.write(a, nat)?;
             }
         }
         Ok(())
@@ -178,34 +181,34 @@ impl<S: RecordSink> Desk<S> {
         }
     }
 
-    /// Takes an anomaly, of a worker or of the tool itself.
-    pub fn anomaly(&mut self, a: Anomaly) -> std::io::Result<()> {
-        if self.hold_ns > 0 && a.kind.rests_on_absence() {
-            if self.held.len() < HELD {
-                self.held.push_back(a);
-                return Ok(());
-            }
-            // More than fit wait: the oldest makes room.
-            self.held.push_back(a);
-            return match self.held.pop_front() {
-                Some(oldest) => self.write(oldest),
-                None => Ok(()),
-            };
-        }
-        self.write(a)
-    }
-
-    fn write(&mut self, mut a: Anomaly) -> std::io::Result<()> {
+    /// Takes an anomaly, of a worker or of the tool itself. It is judged now, in its turn, by what is known of its time; only its
+    /// record may wait.
+    pub fn anomaly(&mut self, mut a: Anomaly) -> std::io::Result<()> {
         let mut more = Vec::new();
+        // A reset may be the gateway's own: that none came in inside is an absence, too.
+        let waits = a.kind.rests_on_absence() || a.kind == Kind::ResetMidFlow;
         let told = self.survey.judge(&mut a, &mut |a| more.push(a));
         for more in more {
-            self.put(more)?;
+            let waits = more.kind.rests_on_absence();
+            self.judged(more, waits)?;
         }
-        if told { self.put(a) } else { Ok(()) }
+        if told { self.judged(a, waits) } else { Ok(()) }
     }
 
-    fn put(&mut self, mut a: Anomaly) -> std::io::Result<()> {
+    fn judged(&mut self, a: Anomaly, waits: bool) -> std::io::Result<()> {
         let nat = a.point.zip(a.tuple).and_then(|(p, t)| self.survey.nat(p, &t));
+        if self.hold_ns == 0 || !waits {
+            return self.write(a, nat);
+        }
+        self.held.push_back((a, nat));
+        // More than fit wait: the oldest makes room.
+        match self.held.len() > HELD {
+            true => self.held.pop_front().map_or(Ok(()), |(oldest, nat)| self.write(oldest, nat)),
+            false => Ok(()),
+        }
+    }
+
+    fn write(&mut self, mut a: Anomaly, nat: Option<Tuple>) -> std::io::Result<()> {
         let loss = self.loss_in(a.first, a.last);
         if loss.is_some() && a.kind.rests_on_absence() {
             // It rests on an absence, and something is absent that was there.
@@ -251,8 +254,8 @@ impl<S: RecordSink> Desk<S> {
         let mut found = Vec::new();
         self.survey.finish(&mut |a| found.push(a));
         found.into_iter().try_for_each(|a| self.anomaly(a))?;
-        while let Some(a) = self.held.pop_front() {
-            self.write(a)?;
+        while let Some((a, nat)) = self.held.pop_front() {
+            self.write(a, nat)?;
         }
         let Desk { coalescer, sink, .. } = &mut self;
         let mut failed = Ok(());
@@ -262,6 +265,7 @@ impl<S: RecordSink> Desk<S> {
             }
         });
         failed?;
+        self.tally.held = Durations::of(self.survey.held().clone());
         Ok((self.sink, self.tally))
     }
 

@@ -9,7 +9,7 @@ mod worker;
 
 pub use desk::{Desk, RecordSink, Tally};
 pub use event::{Event, LifeOver, Outlet, Place, What};
-pub use latency::Interval;
+pub use latency::{Durations, Figures, Interval};
 pub use rounds::{Rounds, RoundsError};
 pub use threads::{
     Copied, CopySink, Drained, Finished, Notice, Pipeline, Plan, Report, Shared, Ticking, WorkerError,

@@ -95,7 +95,7 @@ impl Rounds {
     pub fn latencies(&mut self) -> Interval {
         let mut sum = Interval::default();
         for w in &mut self.workers {
-            sum.add(&w.take_interval(Box::default()));
+            sum.add(&w.take_interval());
         }
         sum
     }

@@ -401,14 +401,14 @@ impl Lane {
         // A source that ended before the run did ends its flows now.
         let end = if self.shared.stop.load(Ordering::Acquire) { self.shared.end() } else { (self.clock)() };
         worker.finish(end, &mut self.outlet);
-        (Report { counters: *worker.counters(), latencies: worker.take_interval(Box::default()) }, failed)
+        (Report { counters: *worker.counters(), latencies: worker.take_interval() }, failed)
     }
 
     fn report(&mut self, worker: &mut Worker) {
         if self.reports.is_full() {
             return; // The next one carries this one's latencies too.
         }
-        let latencies = worker.take_interval(Box::default());
+        let latencies = worker.take_interval();
         let report = Report { counters: *worker.counters(), latencies };
         // There was room, and nobody else pushes.
         let _ = self.reports.push(report);

@@ -45,6 +45,24 @@ pub struct WorkerConfig {
     pub ports: PortSet,
     /// Hand over each life that is over, not only what was found in it.
     pub lives: bool,
+    /// Responders whose figures are kept apart.
+    pub responders: Vec<Endpoint>,
+    /// Tap points at which they are taken, a bit a point: with both sides of a gateway tapped, one of them.
+    pub figures_at: u32,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> WorkerConfig {
+        WorkerConfig {
+            max_flows: 65_536,
+            recorder: 65_536,
+            seed: Seed::FIXED,
+            ports: PortSet::all(),
+            lives: false,
+            responders: Vec::new(),
+            figures_at: u32::MAX,
+        }
+    }
 }
 
 impl WorkerConfig {
@@ -159,6 +177,7 @@ pub struct Worker {
     lookups: Box<[Lookup; BATCH]>,
     counters: WorkerCounters,
     interval: Box<Interval>,
+    figures_at: u32,
     now: Nanos,
 }
 
@@ -178,7 +197,8 @@ impl Worker {
             decoded: Box::new([Decoded::NOTHING; BATCH]),
             lookups: Box::new([empty; BATCH]),
             counters: WorkerCounters::default(),
-            interval: Box::default(),
+            interval: Box::new(Interval::of(&config.responders)),
+            figures_at: config.figures_at,
             now: Nanos(0),
         }
     }
@@ -204,9 +224,10 @@ impl Worker {
         self.table.bytes_per_flow()
     }
 
-    /// Exchanges the handshake latencies gathered since the last call for `empty`, which must be.
-    pub fn take_interval(&mut self, empty: Box<Interval>) -> Box<Interval> {
-        std::mem::replace(&mut self.interval, empty)
+    /// The figures gathered since the last call.
+    pub fn take_interval(&mut self) -> Box<Interval> {
+        let fresh = Box::new(self.interval.fresh());
+        std::mem::replace(&mut self.interval, fresh)
     }
 
     /// Works through one batch: decode all, hash all, touch all, then look up and step one by one.
@@ -329,7 +350,7 @@ impl Worker {
         });
         let class = class_of(flow.state);
         let deadline = flow.deadline;
-        self.count(&step, began);
+        self.count(&key, &step, began);
         if deadline < before || before.0 == 0 {
             self.wheel.arm(id, deadline);
         }
@@ -415,6 +436,7 @@ impl Worker {
         if let Some(ended) = self.table.get_mut(id).icmp(end, error.seq, p.ts) {
             self.counters.attempts += 1;
             self.counters.failed += 1;
+            self.figures(&key, &ended);
             let flow = self.table.get(id);
             let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
             let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
@@ -429,7 +451,13 @@ impl Worker {
         }
     }
 
-    fn count(&mut self, step: &Step, began: bool) {
+    fn count(&mut self, key: &FlowKey, step: &Step, began: bool) {
+        if let Some(ns) = step.completed {
+            self.interval.acks.record(ns);
+        }
+        if let Some(ended) = &step.ended {
+            self.figures(key, ended);
+        }
         let c = &mut self.counters;
         c.flows += u64::from(began);
         c.resets += u64::from(step.reset.is_some());
@@ -437,7 +465,7 @@ impl Worker {
             c.attempts += 1;
             if ended.outcome == Outcome::Accepted {
                 c.handshakes += 1;
-                self.interval.latency(ended.at.since(ended.attempt.first));
+                self.interval.syn_acks.record(ended.at.since(ended.attempt.first));
             }
             c.failed += u64::from(failed(ended));
         }
@@ -497,9 +525,24 @@ impl Worker {
         }
     }
 
+    /// The figures of the responder that the attempt asked.
+    fn figures(&mut self, key: &FlowKey, ended: &Ended) {
+        if self.interval.responders.is_empty() || self.figures_at >> key.point() & 1 == 0 {
+            return;
+        }
+        let tuple = key.tuple();
+        let responder = if ended.attempt.from == Side::Orig { tuple.dst } else { tuple.src };
+        let answered = (ended.outcome == Outcome::Accepted).then(|| ended.at.since(ended.attempt.first));
+        if ended.outcome != Outcome::Unfinished {
+            self.interval.attempt(&responder, answered, failed(ended));
+        }
+    }
+
     fn silence(&mut self, id: FlowId, ended: &Ended, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
         self.counters.attempts += 1;
         self.counters.failed += u64::from(failed(ended));
+        let key = *self.table.key(id);
+        self.figures(&key, ended);
         let (key, flow) = (self.table.key(id), self.table.get(id));
         let view = View { key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
         let mut to = Speaker { out, at, age, lane: self.table.hash(key), events: &mut self.events };

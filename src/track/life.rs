@@ -187,8 +187,6 @@ pub struct Attempt {
     pub replaced: Option<Seq>,
     /// TSval of its first SYN.
     pub tsval: Option<u32>,
-    /// TSval of its newest SYN.
-    pub tsval_last: Option<u32>,
     /// Payload of its SYN (TCP Fast Open).
     pub payload: u32,
     /// First SYN.

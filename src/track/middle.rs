@@ -91,6 +91,7 @@ impl Flow {
         let t = &mut self.tallies;
         if role == Side::Orig && class != SegClass::Odd && t.syn_acks > 0 && t.acked_at.0 == 0 {
             t.acked_at = ts;
+            step.completed = Some(ts.since(t.syn_ack_first));
             if t.syn_acks > 1 {
                 step.notes |= note::ACKED_LATE;
             }

@@ -20,6 +20,12 @@ const AFTER_ACK: u64 = 500 * Nanos::MS;
 /// packets between were not captured. One of another life lies there by chance once in 4,000 times.
 const MISSED: u32 = 1 << 20;
 
+/// How much further an originator's clock may have come than the time since its SYN passed here, in ticks: the SYN may have
+/// waited on its way for a second, at 1 ms, the fastest tick of RFC 7323 section 5.4. That time itself counts as microseconds,
+/// the tick of Linux' `tcp_usec_ts`, and no more than [`MISSED`] of them. With more, the stale ACK of another client's
+/// connection, whose clock is a little ahead, would pass for an answer.
+const TICKS_QUEUED: u64 = 1_000;
+
 impl Flow {
     pub(super) fn on_syn(
         &mut self,
@@ -35,7 +41,6 @@ impl Flow {
             if a.pending || self.state == State::SynSent {
                 a.gap = ts.since(a.last);
                 a.last = ts;
-                a.tsval_last = seg.options.ts.map(|t| t.0);
                 a.syns = a.syns.saturating_add(1);
                 a.syn_after_rst |= a.stray_rst.is_some();
                 // One that was given up and told goes on silently: one record an episode.
@@ -254,7 +259,7 @@ impl Flow {
         ts: Nanos,
         step: &mut Step,
     ) {
-        let missed = self.attempt.on_live.is_none() && self.answer_was_missed(seg);
+        let missed = self.attempt.on_live.is_none() && self.answer_was_missed(seg, ts);
         let a = &mut self.attempt;
         if a.from == end {
             // The end that sent the SYN goes on. With the old life: the SYN was a duplicate, a probe or forged. Without one:
@@ -294,21 +299,23 @@ impl Flow {
     }
 
     /// The responder acknowledges data of the connection that the waiting SYN opened: its SYN-ACK, and more, was not captured. A
-    /// timestamp decides: only who took the SYN echoes its value. Without one the number must lie a little after the ISN.
-    /// What the tuple's past explains is the past's.
-    fn answer_was_missed(&self, seg: &Segment) -> bool {
+    /// timestamp decides: only who took the SYN echoes its value, or one that the originator's clock reached since. Without one
+    /// the number must lie a little after the ISN. What the tuple's past explains is the past's.
+    fn answer_was_missed(&self, seg: &Segment, ts: Nanos) -> bool {
         let a = &self.attempt;
         let of_the_past = self.past.known && self.past.next[a.from as usize] == seg.ack;
         if of_the_past || a.accepts(seg.ack) {
             return false;
         }
-        match (seg.options.ts, a.tsval, a.tsval_last.or(a.tsval)) {
-            (Some((_, echo)), Some(first), Some(_)) => {
-                // Of a SYN of this attempt, or of what the originator sent since.
-                let since = echo.wrapping_sub(first) as i32;
-                (0..1 << 20).contains(&since)
+        let ahead = seg.ack.distance(a.isn);
+        match (seg.options.ts, a.tsval) {
+            (Some((_, echo)), Some(first)) => {
+                let ticks = (TICKS_QUEUED + ts.since(a.first) / 1_000).min(MISSED.into());
+                ahead > 1 && u64::from(echo.wrapping_sub(first)) <= ticks
             }
-            _ => (2..=MISSED as i32).contains(&seg.ack.distance(a.isn)),
+            // Without a timestamp on the SYN nobody may answer it with one (RFC 7323 section 3.2).
+            (Some(_), None) => false,
+            (None, _) => (2..=MISSED as i32).contains(&ahead),
         }
     }
 
@@ -340,12 +347,10 @@ impl Flow {
 impl Attempt {
     /// The attempt that this SYN begins.
     fn of(seg: &Segment, from: Side, ts: Nanos) -> Attempt {
-        let tsval = seg.options.ts.map(|t| t.0);
         Attempt {
             from,
             isn: seg.seq,
-            tsval,
-            tsval_last: tsval,
+            tsval: seg.options.ts.map(|t| t.0),
             payload: seg.payload,
             first: ts,
             last: ts,

@@ -71,6 +71,8 @@ pub struct Step {
     pub answered: bool,
     /// Time since the packet before in this flow, ns.
     pub since_last: u64,
+    /// The handshake is complete: time from the first SYN-ACK to this, its final ACK, ns.
+    pub completed: Option<u64>,
     /// For a SYN-ACK: the sequence number and the acknowledgement of the one before it.
     pub syn_ack_before: (Seq, Seq),
     /// It moves nothing: old, or forged.

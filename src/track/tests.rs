@@ -226,6 +226,33 @@ fn an_acknowledgement_of_data_that_was_not_captured_is_no_refusal() {
 }
 
 #[test]
+fn a_timestamp_that_is_only_a_little_newer_than_the_syns_is_still_that_of_an_old_life() {
+    // Measured: another client of the gateway had the tuple before, its clock 17 minutes ahead.
+    let mut t = Talk::new();
+    t.say_ts(0, O, "S", 1_132_306_996, 0, 0, Some((2_512_233_567, 0)));
+    t.say_ts(1, R, ".", 7, 3_957_877_118, 0, Some((9, 2_513_251_666)));
+    assert!(t.ended.is_empty());
+    assert_eq!(t.flow.attempt.stale_acks, 1);
+    // By the number alone the originator could have sent so much; its clock cannot have come so far.
+    let mut t = Talk::new();
+    t.say_ts(0, O, "S", 1_000, 0, 0, Some((777, 0))).say_ts(1, R, ".", 5_001, 9_000, 0, Some((900, 3_777)));
+    assert_eq!(t.flow.attempt.stale_acks, 1);
+    // In three seconds it can.
+    let mut t = Talk::new();
+    t.say_ts(0, O, "S", 1_000, 0, 0, Some((777, 0)));
+    t.say_ts(2_900, R, ".", 5_001, 9_000, 0, Some((900, 3_600)));
+    assert_eq!(t.ended[0].outcome, Outcome::Accepted);
+    // A number before the ISN is not of this SYN, whatever the clock.
+    let mut t = Talk::new();
+    t.say_ts(0, O, "S", 9_000, 0, 0, Some((777, 0))).say_ts(1, R, ".", 5_001, 1_000, 0, Some((900, 778)));
+    assert_eq!(t.flow.attempt.stale_acks, 1);
+    // Nor is an answer with a timestamp to a SYN without.
+    let mut t = Talk::new();
+    t.say(0, O, "S", 1_000, 0, 0).say_ts(1, R, ".", 5_001, 1_321, 0, Some((900, 778)));
+    assert_eq!(t.flow.attempt.stale_acks, 1);
+}
+
+#[test]
 fn a_reset_that_a_waiting_originator_does_not_believe_ends_nothing() {
     for (flags, ack) in [("R", 0), ("R.", 100)] {
         let mut t = Talk::new();
@@ -283,4 +310,18 @@ fn fins_that_cross_leave_both_ends_waiting() {
     assert_eq!((t.flow.state, t.flow.closed_first), (State::TimeWait, None));
     assert_eq!(t.flow.as_past().held_by(R), OldState::TimeWait);
     assert_eq!(t.flow.as_past().held_by(O), OldState::TimeWait);
+}
+
+#[test]
+fn a_syn_in_the_window_of_fin_wait2_is_reset_and_the_tuple_is_free() {
+    let mut t = Talk::new();
+    t.open().say(10, R, "F.", 511, 111, 0).say(11, O, ".", 111, 512, 0);
+    assert_eq!(t.flow.as_past().held_by(R), OldState::FinWait2);
+    t.say(500, O, "S", 1_111, 0, 0).say(501, R, "R.", 0, 1_112, 0);
+    let e = t.last();
+    assert_eq!((e.outcome, e.attempt.stale_acks), (Outcome::Refused, 0));
+    assert_eq!(e.attempt.on_live.map(|(state, _)| state), Some(State::HalfClosed));
+    assert!(t.resets.is_empty(), "the reset is the SYN's answer, and not one of the old connection");
+    t.say(900, O, "S", 1_111, 0, 0).say(901, R, "S.", 8_000, 1_112, 0);
+    assert_eq!((t.last().outcome, t.last().attempt.on_live), (Outcome::Accepted, None));
 }
