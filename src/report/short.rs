@@ -91,7 +91,10 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
     match c.kind {
         Kind::TupleReuseRefused => {
             let (who, cure) = if by_gateway {
-                ("the gateway passes its few source ports on", "give it more ports or addresses towards that server")
+                (
+                    "the gateway passes its few source ports on",
+                    "give it more ports or addresses towards that server",
+                )
             } else {
                 ("the clients take their source ports again", "let the clients close first")
             };
@@ -171,7 +174,9 @@ fn mapping_lost(c: &Cause, at: &str, connections: &str) -> String {
         }
         _ => ("", "see `syntap explain nat_mapping_lost`"),
     };
-    format!("The gateway lost the translation of {connections} to {at}{why}, and they hang or are reset: {cure}.")
+    format!(
+        "The gateway lost the translation of {connections} to {at}{why}, and they hang or are reset: {cure}."
+    )
 }
 
 #[cfg(test)]
@@ -215,7 +220,12 @@ mod tests {
             record(Kind::TupleReuseRefused, "192.0.2.1:80", "outside", json!({})),
             record(Kind::NatPortPressure, "", "outside", json!({})),
             record(Kind::SnatCollision, "192.0.2.1:80", "inside", json!({})),
-            record(Kind::NatMappingLost, "192.0.2.1:6783", "", json!({ "mac_before": "a", "mac_after": "b" })),
+            record(
+                Kind::NatMappingLost,
+                "192.0.2.1:6783",
+                "",
+                json!({ "mac_before": "a", "mac_after": "b" }),
+            ),
             record(Kind::ResetMidFlow, "192.0.2.1:6783", "outside", json!({})),
             record(Kind::ArpTwoAnswers, "", "", duel),
             record(Kind::SynUnanswered, "10.0.0.3:80", "", json!({ "link": "arp_two_answers" })),
