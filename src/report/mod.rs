@@ -168,6 +168,11 @@ impl Cause {
         inside.max(outside) + self.count.saturating_sub(inside + outside)
     }
 
+    /// A fact of the example: a word.
+    fn fact_text(&self, name: &str) -> Option<&str> {
+        self.example.facts.get(name).and_then(Value::as_str)
+    }
+
     /// A fact of the example: a list of words.
     fn fact_list(&self, name: &str) -> Vec<&str> {
         let list = self.example.facts.get(name).and_then(Value::as_array);

@@ -44,18 +44,23 @@ impl Short {
 
 /// True if all of `c` comes of `root`.
 fn follows(c: &Cause, root: &Cause) -> bool {
-    let sign = match (c.kind, root.kind) {
-        (Kind::NatPortPressure, Kind::TupleReuseRefused) => true,
-        (Kind::UntranslatedPacket | Kind::ResetByGateway | Kind::NatRemapped, Kind::NatMappingLost) => true,
-        (Kind::MacMoved, Kind::ArpTwoAnswers | Kind::AddressConflict) => true,
-        (Kind::AddressFlapping | Kind::MacChangedInFlow, Kind::AddressConflict) => true,
-        _ => false,
-    };
+    let sign = matches!(
+        (c.kind, root.kind),
+        (Kind::NatPortPressure, Kind::TupleReuseRefused)
+            | (Kind::UntranslatedPacket | Kind::ResetByGateway | Kind::NatRemapped, Kind::NatMappingLost)
+            | (Kind::MacMoved, Kind::ArpTwoAnswers | Kind::AddressConflict)
+            | (Kind::AddressFlapping | Kind::MacChangedInFlow, Kind::AddressConflict)
+    );
     let own_flows = match (c.kind, root.kind) {
-        (
-            Kind::ResetMidFlow | Kind::ResetIgnored | Kind::BlackHole | Kind::NextHopChanged,
-            Kind::NatMappingLost,
-        ) => !c.responders.is_empty() && c.responders.names().all(|r| root.responders.has(r)),
+        (Kind::ResetMidFlow | Kind::ResetIgnored | Kind::BlackHole, Kind::NatMappingLost) => {
+            !c.responders.is_empty() && c.responders.names().all(|r| root.responders.has(r))
+        }
+        // The bridge's own MAC, which the incident names too.
+        (Kind::NextHopChanged, Kind::NatMappingLost) => {
+            c.count == 1
+                && c.fact_text("before").is_some()
+                && c.fact_text("before") == root.fact_text("mac_before")
+        }
         (Kind::FrameLoop, Kind::ArpTwoAnswers) => {
             !c.responders.is_empty() && c.responders.names().all(|r| root.subjects.has(address_of(r)))
         }
@@ -106,7 +111,7 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
         }
         Kind::SnatCollision => {
             let cure = if reuse_too {
-                "add --random-fully to its MASQUERADE rule, and addresses with it, for alone it makes early reuse worse"
+                "add --random-fully to its MASQUERADE rule, and more outside addresses, without which it makes early reuse worse"
             } else {
                 "add --random-fully to its MASQUERADE rule"
             };
@@ -162,9 +167,9 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
 }
 
 fn mapping_lost(c: &Cause, at: &str, connections: &str) -> String {
-    let text = |name| c.example.facts.get(name).and_then(serde_json::Value::as_str);
-    let bridge = text("mac_before").is_some() && text("mac_before") != text("mac_after");
-    let (why, cure) = match text("path") {
+    let before = c.fact_text("mac_before");
+    let bridge = before.is_some() && before != c.fact_text("mac_after");
+    let (why, cure) = match c.fact_text("path") {
         _ if bridge => {
             (" when its bridge took another MAC address", "give the bridge a MAC address of its own")
         }
@@ -227,6 +232,7 @@ mod tests {
                 json!({ "mac_before": "a", "mac_after": "b" }),
             ),
             record(Kind::ResetMidFlow, "192.0.2.1:6783", "outside", json!({})),
+            record(Kind::NextHopChanged, "", "inside", json!({ "before": "a", "after": "b" })),
             record(Kind::ArpTwoAnswers, "", "", duel),
             record(Kind::SynUnanswered, "10.0.0.3:80", "", json!({ "link": "arp_two_answers" })),
             record(Kind::FrameLoop, "10.0.0.3:80", "", json!({})),
@@ -241,7 +247,7 @@ mod tests {
         ] {
             assert_eq!(s.sentences.iter().filter(|t| t.contains(words)).count(), 1, "{words}: {s:#?}");
         }
-        assert_eq!(s.consequences.len(), 4);
+        assert_eq!(s.consequences.len(), 5, "{s:#?}");
     }
 
     #[test]

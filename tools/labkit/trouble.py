@@ -263,7 +263,7 @@ def refusals_of(packets):
     return refused
 
 
-def time_wait_reuse(syntap, records, wanted=20, rounds=8, ports=64):
+def time_wait_reuse(syntap, records, wanted=20, rounds=8, ports=64, each=80):
     """The story's balancer, made by hand; then Linux clients behind a gateway that has few ports to translate to."""
     o = Outcome("time-wait-reuse", syntap, records)
     with Lab() as lab:
@@ -289,8 +289,8 @@ def time_wait_reuse(syntap, records, wanted=20, rounds=8, ports=64):
         # By how much the clients' timestamps differ is drawn by lot for each pair of addresses.
         failed = 0
         for n in range(rounds):
-            running = [python(lab, lab.client(c), "traffic", "short", 80, traffic.CLOSE_FIRST, 0, c,
-                              10_000 + 20_000 * c + 80 * n) for c in range(2)]
+            running = [python(lab, lab.client(c), "traffic", "short", each, traffic.CLOSE_FIRST, 0, c,
+                              10_000 + 20_000 * c + each * n) for c in range(2)]
             failed += sum(lines(p, 120)[0]["errors"] for p in running)
             seen = lab.snmp(lab.client(0))["OutRsts"] + lab.snmp(lab.client(1))["OutRsts"]
             if seen >= wanted:
