@@ -5,6 +5,7 @@
 mod anomaly;
 mod arp;
 mod bounded;
+pub mod conntrack;
 mod ending;
 mod evidence;
 pub mod explain;
@@ -15,6 +16,7 @@ mod handshake;
 mod join;
 mod kind;
 mod link;
+mod mapping;
 mod opening;
 mod reset;
 mod reuse;
