@@ -4,7 +4,7 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use common::packet::{ACK, RST, SYN, pcap};
+use common::packet::{ACK, RST, SYN, Tcp, pcap};
 use common::talk::Talk;
 use common::{corpus, of_kind, replay};
 use serde_json::Value;
@@ -46,7 +46,9 @@ fn loss_beyond_the_gateway_is_never_the_gateways() {
     let unanswered = of_kind(&records, "syn_unanswered");
     assert!(unanswered.len() > 150, "{}", unanswered.len());
     for r in loud(&records) {
-        assert_eq!(r["verdict"], "network", "{}", r["summary"]);
+        // A responder that has never sent more than its SYN-ACK may have a full accept queue behind SYN cookies.
+        let verdict = if r["kind"] == "black_hole" { "unknown" } else { "network" };
+        assert_eq!(r["verdict"], verdict, "{}", r["summary"]);
     }
 }
 
@@ -111,7 +113,8 @@ fn reset_by(gateway: Ipv4Addr) -> Vec<Value> {
     let server = (Ipv4Addr::new(192, 0, 2, 2), 443);
     let mut inside = Talk::to((Ipv4Addr::new(10, 0, 0, 5), 40_000), server);
     let mut outside = inside.clone();
-    outside.client.0 = gateway;
+    // Forwarded, which costs a hop.
+    (outside.client.0, outside.ttl) = (gateway, [63, 58]);
     let mut captures = [Vec::new(), Vec::new()];
     let mut us = 1_700_000_000_000_000;
     for (from, flags, payload) in
@@ -124,7 +127,8 @@ fn reset_by(gateway: Ipv4Addr) -> Vec<Value> {
         }
     }
     captures[1].push((us + 1_000_000, outside.server(ACK, 100).frame()));
-    captures[1].push((us + 1_000_050, outside.client(RST, 0).frame()));
+    let own = Tcp { ttl: 64, ..outside.client(RST, 0) };
+    captures[1].push((us + 1_000_050, own.frame()));
     let dir = tempfile::tempdir().expect("a directory");
     let files = ["inside", "outside"].map(|side| dir.path().join(side));
     for (file, packets) in files.iter().zip(&captures) {
