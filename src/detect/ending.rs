@@ -168,6 +168,8 @@ pub fn fin_out_of_window(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos)
 
 /// `icmp_error` (info): what a device on the way says of an open connection, once a flow. "Too big" is how the path MTU is found and
 /// does no harm by itself; an "unreachable" is only advice to an open connection (RFC 1122 4.2.3.9).
+///
+/// Peers: Zeek and Suricata decode these errors; none ties them to the connection.
 pub fn icmp_error(view: &View<'_>, error: &IcmpError, ts: Nanos) -> Anomaly {
     let mtu = if error.mtu > 0 { format!(", MTU {}", error.mtu) } else { String::new() };
     let by = error.name();

@@ -32,6 +32,8 @@ pub struct Gap<'a> {
 }
 
 /// `capture_gap`.
+///
+/// Peers: Zeek `capture_loss`, Suricata `capture.kernel_drops`.
 pub fn capture_gap(gap: &Gap<'_>) -> Anomaly {
     let Gap { cause, source, count, unit, .. } = *gap;
     let (word, meaning) = match unit {
@@ -74,6 +76,8 @@ pub struct Shed {
 }
 
 /// `budget_shed`.
+///
+/// Peers: Suricata's flow bypass and memcap counters are the nearest.
 pub fn budget_shed(shed: &Shed) -> Anomaly {
     let (s, were) = if shed.packets == 1 { ("", "was") } else { ("s", "were") };
     let tuples = match shed.kept {
