@@ -175,12 +175,12 @@ impl Gateway {
     }
 
     /// A reset: rules 4 and 5.
-    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>, out: &mut dyn FnMut(Anomaly)) {
+    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>) {
         let d = &seen.digest;
         match self.join.side(d.point) {
             Some(0) => {
                 self.resets.put(seen.tuple, (d.ts, d.seq));
-                self.remapped(seen, out);
+                self.remapped(seen);
             }
             Some(1) => {
                 if d.way != crate::wire::Way::Egress {
@@ -214,7 +214,7 @@ impl Gateway {
     }
 
     /// Rule 5: the responder's reset reaches a connection inside, and outside it came to a tuple that was never opened there.
-    fn remapped(&mut self, seen: &Seen, out: &mut dyn FnMut(Anomaly)) {
+    fn remapped(&mut self, seen: &Seen) {
         let d = &seen.digest;
         if sender(seen).src != seen.tuple.dst {
             return;
@@ -225,13 +225,13 @@ impl Gateway {
         let now = Tuple { src: to, dst: before.dst };
         let opened = c.outsides.contains(&now) || self.join.crossing(1, &now).is_some();
         if !opened && d.ts.since(at.ts) <= CROSS_WITHIN {
-            self.mappings.remapped((seen.tuple, before, now), d.ts, Some(d.point), &[at, *d], out);
+            self.mappings.remapped((seen.tuple, before, now), d.ts, Some(d.point), &[at, *d]);
         }
     }
 
     /// Connection tracking tells of an entry.
-    pub fn entry(&mut self, entry: &Entry, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        self.mappings.entry(entry, at, &self.join, out);
+    pub fn entry(&mut self, entry: &Entry, at: Nanos) {
+        self.mappings.entry(entry, at, &self.join);
     }
 
     /// Connection tracking's counters were read.
@@ -439,7 +439,11 @@ impl Gateway {
         let Some(outside) = self.join.crossing(0, tuple).and_then(|c| c.tuples[1]) else { return };
         self.mappings.silent(*tuple, outside, a.time, a.point.unwrap_or(0));
         let (in_, out_) = (self.unheard[0].get(tuple), self.unheard[1].get(&outside));
-        if in_.is_some() && in_ == out_ {
+        if in_.is_some() && in_ == self.unheard[1].get(tuple) && outside != *tuple {
+            a.verdict = Verdict::Gateway;
+            a.certainty = Certainty::Proven;
+            a.summary.push_str("; the gateway sent them on without translation");
+        } else if in_.is_some() && in_ == out_ {
             a.summary.push_str("; the gateway sent them on");
         } else if in_.is_some() {
             a.verdict = Verdict::Gateway;
