@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel};
 
 use super::abi::{self, Census, Config, Counters, LANES, RINGS, SLOTS};
+use super::watch::Watch;
 
 /// The compiled object.
 #[repr(C, align(8))]
@@ -134,6 +135,7 @@ pub struct Kernel {
     rings: MapHandle,
     tables: MapHandle,
     budget: MapHandle,
+    watch: Watch,
     ports: Box<[u64; 1024]>,
     slots: Vec<(u32, u32)>,
 }
@@ -209,8 +211,15 @@ impl Kernel {
         };
         let (counters, census, rings) = (handle("counters")?, handle("census")?, handle("rings")?);
         let (tables, budget) = (handle(".data.tables")?, handle("budget")?);
+        let watch = Watch {
+            map: handle("watch")?,
+            key: options.key,
+            mask: buckets - 1,
+            ns: options.watch_ns,
+            packets: options.watch_packets,
+        };
         let (ports, slots) = (options.ports.clone(), options.slots.clone());
-        Ok(Kernel { object, counters, census, rings, tables, budget, ports, slots })
+        Ok(Kernel { object, counters, census, rings, tables, budget, watch, ports, slots })
     }
 
     /// Gives a tap point another interface: one that was made anew under its name. Nothing may be attached to the old
@@ -240,6 +249,11 @@ impl Kernel {
         let again = |m: &MapHandle| MapHandle::try_from(m).map_err(failed("open a map"));
         let (counters, census) = (again(&self.counters)?, again(&self.census)?);
         Ok(Readings { counters, census, budget: again(&self.budget)? })
+    }
+
+    /// What puts tuples under watch.
+    pub fn watch(&self) -> Result<Watch, LoadError> {
+        self.watch.again().map_err(failed("open a map"))
     }
 
     /// The loaded object: tests run its programs and read its maps.

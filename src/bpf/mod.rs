@@ -7,6 +7,8 @@ pub mod abi;
 pub mod attach;
 pub mod hash;
 pub mod load;
+mod watch;
 
 pub use abi::{Counter, Meta};
 pub use load::{Kernel, LoadError, Options, Program};
+pub use watch::Watch;

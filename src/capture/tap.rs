@@ -23,7 +23,7 @@ use super::xsk::{FRAMES, RingConfig, RingSocket, RingStats, XskSource};
 use crate::bpf::abi::{Census, Counters, RINGS, SLOTS};
 use crate::bpf::attach::{self, Link, TcxHook, XdpMode};
 use crate::bpf::load::{BUDGET_PPS, Readings};
-use crate::bpf::{Kernel, Options, Program};
+use crate::bpf::{Kernel, Options, Program, Watch};
 
 /// How an interface is tapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -396,6 +396,11 @@ impl Tap {
     /// The offset that turns stamps into epoch time; shared with the sources.
     pub fn clock(&self) -> &ClockOffset {
         &self.clock
+    }
+
+    /// What puts tuples under watch from outside the kernel side.
+    pub fn watch(&self) -> Result<Watch, TapError> {
+        Ok(self.kernel.watch()?)
     }
 
     /// Secret of the tuple hash: with [`crate::bpf::hash::tuple`] it tells the ring of a tuple.

@@ -38,7 +38,7 @@ pub fn open(when: When, buffer: usize, ports: &PortSet) -> Result<Option<Conntra
         return without(fail.hint("sysctl -w net.netfilter.nf_conntrack_events=1"));
     }
     match Conntrack::open(buffer << 10) {
-        Ok(source) => Ok(Some(ConntrackFeed { source, ports: ports.clone() })),
+        Ok(source) => Ok(Some(ConntrackFeed { source, ports: ports.clone(), watch: None })),
         Err(e) => without(hinted(&e, e.hint())),
     }
 }

@@ -168,7 +168,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.mirror_to {
         MirrorFile::is_free(path)?;
     }
-    let conntrack = conntrack::open(args.conntrack, args.conntrack_buffer, &ports)?;
+    let mut conntrack = conntrack::open(args.conntrack, args.conntrack_buffer, &ports)?;
     let listens = conntrack.is_some();
     let signals = Signals::install().context("cannot catch signals")?;
 
@@ -182,6 +182,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         ..TapConfig::default()
     };
     let (tap, sources) = Tap::open(&config).map_err(|e| hinted(&e, e.hint()))?;
+    if let Some(feed) = &mut conntrack {
+        feed.watch = Some(tap.watch().map_err(|e| hinted(&e, e.hint()))?);
+    }
     let stats = tap.stats().map_err(|e| hinted(&e, e.hint()))?;
     let copies = match &args.mirror_to {
         Some(path) => Some(Box::new(MirrorFile::create(path, &interfaces)?) as Box<dyn CopySink>),

@@ -86,7 +86,11 @@ impl Entry {
         self.translated() != self.original
     }
 
-    /// True if a connection lives that needs it.
+    /// True if a living connection needs it: without it its packets leave untranslated, or go nowhere.
+    pub fn is_needed(&self) -> bool {
+        self.is_translated() && self.lives()
+    }
+
     fn lives(&self) -> bool {
         match self.stage {
             Stage::Open => true,
@@ -169,7 +173,7 @@ impl Default for Conntrack {
 impl Conntrack {
     /// Takes a destroyed entry; gives it back if a translated connection may live on without it.
     pub fn destroy(&mut self, e: &Entry, at: Nanos) -> Option<Destroyed> {
-        if !e.lives() || !e.is_translated() {
+        if !e.is_needed() {
             return None;
         }
         let gone = Destroyed {

@@ -11,7 +11,7 @@ use super::sight::Seen;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::flow::{Digest, Endpoint, Tuple};
 use crate::track::SegClass;
-use crate::wire::{Nanos, Seq};
+use crate::wire::{Nanos, Seq, Way};
 
 use super::bounded::Bounded;
 
@@ -63,7 +63,7 @@ pub struct Gateway {
 struct OwnReset {
     inside: Tuple,
     at: Nanos,
-    gap_ns: u64,
+    gap_ns: Option<u64>,
 }
 
 pub(super) fn anomaly(
@@ -85,7 +85,7 @@ pub(super) fn anomaly(
         last: at.1,
         count: 1,
         point: Some(point),
-        way: crate::wire::Way::Unknown,
+        way: Way::Unknown,
         tuple,
         vlan: None,
         tunnel: None,
@@ -123,7 +123,7 @@ impl Gateway {
     /// The first packet of a connection that was met in the middle: rule 3, an address from inside that leaves outside.
     pub fn met(&mut self, seen: &Seen, out: &mut dyn FnMut(Anomaly)) {
         let d = &seen.digest;
-        if self.join.side(d.point) != Some(1) || d.way == crate::wire::Way::Ingress {
+        if self.join.side(d.point) != Some(1) || d.way == Way::Ingress {
             return;
         }
         let Some(c) = self.join.crossing(0, &seen.tuple) else { return };
@@ -174,15 +174,15 @@ impl Gateway {
     }
 
     /// A reset: rules 4 and 5.
-    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>, foreign: bool, out: &mut dyn FnMut(Anomaly)) {
+    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>, foreign: bool) {
         let d = &seen.digest;
         match self.join.side(d.point) {
             Some(0) => {
                 self.resets.put(seen.tuple, (d.ts, d.seq));
-                self.remapped(seen, out);
+                self.remapped(seen);
             }
             Some(1) => {
-                if d.way != crate::wire::Way::Egress {
+                if d.way != Way::Egress {
                     let sender = sender(seen);
                     self.answers.put((sender.src, d.seq), (sender.dst, *d));
                 }
@@ -201,23 +201,29 @@ impl Gateway {
         if !foreign {
             return;
         }
-        let Some(gap) =
-            provoked.filter(|g| *g <= PROVOKED_WITHIN && from_orig && d.way != crate::wire::Way::Ingress)
-        else {
-            return;
+        // What provoked it is seen if the tuple is under watch. Where the hook says that it left, with a hop that no forwarded
+        // packet keeps, it needs no more.
+        let gap_ns = provoked.filter(|g| *g <= PROVOKED_WITHIN);
+        let left = match d.way {
+            Way::Egress => true,
+            Way::Unknown => gap_ns.is_some(),
+            Way::Ingress => false,
         };
+        if !from_orig || !left {
+            return;
+        }
         let Some(c) = self.join.crossing(1, &seen.tuple) else { return };
         let Some(inside) = c.tuples[0].filter(|i| *i != seen.tuple) else { return };
         let counterpart = self.resets.get(&inside).is_some_and(|(at, _)| d.ts.since(*at) <= CROSS_WITHIN);
         if counterpart || c.from != 0 {
             return;
         }
-        self.own_resets.put(seen.tuple, OwnReset { inside, at: d.ts, gap_ns: gap });
+        self.own_resets.put(seen.tuple, OwnReset { inside, at: d.ts, gap_ns });
         self.mappings.gateway_reset(inside, seen.tuple, d);
     }
 
     /// Rule 5: the responder's reset reaches a connection inside, and outside it came to a tuple that was never opened there.
-    fn remapped(&mut self, seen: &Seen, out: &mut dyn FnMut(Anomaly)) {
+    fn remapped(&mut self, seen: &Seen) {
         let d = &seen.digest;
         if sender(seen).src != seen.tuple.dst {
             return;
@@ -228,13 +234,13 @@ impl Gateway {
         let now = Tuple { src: to, dst: before.dst };
         let opened = c.outsides.contains(&now) || self.join.crossing(1, &now).is_some();
         if !opened && d.ts.since(at.ts) <= CROSS_WITHIN {
-            self.mappings.remapped((seen.tuple, before, now), d.ts, Some(d.point), &[at, *d], out);
+            self.mappings.remapped((seen.tuple, before, now), d.ts, Some(d.point), &[at, *d]);
         }
     }
 
     /// Connection tracking tells of an entry.
-    pub fn entry(&mut self, entry: &Entry, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        self.mappings.entry(entry, at, &self.join, out);
+    pub fn entry(&mut self, entry: &Entry, at: Nanos) {
+        self.mappings.entry(entry, at, &self.join);
     }
 
     /// Connection tracking's counters were read.
@@ -438,13 +444,15 @@ impl Gateway {
         a.severity = Severity::Error;
         a.verdict = Verdict::Gateway;
         a.certainty = Certainty::Proven;
+        let after = r
+            .gap_ns
+            .map_or_else(String::new, |gap| format!(", {} after a packet of the responder", duration(gap)));
         a.summary = format!(
-            "the gateway itself reset {}, {} after a packet of the responder that it could not translate back to {}",
+            "the gateway itself reset {}{after}: it could not translate back to {}",
             text(tuple),
-            duration(r.gap_ns),
             endpoint(r.inside.src)
         );
-        a.facts.insert(0, ("provoked_by_ms", Fact::F64(ms(r.gap_ns))));
+        a.facts.insert(0, ("provoked_by_ms", r.gap_ns.map_or(Fact::Null, |gap| Fact::F64(ms(gap)))));
         a.facts.push(("inside", Fact::Str(text(&r.inside).into())));
     }
 
@@ -453,7 +461,11 @@ impl Gateway {
         let Some(outside) = self.join.crossing(0, tuple).and_then(|c| c.tuples[1]) else { return };
         self.mappings.silent(*tuple, outside, a.time, a.point.unwrap_or(0));
         let (in_, out_) = (self.unheard[0].get(tuple), self.unheard[1].get(&outside));
-        if in_.is_some() && in_ == out_ {
+        if in_.is_some() && in_ == self.unheard[1].get(tuple) && outside != *tuple {
+            a.verdict = Verdict::Gateway;
+            a.certainty = Certainty::Proven;
+            a.summary.push_str("; the gateway sent them on without translation");
+        } else if in_.is_some() && in_ == out_ {
             a.summary.push_str("; the gateway sent them on");
         } else if in_.is_some() {
             a.verdict = Verdict::Gateway;

@@ -19,6 +19,9 @@ const GATHER: u64 = 60 * Nanos::SEC;
 /// Incidents that gather at one time; the oldest are told before their time.
 const INCIDENTS: usize = 1024;
 
+/// Connection tracking's events are stamped when they are read, and may be read after the packets that they explain.
+const LATE: u64 = Nanos::SEC;
+
 /// Packets kept of one.
 const PACKETS: usize = 24;
 
@@ -35,6 +38,8 @@ struct Incident {
     first_untranslated: Option<Nanos>,
     gateway_resets: u64,
     remapped: Option<Tuple>,
+    /// The record of that, and since when it waits for what connection tracking has to say.
+    waiting: Option<(Anomaly, Nanos)>,
     /// An entry that shows that it goes on without translation.
     flooded: bool,
     /// The responder spoke first after its entry was gone.
@@ -79,6 +84,7 @@ impl Mappings {
                 first_untranslated: None,
                 gateway_resets: 0,
                 remapped: None,
+                waiting: None,
                 flooded: false,
                 wrong_way: false,
                 reset: false,
@@ -128,7 +134,6 @@ impl Mappings {
         at: Nanos,
         point: Option<u8>,
         seen: &[Digest],
-        out: &mut dyn FnMut(Anomaly),
     ) {
         let i = self.incident(inside, before, at, point);
         seen.iter().for_each(|d| i.packet(d));
@@ -146,14 +151,14 @@ impl Mappings {
         );
         let mut a = anomaly(Kind::NatRemapped, Severity::Error, 0, Some(inside), (at, at), summary);
         a.point = i.point;
-        a.certainty = if i.gone.is_some() { Certainty::Proven } else { Certainty::Likely };
         a.facts = vec![("before", Fact::Str(text(&before).into())), ("after", Fact::Str(text(&now).into()))];
         a.packets = seen.to_vec();
-        out(a);
+        // Of one that changes again meanwhile the first change is told, and the last in the incident.
+        i.waiting.get_or_insert((a, at));
     }
 
     /// Connection tracking tells of an entry.
-    pub fn entry(&mut self, e: &Entry, at: Nanos, join: &Join, out: &mut dyn FnMut(Anomaly)) {
+    pub fn entry(&mut self, e: &Entry, at: Nanos, join: &Join) {
         let point = join.point_of(Role::Inside);
         match e.change {
             Change::Destroy => {
@@ -190,9 +195,9 @@ impl Mappings {
                 Some(Sequel::Remapped(gone, now)) => {
                     let i = self.of_gone(&gone, at, join);
                     let change = (i.inside, i.outside, now);
-                    self.remapped(change, at, point, &[], out);
+                    self.remapped(change, at, point, &[]);
                 }
-                None => self.unannounced(e, at, join, out),
+                None => self.unannounced(e, at, join),
             },
         }
     }
@@ -206,19 +211,24 @@ impl Mappings {
     }
 
     /// An open connection's entry that differs from what the packets said: its end and its new beginning were not told.
-    fn unannounced(&mut self, e: &Entry, at: Nanos, join: &Join, out: &mut dyn FnMut(Anomaly)) {
+    fn unannounced(&mut self, e: &Entry, at: Nanos, join: &Join) {
         let now = e.translated();
         if e.stage != Stage::Open || e.zone != 0 || now == e.original {
             return;
         }
         let Some(c) = join.crossing(0, &e.original) else { return };
         let Some(before) = c.tuples[1].filter(|_| c.from == 0 && !c.outsides.contains(&now)) else { return };
-        self.remapped((e.original, before, now), at, join.point_of(Role::Inside), &[], out);
+        self.remapped((e.original, before, now), at, join.point_of(Role::Inside), &[]);
     }
 
     /// Lets time pass.
     pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
         self.due.drain(..).for_each(|i| i.tell(out));
+        for i in &mut self.open {
+            if i.waiting.as_ref().is_some_and(|(_, at)| now.since(*at) >= LATE) {
+                i.tell_change(out);
+            }
+        }
         let ripe = |i: &Incident| now.since(i.last) >= QUIET || now.since(i.first) >= GATHER;
         while let Some(n) = self.open.iter().position(ripe) {
             self.open.remove(n).tell(out);
@@ -261,7 +271,16 @@ impl Incident {
             || self.reset
     }
 
-    fn tell(self, out: &mut dyn FnMut(Anomaly)) {
+    /// The record of its other tuple.
+    fn tell_change(&mut self, out: &mut dyn FnMut(Anomaly)) {
+        if let Some((mut a, _)) = self.waiting.take() {
+            a.certainty = if self.gone.is_some() { Certainty::Proven } else { Certainty::Likely };
+            out(a);
+        }
+    }
+
+    fn tell(mut self, out: &mut dyn FnMut(Anomaly)) {
+        self.tell_change(out);
         if self.is_harm() {
             out(self.told());
         }

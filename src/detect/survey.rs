@@ -72,7 +72,7 @@ impl Survey {
                 self.storms.syn(s.tuple.dst, s.digest.point, at, out);
             }
             Sight::SynAck(s) => self.gateway.join.syn_ack(s),
-            Sight::Rst { seen, provoked, foreign } => self.gateway.rst(seen, *provoked, *foreign, out),
+            Sight::Rst { seen, provoked, foreign } => self.gateway.rst(seen, *provoked, *foreign),
             Sight::Met(s) => self.gateway.met(s, out),
             Sight::Unheard(s) => self.gateway.unheard(s),
             Sight::Answered { tuple, point, latency_ns, syns } => {
@@ -100,7 +100,7 @@ impl Survey {
                 self.arp.packet(arp, *src_mac, *point, *way, at, out);
             }
             Sight::Malformed { reason, point } => self.shape.malformed(*point, *reason, at, out),
-            Sight::Conntrack(entry) => self.gateway.entry(entry, at, out),
+            Sight::Conntrack(entry) => self.gateway.entry(entry, at),
             Sight::ConntrackStats { deltas, first, last } => self.gateway.counted(*first, *last, *deltas),
         }
     }

@@ -1,5 +1,6 @@
 //! The thread that listens to connection tracking and hands what it says to the writer, in the order of time with the packets.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,10 +10,11 @@ use rtrb::Producer;
 
 use super::event::{Event, Place, What};
 use super::threads::Shared;
-use crate::capture::PortSet;
+use crate::bpf::Watch;
 use crate::capture::conntrack::{
     self, Conntrack, ConntrackError, CtCounters, CtEvent, CtTuple, Heard, TcpState,
 };
+use crate::capture::{ClockOffset, PortSet};
 use crate::detect::conntrack::{Change, Deltas, Entry, Stage};
 use crate::detect::{Anomaly, Sight, tool};
 use crate::flow::{Endpoint, Tuple};
@@ -30,6 +32,14 @@ const DUMP_EVERY: Duration = Duration::from_secs(5);
 /// How long a dump waits, all in all, for the writer to take what it found; what still finds no room is counted as lost.
 const DUMP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A connection whose entry went is watched for a minute, anew before the kernel side's 10 s are over: it may take that long until
+/// either end sends again, and plain packets are mirrored of watched tuples only.
+const WATCH_FOR: Duration = Duration::from_secs(60);
+const WATCH_AGAIN: Duration = Duration::from_secs(4);
+
+/// Connections watched so at one time. A flush of a whole table has more; some of them tell what it did to all.
+const WATCHED: usize = 1024;
+
 /// What a live run needs to listen.
 #[derive(Debug)]
 pub struct ConntrackFeed {
@@ -37,6 +47,8 @@ pub struct ConntrackFeed {
     pub source: Conntrack,
     /// Entries with one of these ports, on either end and side of a translation.
     pub ports: PortSet,
+    /// Puts connections whose entries went under watch.
+    pub watch: Option<Watch>,
 }
 
 /// What was heard so far; several threads see it.
@@ -81,6 +93,7 @@ pub(super) struct Listener {
     whole: Nanos,
     lost: u64,
     dumped: Option<Instant>,
+    watched: Watched,
 }
 
 impl Listener {
@@ -91,7 +104,18 @@ impl Listener {
         clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     ) -> Listener {
         let whole = clock();
-        Listener { feed, ring, shared, clock, count: 0, before: None, whole, lost: 0, dumped: None }
+        Listener {
+            feed,
+            ring,
+            shared,
+            clock,
+            count: 0,
+            before: None,
+            whole,
+            lost: 0,
+            dumped: None,
+            watched: Watched::default(),
+        }
     }
 
     /// Listens until the run ends.
@@ -110,6 +134,7 @@ impl Listener {
             let stopping = self.shared.stopping();
             let wait = if stopping { 0 } else { WAIT_MS };
             let heard = self.hear(wait)?;
+            self.watched.again(self.feed.watch.as_ref());
             if read.elapsed() >= READ_EVERY || stopping {
                 read = Instant::now();
                 self.read_counters()?;
@@ -131,13 +156,14 @@ impl Listener {
     }
 
     fn hear(&mut self, wait_ms: u16) -> Result<Heard, ConntrackError> {
-        let Listener { feed, ring, shared, clock, count, .. } = self;
-        let ports = &feed.ports;
+        let Listener { feed, ring, shared, clock, count, watched, .. } = self;
+        let (ports, watch) = (&feed.ports, feed.watch.as_ref());
         let heard = feed.source.poll(wait_ms, &mut |e| {
             if chosen(ports, &e) {
                 shared.conntrack.events.fetch_add(1, Ordering::Relaxed);
-                let at = stamp(&e, clock());
-                push(ring, shared, count, at, What::Sight(Sight::Conntrack(entry(&e))));
+                let (at, entry) = (stamp(&e, clock()), entry(&e));
+                watched.event(&e, &entry, watch);
+                push(ring, shared, count, at, What::Sight(Sight::Conntrack(entry)));
             }
         })?;
         match heard {
@@ -195,6 +221,53 @@ impl Listener {
         let told: Anomaly = tool::conntrack_event_loss(self.lost, found, self.whole, now);
         push(&mut self.ring, &self.shared, &mut self.count, now, What::Anomaly(Box::new(told)));
         (self.lost, self.whole) = (0, now);
+    }
+}
+
+/// Connections whose entries went, by original tuple: the tuples that their next packets may have, and since when.
+#[derive(Default)]
+struct Watched {
+    connections: HashMap<CtTuple, (Vec<CtTuple>, Instant)>,
+    armed: Option<Instant>,
+}
+
+impl Watched {
+    fn event(&mut self, e: &CtEvent, entry: &Entry, watch: Option<&Watch>) {
+        let Some(watch) = watch else { return };
+        match e.change {
+            conntrack::Change::Destroy if entry.is_needed() && self.connections.len() < WATCHED => {
+                let tuples = vec![e.original, e.reply];
+                arm(watch, &tuples);
+                self.connections.insert(e.original, (tuples, Instant::now()));
+            }
+            conntrack::Change::New | conntrack::Change::Found => {
+                let Some((tuples, _)) = self.connections.get_mut(&e.original) else { return };
+                if tuples.contains(&e.reply) || entry.stage != Stage::Open {
+                    // Mended, or another connection.
+                    self.connections.remove(&e.original);
+                } else {
+                    tuples.push(e.reply);
+                    arm(watch, &tuples[tuples.len() - 1..]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn again(&mut self, watch: Option<&Watch>) {
+        let due = self.armed.is_none_or(|t| t.elapsed() >= WATCH_AGAIN);
+        let Some(watch) = watch.filter(|_| due) else { return };
+        self.armed = Some(Instant::now());
+        self.connections.retain(|_, (_, since)| since.elapsed() < WATCH_FOR);
+        self.connections.values().for_each(|(tuples, _)| arm(watch, tuples));
+    }
+}
+
+fn arm(watch: &Watch, tuples: &[CtTuple]) {
+    let now = ClockOffset::monotonic_ns();
+    for t in tuples {
+        // Without it the connection is judged by its entries alone.
+        let _ = watch.arm(t.src, t.dst, now);
     }
 }
 

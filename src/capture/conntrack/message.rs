@@ -119,7 +119,7 @@ impl TcpState {
 }
 
 /// One direction of an entry: what its packets carry when they come in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CtTuple {
     /// Source address and port.
     pub src: (Addr, u16),
