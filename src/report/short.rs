@@ -55,12 +55,7 @@ fn follows(c: &Cause, root: &Cause) -> bool {
         (Kind::ResetMidFlow | Kind::ResetIgnored | Kind::BlackHole, Kind::NatMappingLost) => {
             !c.responders.is_empty() && c.responders.names().all(|r| root.responders.has(r))
         }
-        // The bridge's own MAC, which the incident names too.
-        (Kind::NextHopChanged, Kind::NatMappingLost) => {
-            c.count == 1
-                && c.fact_text("before").is_some()
-                && c.fact_text("before") == root.fact_text("mac_before")
-        }
+        (Kind::NextHopChanged, Kind::NatMappingLost) => c.count <= root.count && just_before(c, root),
         (Kind::FrameLoop, Kind::ArpTwoAnswers) => {
             !c.responders.is_empty() && c.responders.names().all(|r| root.subjects.has(address_of(r)))
         }
@@ -68,6 +63,15 @@ fn follows(c: &Cause, root: &Cause) -> bool {
     };
     let tied = c.linked.count_of(root.kind.name());
     sign || own_flows || (tied > 0 && tied == c.count)
+}
+
+/// What came first and may have led to the other within this time, ns: an ARP entry is asked for anew after some 30 s.
+const LEADS_TO: u64 = 60_000_000_000;
+
+fn just_before(c: &Cause, root: &Cause) -> bool {
+    // The incident's first sign can be the very packet that went to the old address.
+    c.first_ns.saturating_sub(root.first_ns) <= LEADS_TO
+        && root.first_ns.saturating_sub(c.first_ns) <= LEADS_TO
 }
 
 /// `10.0.0.3:80` without its port.
@@ -116,12 +120,17 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
                 "add --random-fully to its MASQUERADE rule"
             };
             format!(
-                "The gateway dropped {} to {at}, each a second's wait, because two clients used one source port at the same \
-                 moment and it gave both the same port outside: {cure}.",
+                "The gateway dropped {} to {at}, a second's wait each time, because two clients used one source port at the \
+                 same moment and it gave both the same port outside: {cure}.",
                 many("SYN", "SYNs")
             )
         }
-        Kind::NatMappingLost => mapping_lost(c, &at, &many("open connection", "open connections")),
+        Kind::NatMappingLost => {
+            let hurt = if n == 1 { "it hangs or is reset" } else { "they hang or are reset" };
+            let (why, cure) = mapping_lost(c, all);
+            let lost = many("open connection", "open connections");
+            format!("The gateway lost the translation of {lost} to {at}{why}, and {hurt}: {cure}.")
+        }
         Kind::ArpTwoAnswers => {
             let ports = c.fact_list("interfaces");
             let two = if ports.len() > 1 { format!(" ({})", ports.join(" and ")) } else { String::new() };
@@ -166,11 +175,13 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
     }
 }
 
-fn mapping_lost(c: &Cause, at: &str, connections: &str) -> String {
+/// Why a translation was lost, as far as the record or another one says, and what to do about it.
+fn mapping_lost(c: &Cause, all: &[&Cause]) -> (&'static str, &'static str) {
     let before = c.fact_text("mac_before");
     let bridge = before.is_some() && before != c.fact_text("mac_after");
-    let (why, cure) = match c.fact_text("path") {
-        _ if bridge => {
+    let hop = all.iter().any(|o| o.kind == Kind::NextHopChanged && follows(o, c));
+    match c.fact_text("path") {
+        _ if bridge || hop => {
             (" when its bridge took another MAC address", "give the bridge a MAC address of its own")
         }
         Some("uplink") => (" when its uplink changed", "close such connections when the uplink changes"),
@@ -178,10 +189,7 @@ fn mapping_lost(c: &Cause, at: &str, connections: &str) -> String {
             (" because their entries were deleted", "find what deletes them (`conntrack -E -e DESTROY`)")
         }
         _ => ("", "see `syntap explain nat_mapping_lost`"),
-    };
-    format!(
-        "The gateway lost the translation of {connections} to {at}{why}, and they hang or are reset: {cure}."
-    )
+    }
 }
 
 #[cfg(test)]
