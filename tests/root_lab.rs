@@ -14,11 +14,6 @@ const SYNTAP: &str = env!("CARGO_BIN_EXE_syntap");
 const NOT_YET: &[(&str, &str)] = &[
     // A SYN-ACK that the gateway lost, seen at its outside alone.
     ("lossy-gateway", "another is blamed in"),
-    // Conntrack's events are what tells these, and data in the middle of a connection is not mirrored.
-    ("nat-mapping-lost bridge-leave", ""),
-    ("nat-mapping-lost flush-server", ""),
-    ("nat-mapping-lost flush-random", ""),
-    ("nat-mapping-lost uplink", ""),
     // Answers to a request and to the next one, 100 ms apart, are taken for two answers to one.
     ("arp-duel", "requests answered twice"),
     // A flow is known to be silent long after the answers were told.

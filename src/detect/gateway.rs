@@ -250,8 +250,20 @@ impl Gateway {
 
     /// Bytes sent once more into silence.
     pub fn unheard(&mut self, seen: &Seen) {
-        if let Some(side) = self.join.side(seen.digest.point) {
-            self.unheard[side].put(seen.tuple, seen.digest.seq);
+        let Some(side) = self.join.side(seen.digest.point) else { return };
+        self.unheard[side].put(seen.tuple, seen.digest.seq);
+        if side == 1 && seen.digest.way != Way::Ingress {
+            self.mappings.again_untranslated(&seen.tuple, &seen.digest);
+        }
+    }
+
+    /// A next hop changed its MAC address: its own doing, if it said so itself on its way out.
+    pub fn next_hop_changed(&mut self, a: &mut Anomaly) {
+        if a.way == Way::Egress {
+            a.verdict = Verdict::Gateway;
+        }
+        if a.point.and_then(|p| self.join.side(p)) == Some(0) {
+            self.mappings.next_hop_changed(a);
         }
     }
 
@@ -301,6 +313,10 @@ impl Gateway {
                     a.verdict = Verdict::Gateway;
                     a.summary.push_str("; the gateway had lost its translation before: see nat_mapping_lost");
                 }
+            }
+            Kind::ResetIgnored if side == 1 && self.own_resets.get(&tuple).is_some() => {
+                a.verdict = Verdict::Gateway;
+                a.summary.push_str("; the reset was the gateway's own: see nat_mapping_lost");
             }
             Kind::BlackHole if side == 0 => self.black_hole(a, &tuple),
             _ => {}
