@@ -142,10 +142,12 @@ impl Gateway {
         let Some(outside) = c.tuples[1].filter(|o| *o != seen.tuple) else { return };
         let harmless = matches!(SegClass::of(d.flags), SegClass::Rst | SegClass::Fin);
         if harmless {
-            // Every gateway lets such strays out: no connection is left that could be hurt by it.
+            // Every gateway lets such strays out: its connection is over, or it lies outside of its window. Nobody is hurt.
             let what = text(&seen.tuple);
-            let summary =
-                format!("a late [{}] of {what} left without translation: its connection was over", d.flags);
+            let summary = format!(
+                "a stray [{}] of {what} left without translation: it fits no connection that the gateway holds",
+                d.flags
+            );
             let mut a = anomaly(
                 Kind::UntranslatedPacket,
                 Severity::Info,

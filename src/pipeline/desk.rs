@@ -88,7 +88,13 @@ pub struct Desk<S> {
     sink: S,
     /// How long what rests on an absence waits for news of losses; 0 where nothing can be lost.
     hold_ns: u64,
-    held: VecDeque<Anomaly>,
+    held: VecDeque<Judged>,
+}
+
+/// An anomaly and what the other side of the gateway said of it when it was found.
+struct Judged {
+    anomaly: Anomaly,
+    nat: Option<Nat>,
 }
 
 #[derive(Clone, Copy)]
@@ -126,9 +132,9 @@ impl<S: RecordSink> Desk<S> {
 
     /// Lets time pass: what was held long enough is written.
     pub fn tick(&mut self, now: Nanos) -> std::io::Result<()> {
-        while self.held.front().is_some_and(|a| now.since(a.time) >= self.hold_ns) {
-            if let Some(a) = self.held.pop_front() {
-                self.write(a)?;
+        while self.held.front().is_some_and(|j| now.since(j.anomaly.time) >= self.hold_ns) {
+            if let Some(j) = self.held.pop_front() {
+                self.put(j)?;
             }
         }
         Ok(())
@@ -181,34 +187,30 @@ impl<S: RecordSink> Desk<S> {
         }
     }
 
-    /// Takes an anomaly, of a worker or of the tool itself.
-    pub fn anomaly(&mut self, a: Anomaly) -> std::io::Result<()> {
-        if self.hold_ns > 0 && a.kind.rests_on_absence() {
-            if self.held.len() < HELD {
-                self.held.push_back(a);
-                return Ok(());
-            }
-            // More than fit wait: the oldest makes room.
-            self.held.push_back(a);
-            return match self.held.pop_front() {
-                Some(oldest) => self.write(oldest),
-                None => Ok(()),
-            };
-        }
-        self.write(a)
-    }
-
-    fn write(&mut self, mut a: Anomaly) -> std::io::Result<()> {
+    /// Takes an anomaly, of a worker or of the tool itself. What others know of it is added now, while it is what they know at
+    /// that time: a tuple may be somebody else's by the time it is written.
+    pub fn anomaly(&mut self, mut a: Anomaly) -> std::io::Result<()> {
         let mut more = Vec::new();
         let told = self.survey.judge(&mut a, &mut |a| more.push(a));
-        for more in more {
-            self.put(more)?;
+        if told {
+            more.push(a);
         }
-        if told { self.put(a) } else { Ok(()) }
+        more.into_iter().try_for_each(|a| self.hold_or_put(a))
     }
 
-    fn put(&mut self, mut a: Anomaly) -> std::io::Result<()> {
-        let nat = a.point.zip(a.tuple).and_then(|(p, t)| self.survey.nat(p, &t));
+    fn hold_or_put(&mut self, anomaly: Anomaly) -> std::io::Result<()> {
+        let nat = anomaly.point.zip(anomaly.tuple).and_then(|(p, t)| self.survey.nat(p, &t)).map(Nat::from);
+        let judged = Judged { anomaly, nat };
+        if self.hold_ns == 0 || !judged.anomaly.kind.rests_on_absence() {
+            return self.put(judged);
+        }
+        // If more than fit wait, the oldest makes room.
+        let oldest = if self.held.len() < HELD { None } else { self.held.pop_front() };
+        self.held.push_back(judged);
+        oldest.map_or(Ok(()), |j| self.put(j))
+    }
+
+    fn put(&mut self, Judged { anomaly: mut a, nat }: Judged) -> std::io::Result<()> {
         let loss = self.loss_in(a.first, a.last);
         if loss.is_some() && a.kind.rests_on_absence() {
             // It rests on an absence, and something is absent that was there.
@@ -220,7 +222,7 @@ impl<S: RecordSink> Desk<S> {
         self.tally.add(&a);
         let Desk { coalescer, context, sink, .. } = self;
         let mut failed = Ok(());
-        let record = Record { nat: nat.map(Nat::from), ..Record::from_anomaly(&a, context, loss) };
+        let record = Record { nat, ..Record::from_anomaly(&a, context, loss) };
         coalescer.push(record, &mut |r: Record| {
             if failed.is_ok() {
                 failed = sink.record(&r);
@@ -254,8 +256,8 @@ impl<S: RecordSink> Desk<S> {
         let mut found = Vec::new();
         self.survey.finish(&mut |a| found.push(a));
         found.into_iter().try_for_each(|a| self.anomaly(a))?;
-        while let Some(a) = self.held.pop_front() {
-            self.write(a)?;
+        while let Some(j) = self.held.pop_front() {
+            self.put(j)?;
         }
         let Desk { coalescer, sink, .. } = &mut self;
         let mut failed = Ok(());
