@@ -364,6 +364,7 @@ fn root_a_crowded_gateway_shows_each_stale_ack_inside_and_outside() {
             assert_eq!(o["verdict"], i["verdict"], "{i}\n{o}");
             // Who had the tuple when the SYN was sent, whoever has it by now.
             assert!(o["facts"]["inside"].as_str().is_some_and(|t| t.starts_with(&client)), "{client}: {o}");
+            assert_eq!((&o["nat"]["src_ip"], &o["nat"]["src_port"]), (&i["src_ip"], &i["src_port"]), "{o}");
         }
     }
     // What a Linux client does: it resets the stale ACK by its own number and tries again long before its timer, and the

@@ -131,7 +131,9 @@ pub fn reset_with_text(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos) -
 /// Peers: Suricata `fin_out_of_window`, `fin_invalid_ack`; Snort 129:16.
 pub fn fin_out_of_window(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos) -> Anomaly {
     let who = if step.from == Side::Orig { "originator" } else { "responder" };
-    let expected = view.flow.end(step.from.other()).ack;
+    let (me, peer) = (view.flow.end(step.from), view.flow.end(step.from.other()));
+    // Before the other end has acknowledged anything, what it has is the SYN.
+    let expected = if peer.has(seen::ACK) { peer.ack } else { me.isn.add(1) };
     let distance = seg.end().distance(expected);
     view.anomaly(
         view.flow.orig,
@@ -141,7 +143,7 @@ pub fn fin_out_of_window(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos)
             verdict: Verdict::Unknown,
             certainty: Certainty::Likely,
             summary: format!(
-                "a FIN of the {who} ends at {}, and its receiver has all up to {expected}: it drops that FIN",
+                "a FIN of the {who} ends at {} and its receiver expects {expected} next: it drops that FIN",
                 seg.end()
             ),
             first: ts,

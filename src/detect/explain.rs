@@ -110,7 +110,8 @@ older RFC 1122. Where a service answered nobody else meanwhile and is not known 
         "a scan of addresses or ports where nobody listens",
         "an answer that takes another way round this tap",
     ],
-    peers: "Zeek conn_state S0; DeepFlow \"Server SYN Miss\"; Wireshark \"TCP Retransmission\" on a SYN",
+    peers: "Zeek conn_state S0; DeepFlow \"Server SYN Miss\" and retrans_syn; nDPI \"No server to client traffic\"; tcptrace \"SYNs: 1\"; \
+Wireshark \"TCP Retransmission\" on a SYN",
 };
 
 const SYN_REFUSED: Explanation = Explanation {

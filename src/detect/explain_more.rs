@@ -124,14 +124,16 @@ pub(super) const SYNACK_UNSOLICITED: Explanation = Explanation {
     causes: &["asymmetric routing", "somebody else sends SYNs with this source address (backscatter)"],
     remedy: &["tap the interface that the SYNs take"],
     or_else: &["the beginning of the capture"],
-    peers: "Zeek unsolicited_SYN_response, history ^h; Suricata stream.3whs_synack_in_wrong_direction is near",
+    peers: "Zeek history ^h, conn_state SHR; Suricata 3whs_synack_in_wrong_direction is near",
 };
 
 pub(super) const SYNACK_DIFFERS: Explanation = Explanation {
-    one_line: "One SYN got two SYN-ACKs with different sequence numbers.",
+    one_line: "One SYN got two SYN-ACKs with different numbers.",
     meaning: "Two machines, or a machine and a device on the way, answered the same SYN; the connection breaks when the originator \
 talks to one and the other answers.",
-    rule: "A second SYN-ACK from the responder's address with another sequence number, before the connection is over.",
+    rule: "A second SYN-ACK from the responder's address with another sequence number before the connection is over, or one that \
+acknowledges something else than the first and than this SYN with or without its data (RFC 7413). The facts give sequence and \
+acknowledgement of both.",
     causes: &[
         "a SYN proxy or SYN cookies switched on between two answers",
         "a balancer that sent one SYN to two servers",
@@ -139,7 +141,7 @@ talks to one and the other answers.",
     ],
     remedy: &["compare the TTL and MAC of the two answers in the record"],
     or_else: &["a forged answer"],
-    peers: "Suricata 3whs_synack_resend_with_diff_seq and est_synack_resend_with_diff_seq",
+    peers: "Suricata 3whs_synack_resend_with_diff_seq, ..._diff_ack, 3whs_synack_flood and est_synack_resend_with_diff_seq",
 };
 
 pub(super) const ISN_CHANGED: Explanation = Explanation {
@@ -178,12 +180,14 @@ pub(super) const SIMULTANEOUS_OPEN: Explanation = Explanation {
 pub(super) const OPTIONS_ALTERED: Explanation = Explanation {
     one_line: "A SYN or SYN-ACK carries options or an ack field that no stack sends.",
     meaning: "A device on the way rewrites headers; windows or timestamps may not be what the ends believe.",
-    rule: "Options that cannot be read to their end, a window scale over 14 (RFC 7323 section 2.3), or an acknowledgement number \
-without the ACK flag.",
+    rule: "Options that cannot be read to their end, a window scale over 14 (RFC 7323 section 2.3), an acknowledgement number \
+without the ACK flag, no MSS although later options are there (RFC 9293 section 3.7.1), or four NOPs in a row where another option \
+is missing: stacks pad with three at most. A SYN without any option is no sign: old and small stacks send it.",
     causes: &["a firewall or balancer that strips or overwrites options", "hand-made packets of a scanner"],
     remedy: &["compare the SYN on both sides of the suspected device"],
     or_else: &["packets made by hand, as scanners and fuzzers do"],
-    peers: "Suricata pkt_broken_ack; Zeek TCP_scale_range; Wireshark tcp.ack.nonzero",
+    peers: "Suricata pkt_broken_ack; Zeek TCP_scale_range and tcp_option_*_invalid_len; Wireshark tcp.ack.nonzero, \"MSS absent\", \
+\"4 NOP in a row\"; Snort \"TCP timestamp is missing\"",
 };
 
 pub(super) const RESET_IGNORED: Explanation = Explanation {
@@ -196,7 +200,7 @@ pub(super) const RESET_IGNORED: Explanation = Explanation {
     ],
     remedy: &["the difference of the TTLs tells how many hops away the forger is"],
     or_else: &["a tuple reused at once, with the new SYN not captured"],
-    peers: "Suricata suspected_rst_inject; Zeek data_after_reset; Snort 129:8",
+    peers: "Suricata suspected_rst_inject; Zeek data_after_reset; Snort 129:8 and 129:18",
 };
 
 pub(super) const RESET_WITH_TEXT: Explanation = Explanation {
@@ -278,7 +282,8 @@ pub(super) const SEEN_TWICE: Explanation = Explanation {
 pub(super) const INVALID_FLAGS: Explanation = Explanation {
     one_line: "A packet with a mixture of TCP flags that no stack sends.",
     meaning: "A scan or a test; no connection comes of it.",
-    rule: "SYN together with FIN or RST, or none of SYN, FIN, RST and ACK.",
+    rule: "Any combination of SYN, FIN, RST, ACK and URG that is not in the kernel's tcp_valid_flags (nf_conntrack_proto_tcp.c): SYN with \
+FIN or RST, RST with FIN, a FIN without ACK (xmas with PSH and URG), or none of them (null).",
     causes: &["scanners (null, FIN, xmas)", "fuzzers and evasion tests"],
     remedy: &["nothing; a stateful firewall drops them"],
     or_else: &["corruption on the way, if checksums are wrong too"],
@@ -303,7 +308,7 @@ are four of five or more.",
     causes: &["asymmetric routing", "a mirror port that copies one direction"],
     remedy: &["tap the other direction too, and give both to one run"],
     or_else: &["a capture filter by source or destination"],
-    peers: "Zeek possible_split_routing; Suricata wrong_thread is its own form of it",
+    peers: "Zeek possible_split_routing; Arkime no-syn-ack; nDPI \"Unidirectional traffic\"",
 };
 
 pub(super) const SPLIT_HANDSHAKE: Explanation = Explanation {
@@ -337,15 +342,16 @@ pub(super) const RESET_AFTER_IDLE: Explanation = Explanation {
 };
 
 pub(super) const HALF_CLOSED_STUCK: Explanation = Explanation {
-    one_line: "One direction stayed open for more than a minute after the other was closed.",
+    one_line: "One direction stayed open and silent for more than a minute after the other was closed.",
     meaning: "A program that does not notice that its peer has closed, and leaks the connection.",
-    rule: "One FIN, acknowledged, and no FIN of the other end within 60 s (Linux gives an orphaned FIN_WAIT2 socket tcp_fin_timeout, 60 s).",
+    rule: "One FIN, acknowledged, and then no packet of either end for 60 s or more until the flow was forgotten, 300 s later, or the \
+capture ended. Linux gives an orphaned FIN_WAIT2 socket tcp_fin_timeout, 60 s. While anything still moves it is a half close on purpose.",
     causes: &[
         "an application that does not read the end of file (CLOSE_WAIT in `ss`)",
         "a half close on purpose",
     ],
     remedy: &["look for sockets in CLOSE_WAIT on that machine"],
-    or_else: &["a long answer after a half close"],
+    or_else: &["a long answer after a half close, of which a live tap sees no data packets"],
     peers: "Zeek conn_state S2 and S3; DeepFlow \"Half Close\"",
 };
 
@@ -392,11 +398,13 @@ pub(super) const ADDRESS_MOVED: Explanation = Explanation {
 pub(super) const ARP_SPOOF_SIGN: Explanation = Explanation {
     one_line: "An ARP packet whose Ethernet source is not the sender in its body.",
     meaning: "Proxies and some bridges do that; so does ARP spoofing.",
-    rule: "The Ethernet source of an ARP packet differs from its sender hardware address.",
+    rule: "The Ethernet source of an ARP packet differs from its sender hardware address (info). Or: an answer that nobody asked for \
+was sent to one machine, whose other ARP packets pass here, and within 60 s packets of a connection came from that MAC and no more \
+from the one before (warning). A fail-over announces itself to all machines, not to one.",
     causes: &["a wireless bridge or proxy ARP", "a spoofing tool"],
     remedy: &["see whether the address named is one whose traffic matters"],
     or_else: &["a virtual router (VRRP) whose virtual MAC stands in the body"],
-    peers: "Snort 112:2 and 112:3; Suricata has no rule for it by default",
+    peers: "Snort 112:2, 112:3 and, against a list of addresses, 112:4; Zeek bad_arp; Wireshark is silent without an earlier ARP",
 };
 
 pub(super) const FRAME_LOOP: Explanation = Explanation {

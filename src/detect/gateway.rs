@@ -4,7 +4,7 @@
 //! alone nothing here fires, and verdicts stay `unknown`.
 
 use super::evidence::{duration, endpoint, ms};
-use super::join::{CROSS_WITHIN, Crossing, Join, Role};
+use super::join::{CROSS_WITHIN, Crossing, Given, Join, Role};
 use super::sight::Seen;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::flow::{Endpoint, Tuple};
@@ -71,14 +71,13 @@ pub struct Gateway {
     unheard: [Bounded<Tuple, Seq>; 2],
     incidents: Vec<Incident>,
     pressure: Bounded<Endpoint, Pressure>,
-    /// The reset that the gateway sent last; the anomaly of its flow follows it at once.
-    own_reset: Option<OwnReset>,
+    /// Resets that the gateway sent; the anomalies of their flows follow.
+    own_resets: Bounded<Tuple, OwnReset>,
     told_proxy: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct OwnReset {
-    tuple: Tuple,
     inside: Tuple,
     at: Nanos,
     gap_ns: u64,
@@ -127,7 +126,7 @@ impl Gateway {
             unheard: [Bounded::new(TUPLES), Bounded::new(TUPLES)],
             incidents: Vec::new(),
             pressure: Bounded::new(TUPLES),
-            own_reset: None,
+            own_resets: Bounded::new(TUPLES),
             told_proxy: false,
         }
     }
@@ -191,23 +190,27 @@ impl Gateway {
     }
 
     /// A reset: rules 4 and 5.
-    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>, out: &mut dyn FnMut(Anomaly)) {
+    pub fn rst(&mut self, seen: &Seen, provoked: Option<u64>, foreign: bool, out: &mut dyn FnMut(Anomaly)) {
         let d = &seen.digest;
         match self.join.side(d.point) {
             Some(0) => {
                 self.resets.put(seen.tuple, (d.ts, d.seq));
                 self.remapped(seen, out);
             }
-            Some(1) => self.by_gateway(seen, provoked),
+            Some(1) => self.by_gateway(seen, provoked, foreign),
             _ => {}
         }
     }
 
     /// Rule 4: a reset leaves outside that did not come in inside, in answer to what came in outside.
-    fn by_gateway(&mut self, seen: &Seen, provoked: Option<u64>) {
+    fn by_gateway(&mut self, seen: &Seen, provoked: Option<u64>, foreign: bool) {
         let d = &seen.digest;
         // Only the way out: what comes in was sent by the responder.
         let from_orig = d.from == crate::flow::Side::Orig;
+        // What was forwarded lost a hop as all the originator's packets did; the gateway's own did not.
+        if !foreign {
+            return;
+        }
         let Some(gap) =
             provoked.filter(|g| *g <= PROVOKED_WITHIN && from_orig && d.way != crate::wire::Way::Ingress)
         else {
@@ -219,7 +222,7 @@ impl Gateway {
         if counterpart || c.from != 0 {
             return;
         }
-        self.own_reset = Some(OwnReset { tuple: seen.tuple, inside, at: d.ts, gap_ns: gap });
+        self.own_resets.put(seen.tuple, OwnReset { inside, at: d.ts, gap_ns: gap });
         let i = self.incident(inside, seen.tuple, d.ts, d.point);
         i.gateway_resets += 1;
         i.packets.push(*d);
@@ -320,6 +323,7 @@ impl Gateway {
             .collect();
         match lost.first() {
             None => crossed(a, c),
+            Some(first) if !self.join.is_reached(&tuple.dst.addr, *first) => {}
             Some(&first) => self.lost(a, c, tuple, first, lost.len()),
         }
     }
@@ -383,13 +387,10 @@ impl Gateway {
 
     /// A reuse outside that another connection inside made: the gateway handed the tuple on.
     fn reuse(&mut self, a: &mut Anomaly, side: usize, tuple: &Tuple, out: &mut dyn FnMut(Anomaly)) {
-        let outsides = match side {
-            1 => vec![*tuple],
-            _ => self.join.crossing(0, tuple).map(|c| c.outsides.clone()).unwrap_or_default(),
-        };
-        let handed = outsides.iter().find_map(|o| Some((*o, *self.join.owner(o)?)));
-        let Some((outside, owner)) = handed else { return };
-        let Some((before, _)) = owner.before else { return };
+        let Some(c) = self.join.crossing(side, tuple) else { return };
+        let mine = |g: &&Given| side == 0 || g.outside == *tuple;
+        let handed = c.outsides.iter().filter(mine).find_map(|g| Some((g.outside, g.before?)));
+        let (Some(inside), Some((outside, before))) = (c.tuples[0], handed) else { return };
         let refused = a.kind == Kind::TupleReuseRefused;
         if refused {
             a.verdict = Verdict::Gateway;
@@ -397,10 +398,10 @@ impl Gateway {
                 "; the gateway had given {} to {} and handed it on to {}",
                 endpoint(outside.src),
                 endpoint(before.src),
-                endpoint(owner.inside.src)
+                endpoint(inside.src)
             ));
         }
-        a.facts.push(("inside", Fact::Str(text(&owner.inside).into())));
+        a.facts.push(("inside", Fact::Str(text(&inside).into())));
         a.facts.push(("inside_before", Fact::Str(text(&before).into())));
         if side != 1 {
             return;
@@ -426,7 +427,7 @@ impl Gateway {
     }
 
     fn own_reset(&self, a: &mut Anomaly, tuple: &Tuple) {
-        let Some(r) = self.own_reset.filter(|r| r.tuple == *tuple && r.at == a.time) else { return };
+        let Some(r) = self.own_resets.get(tuple).filter(|r| r.at == a.time) else { return };
         a.kind = Kind::ResetByGateway;
         a.severity = Severity::Error;
         a.verdict = Verdict::Gateway;

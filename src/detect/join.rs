@@ -72,6 +72,8 @@ impl Role {
 pub struct Try {
     /// By side: inside, outside.
     pub at: [Option<Nanos>; 2],
+    /// The tap point where it was seen.
+    points: [u8; 2],
 }
 
 /// An attempt to open, on both sides.
@@ -82,7 +84,7 @@ pub struct Crossing {
     /// Its tuple by side, originator to responder; the newest, if the gateway gave it several.
     pub tuples: [Option<Tuple>; 2],
     /// All tuples it had outside, newest last.
-    pub outsides: Vec<Tuple>,
+    pub outsides: Vec<Given>,
     like: Like,
     /// Its SYNs.
     pub tries: Vec<Try>,
@@ -90,6 +92,15 @@ pub struct Crossing {
     pub syn_ack: [Option<Nanos>; 2],
     /// The side it came from: 0 inside, 1 outside.
     pub from: usize,
+}
+
+/// A tuple outside that the gateway gave to an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The tuple.
+    pub outside: Tuple,
+    /// Whose it was before, inside, if it was another's. It may be somebody else's again by now.
+    pub before: Option<Tuple>,
 }
 
 /// What a gateway does not change in a SYN. It may lower the MSS, and takes one from the TTL.
@@ -117,14 +128,13 @@ impl Like {
     }
 }
 
-/// Whose a tuple outside is, and whose it was before.
+/// Whose a tuple outside is.
 #[derive(Clone, Copy, Debug)]
-pub struct Owner {
+struct Owner {
     /// The tuple inside.
-    pub inside: Tuple,
-    /// Another one that had it before, and its last SYN.
-    pub before: Option<(Tuple, Nanos)>,
-    at: Nanos,
+    inside: Tuple,
+    /// Another one that had it before.
+    before: Option<Tuple>,
 }
 
 /// A SYN that crossed to a responder from a source port.
@@ -167,6 +177,10 @@ pub struct Join {
     responders: Bounded<Endpoint, Responder>,
     /// Addresses that answered without.
     without: Vec<Addr>,
+    /// Addresses of responders to which SYNs crossed.
+    reached: Bounded<Addr, ()>,
+    /// When the first SYN crossed.
+    crosses_since: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -201,6 +215,8 @@ impl Join {
             crossed: 0,
             responders: Bounded::new(TUPLES),
             without: Vec::new(),
+            reached: Bounded::new(TUPLES),
+            crosses_since: None,
         }
     }
 
@@ -268,16 +284,22 @@ impl Join {
         let c = &mut list[n];
         c.like = Like::of(d);
         let crosses = waits(c);
+        // Two tap points of one side see one SYN; the same SYN again at the same one was sent again.
+        let passes =
+            |t: &Try| t.at[side].is_some_and(|x| at.since(x) <= CROSS_WITHIN) && t.points[side] != d.point;
+        if c.tries.last().is_some_and(passes) {
+            return;
+        }
         c.tuples[side] = Some(tuple);
-        if side == 1 && c.outsides.last() != Some(&tuple) {
+        if side == 1 && c.outsides.last().is_none_or(|g| g.outside != tuple) {
             if c.outsides.len() == TRIES {
                 c.outsides.remove(0);
             }
-            c.outsides.push(tuple);
+            c.outsides.push(Given { outside: tuple, before: None });
         }
         let crossing_ns = match c.tries.last_mut().filter(|_| crosses) {
             Some(t) => {
-                t.at[side] = Some(at);
+                (t.at[side], t.points[side]) = (Some(at), d.point);
                 t.at[other].map(|o| at.since(o))
             }
             None => {
@@ -285,7 +307,7 @@ impl Join {
                     c.tries.remove(1);
                 }
                 let mut t = Try::default();
-                t.at[side] = Some(at);
+                (t.at[side], t.points[side]) = (Some(at), d.point);
                 c.tries.push(t);
                 None
             }
@@ -306,18 +328,26 @@ impl Join {
         if let [Some(inside), Some(outside)] = tuples
             && crossing_ns.is_some()
         {
-            self.owns(inside, outside, at, outbound);
+            self.crosses_since.get_or_insert(at);
+            if outbound {
+                self.reached.put(inside.dst.addr, ());
+            }
+            let before = self.owns(inside, outside, at, outbound);
+            let c = self.crossings.get_mut(&isn).and_then(|list| list.get_mut(n));
+            if let Some(given) = c.and_then(|c| c.outsides.last_mut()).filter(|g| g.outside == outside) {
+                given.before = before;
+            }
         }
     }
 
-    fn owns(&mut self, inside: Tuple, outside: Tuple, at: Nanos, outbound: bool) {
-        let before = self.owners.get(&outside).copied();
-        let before = match before {
-            Some(o) if o.inside != inside => Some((o.inside, o.at)),
+    /// Whose the tuple was before, if it was another's.
+    fn owns(&mut self, inside: Tuple, outside: Tuple, at: Nanos, outbound: bool) -> Option<Tuple> {
+        let before = match self.owners.get(&outside) {
+            Some(o) if o.inside != inside => Some(o.inside),
             Some(o) => o.before,
             None => None,
         };
-        self.owners.put(outside, Owner { inside, before, at });
+        self.owners.put(outside, Owner { inside, before });
         if outbound {
             self.responders.entry(inside.dst, Responder::default).crossed += 1;
             let pool = self.pools.entry(outside.dst, Pool::default);
@@ -326,6 +356,7 @@ impl Join {
                 pool.fresh = at;
             }
         }
+        before
     }
 
     /// A SYN-ACK.
@@ -351,7 +382,10 @@ impl Join {
     /// The crossing of a tuple's newest SYN.
     pub fn crossing(&self, side: usize, tuple: &Tuple) -> Option<&Crossing> {
         let isn = self.isns[side].get(tuple)?;
-        self.crossings.get(isn)?.iter().find(|c| c.tuples[side] == Some(*tuple))
+        let list = self.crossings.get(isn)?;
+        // The gateway may have given the attempt another tuple since.
+        let had = |c: &&Crossing| side == 1 && c.outsides.iter().any(|g| g.outside == *tuple);
+        list.iter().find(|c| c.tuples[side] == Some(*tuple)).or_else(|| list.iter().find(had))
     }
 
     /// The other side's tuple, if it is another one.
@@ -361,11 +395,6 @@ impl Join {
         let of = |t: &Tuple| self.crossing(side, t).and_then(|c| c.tuples[1 - side]);
         let other = of(tuple).or_else(|| of(&reversed).map(Tuple::reversed))?;
         (other != *tuple).then_some(other)
-    }
-
-    /// Whose an outside tuple is.
-    pub fn owner(&self, outside: &Tuple) -> Option<&Owner> {
-        self.owners.get(outside)
     }
 
     /// Who crossed in the place of a SYN that did not, seen inside at `at`.
@@ -392,6 +421,13 @@ impl Join {
     pub fn answers_without(&self, responder: &Endpoint) -> bool {
         self.is_proxied()
             || self.responders.get(responder).is_some_and(|r| r.without > 0 && r.without >= r.crossed)
+    }
+
+    /// True if SYNs to this address leave by a tapped interface, and did so before `at`: then one that did not was lost. What takes
+    /// another way out never crosses, nor does what came before the outside was tapped.
+    pub fn is_reached(&self, responder: &Addr, at: Nanos) -> bool {
+        self.reached.get(responder).is_some()
+            && self.crosses_since.is_some_and(|since| since <= at.add(CROSS_WITHIN))
     }
 
     /// True if connections to many addresses open here whose SYNs never cross: somebody answers for the responders, or rewrites

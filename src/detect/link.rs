@@ -162,7 +162,10 @@ impl Links {
         a.facts.push(("silent_flows", Fact::U64(flows)));
         if flows > 0 {
             a.severity = Severity::Error;
-            a.summary.push_str(&format!("; {flows} connections to {address} got no answer meanwhile"));
+            a.summary.push_str(&format!(
+                "; {} to {address} got no answer meanwhile",
+                if flows == 1 { "a connection".to_owned() } else { format!("{flows} connections") }
+            ));
         }
     }
 
@@ -186,8 +189,9 @@ impl Links {
         }
         a.kind = Kind::NextHopChanged;
         a.severity = Severity::Warning;
+        let of = if flows == 1 { "a connection".to_owned() } else { format!("{flows} connections") };
         a.summary = format!(
-            "the next hop of {flows} connections changed its MAC address from {before} to {after}: what is still sent to the old one is lost"
+            "the next hop of {of} changed its MAC address from {before} to {after}: what is still sent to the old one is lost"
         );
         a.facts.push(("before", Fact::Str(before.clone().into())));
         a.facts.push(("after", Fact::Str(after.clone().into())));

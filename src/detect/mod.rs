@@ -13,6 +13,8 @@ mod explain_more;
 mod gateway;
 mod handshake;
 mod join;
+#[cfg(test)]
+mod join_tests;
 mod kind;
 mod link;
 mod opening;

@@ -112,10 +112,14 @@ pub fn unbelieved(view: &View<'_>, seg: &Segment, ts: Nanos) -> Anomaly {
             severity: Severity::Info,
             verdict: Verdict::Unknown,
             certainty: Certainty::Likely,
-            summary: format!(
-                "a reset answers a SYN without acknowledging it ({}, the SYN asks for {expected}): the originator drops it",
-                if seg.flags.any(TcpFlags::ACK) { format!("it acknowledges {}", seg.ack) } else { "it has no ACK".into() }
-            ),
+            summary: if distance == 0 {
+                "a reset answers a SYN with the echo of a timestamp that the SYN did not have: the originator drops it".into()
+            } else {
+                format!(
+                    "a reset answers a SYN without acknowledging it ({}, the SYN asks for {expected}): the originator drops it",
+                    if seg.flags.any(TcpFlags::ACK) { format!("it acknowledges {}", seg.ack) } else { "it has no ACK".into() }
+                )
+            },
             first: ts,
             time: ts,
             facts: vec![

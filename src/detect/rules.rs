@@ -4,7 +4,7 @@ use super::evidence::View;
 use super::sight::{Life, Listener, Seen, Sight};
 use super::{Anomaly, Kind, ending, handshake, opening, reset, reuse, shape, storms};
 use crate::flow::{Digest, Side};
-use crate::track::{Ended, SegClass, Step, note, seen};
+use crate::track::{Ended, SegClass, State, Step, note, seen};
 use crate::wire::{IcmpError, Nanos, Segment, Seq};
 
 /// Remembers in the flow that a kind was told; true if it was not before.
@@ -30,7 +30,10 @@ pub fn segment(
     let class = SegClass::of(seg.flags);
     // The sender as a role, as records have it.
     let digest = &Digest { from: step.from, ..*digest };
-    if class == SegClass::Syn && step.from == Side::Orig {
+    let syn = class == SegClass::Syn && step.from == Side::Orig;
+    // A SYN that ends another attempt makes the tuple its own; what is said of that one is said before.
+    let takes_over = syn && step.ended.is_some_and(|e| e.attempt.isn != seg.seq);
+    if syn && !takes_over {
         to.sight(Sight::Syn(Seen { tuple, digest: *digest }));
     }
     if class == SegClass::SynAck && step.from == Side::Resp {
@@ -46,7 +49,11 @@ pub fn segment(
     if class == SegClass::Rst {
         let peer = view.flow.end(step.from.other());
         let provoked = peer.has(seen::ACK) && peer.ack == seg.seq && me.packets > 0;
-        to.sight(Sight::Rst(Seen { tuple, digest: *digest }, provoked.then(|| ts.since(peer.last))));
+        to.sight(Sight::Rst {
+            seen: Seen { tuple, digest: *digest },
+            provoked: provoked.then(|| ts.since(peer.last)),
+            foreign: reset::foreign(view, seg, step.from),
+        });
     }
     if step.notes & note::UNHEARD != 0 {
         to.sight(Sight::Unheard(Seen { tuple, digest: *digest }));
@@ -59,6 +66,9 @@ pub fn segment(
         }
         let seq = step.answered.then_some(seg.seq);
         attempt(view, ended, seq, to);
+    }
+    if takes_over {
+        to.sight(Sight::Syn(Seen { tuple, digest: *digest }));
     }
     if let Some(r) = &step.reset {
         to.anomaly(reset::mid_flow(view, r, seg, step.from, ts));
@@ -118,6 +128,7 @@ pub fn over(view: &View<'_>, at: Nanos, to: &mut dyn Listener) {
         went_on: flow.zeek.went_on(),
         opened: o.has(seen::SYN) && r.has(seen::SYN),
         closed: o.has(seen::FIN) || r.has(seen::FIN),
+        reset: flow.state == State::Reset && flow.tallies.acked_at.0 != 0,
         requests: o.data,
     }));
     ending::over(view, at, &mut |a| to.anomaly(a));

@@ -32,6 +32,8 @@ pub struct Life {
     pub opened: bool,
     /// Either end's FIN was seen.
     pub closed: bool,
+    /// A reset ended it, after the handshake was complete.
+    pub reset: bool,
     /// Segments of new data from the originator: requests.
     pub requests: u16,
 }
@@ -65,8 +67,15 @@ pub enum Sight {
         /// It cut a connection that its originator meant to keep: not the originator's own, and not after a FIN.
         cut: bool,
     },
-    /// A reset, whatever it did, and how long before it the packet came whose acknowledgement is its sequence number, ns.
-    Rst(Seen, Option<u64>),
+    /// A reset, whatever it did.
+    Rst {
+        /// It.
+        seen: Seen,
+        /// How long before it the packet came whose acknowledgement is its sequence number, ns.
+        provoked: Option<u64>,
+        /// Its TTL is none that its sender's other packets have.
+        foreign: bool,
+    },
     /// The first packet of a connection that was met in the middle: neither SYN nor SYN-ACK.
     Met(Seen),
     /// The same bytes sent again into silence; ts and numbers are those of the newest transmission.
@@ -108,7 +117,7 @@ impl Sight {
         match self {
             Sight::Syn(s)
             | Sight::SynAck(s)
-            | Sight::Rst(s, _)
+            | Sight::Rst { seen: s, .. }
             | Sight::Met(s)
             | Sight::Unheard(s)
             | Sight::Stray(s) => s.digest.point,
@@ -128,7 +137,7 @@ impl Sight {
         match self {
             Sight::Syn(s)
             | Sight::SynAck(s)
-            | Sight::Rst(s, _)
+            | Sight::Rst { seen: s, .. }
             | Sight::Met(s)
             | Sight::Unheard(s)
             | Sight::Stray(s) => Some((s.digest.src_mac, s.digest.point, s.digest.way)),

@@ -206,7 +206,6 @@ impl Storms {
         out: &mut dyn FnMut(Anomaly),
     ) {
         let p = place(&mut self.responders, &responder);
-        p.now.1 += 1;
         if idle_ns < IDLE_LEAST {
             return;
         }
@@ -246,7 +245,9 @@ impl Storms {
         if !life.opened {
             return;
         }
+        // Both are counted when a life is over: a burst has many resets before its first life is.
         p.now.0 += 1;
+        p.now.1 += u32::from(life.reset);
         if p.now.0 >= SHIFT_OF {
             let ((n0, r0), (n1, r1)) = (p.before, p.now);
             // Shares compared without division: r1 / n1 >= times * r0 / n0.

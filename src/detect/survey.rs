@@ -70,7 +70,7 @@ impl Survey {
                 self.storms.syn(s.tuple.dst, s.digest.point, at, out);
             }
             Sight::SynAck(s) => self.gateway.join.syn_ack(s),
-            Sight::Rst(s, provoked) => self.gateway.rst(s, *provoked, out),
+            Sight::Rst { seen, provoked, foreign } => self.gateway.rst(seen, *provoked, *foreign, out),
             Sight::Met(s) => self.gateway.met(s, out),
             Sight::Unheard(s) => self.gateway.unheard(s),
             Sight::Answered { tuple, point, latency_ns, syns } => {

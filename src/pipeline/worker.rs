@@ -15,7 +15,7 @@ use crate::wire::{self, Body, Decoded, IcmpError, Malformed, Nanos, Segment, Tcp
 /// retransmission timeout is 200 ms.
 const SAME_PACKET_WITHIN: u64 = 10 * Nanos::MS;
 
-/// With an IP identification, other MACs and a smaller TTL it is the same packet for longer: a retransmission gets an
+/// With an IP identification, and other MACs and a smaller TTL or another VLAN, it is the same packet for longer: a retransmission gets an
 /// identification of its own (RFC 6864), and a slow hop takes a second at most.
 const SAME_ID_WITHIN: u64 = Nanos::SEC;
 
@@ -387,7 +387,7 @@ impl Worker {
             }
             let macs = other.src_mac != d.src_mac || other.dst_mac != d.dst_mac;
             let moved = other.ttl != d.ttl || macs || other.vlan != d.vlan;
-            let hop = d.ip_id != 0 && macs && other.ttl > d.ttl;
+            let hop = d.ip_id != 0 && (macs && other.ttl > d.ttl || other.vlan != d.vlan);
             let fewer_hops = (1..=HOPS).contains(&other.ttl.wrapping_sub(d.ttl));
             let same = (other.seq, other.ack, other.flags, other.len, other.win, other.ip_id)
                 == (d.seq, d.ack, d.flags, d.len, d.win, d.ip_id);

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod packet;
+pub mod talk;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 from . import traffic
-from .net import Lab, sh
+from .net import TOOLS, Lab, sh
 
-TOOLS = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 
 
@@ -36,14 +35,14 @@ def start_server(lab):
 
 
 class Tap:
-    """`syntap run` in the gateway."""
+    """`syntap run`, in the gateway if nothing else is said."""
 
-    def __init__(self, lab, syntap, records, *more):
+    def __init__(self, lab, syntap, records, *more, ns=None, interfaces="in0=inside,out0=outside"):
         self.lab, self.records = lab, Path(records)
         self.records.mkdir(parents=True, exist_ok=True)
-        command = [str(syntap), "run", "-i", "in0=inside,out0=outside", "-w", str(records), *map(str, more)]
+        command = [str(syntap), "run", "-i", interfaces, "-w", str(records), *self.options, *map(str, more)]
         self.lines = []
-        self.process = lab.spawn(lab.gateway, *command, stderr=subprocess.PIPE, text=True)
+        self.process = lab.spawn(ns or lab.gateway, *command, stderr=subprocess.PIPE, text=True)
         self.ready = threading.Event()
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
@@ -56,10 +55,12 @@ class Tap:
             if "records go to" in line:
                 self.ready.set()
             if self.echo:
-                print(line, end="", file=sys.stderr, flush=True)
+                self.echo(line)
         self.ready.set()
 
-    echo = False
+    # Whom each line is told, and what more `run` is given, where somebody watches.
+    echo = None
+    options = ()
 
     @property
     def pid(self):
@@ -255,37 +256,3 @@ def crowded(syntap, records, mirror_to=None, wanted=10, rounds=8):
         odd = lambda side: [a for w in side for a in w["attempts"] if a["stale"] or a["resets"] or not a["accepted"]]
         return {"inside": odd(inside), "outside": odd(outside), "connections": sum(len(w["attempts"]) for w in inside),
                 "missed": sum(w["dropped"] for w in inside + outside), "short": short, "exit": code, "stderr": tap.lines}
-
-
-def healthy(syntap, records, connections=2000):
-    """Nothing wrong."""
-    with Lab() as lab:
-        start_server(lab)
-        tap = Tap(lab, syntap, records)
-        result = shorts(lab, connections)
-        code = tap.stop()
-        return {"short": result, "exit": code, "stderr": tap.lines}
-
-
-def demo(syntap, records):
-    """Real traffic with some trouble in it, for people to watch."""
-    say = lambda text: print(f"lab: {text}", file=sys.stderr, flush=True)
-    with Lab() as lab:
-        start_server(lab)
-        say("clients 10.77.0.0/24 - gateway (in0, out0, masquerade) - server 198.51.100.2, all in namespaces of this demo")
-        Tap.echo = True
-        tap = Tap(lab, syntap, records, "--status", "2")
-        say("two clients open 3,000 short connections, each byte checked")
-        load = [short(lab, n, 1500, pause=0.002) for n in range(2)]
-        knock = python(lab, lab.client(0), "traffic", "knock", traffic.FILTERED, 1)
-        refused = python(lab, lab.client(1), "traffic", "knock", traffic.CLOSED, 5)
-        say("a third client, like the balancer of the story, reuses its ports while the server is in TIME_WAIT")
-        cells = story(lab, which="brief")
-        result = [lines(p, 60)[0] for p in load]
-        lines(knock, 30), lines(refused, 30)
-        ok = sum(r["ok"] for r in result)
-        bad = sum(r["wrong"] + r["errors"] for r in result)
-        say(f"{ok} connections arrived byte for byte, {bad} did not; "
-            f"{sum(c['outcome'] == 'refused' for c in cells)} reuses were refused by the server's kernel")
-        tap.stop()
-        return {"ok": ok, "bad": bad, "cells": cells}
