@@ -269,12 +269,22 @@ impl Gateway {
         }
         if !self.told_proxy && self.join.is_proxied() {
             self.told_proxy = true;
-            let summary = "connections from inside open although their SYNs never leave: a proxy on the gateway answers for the \
-                           responders, or it rewrites sequence numbers; inside and outside are not joined"
-                .to_owned();
+            let pattern = self.join.pattern();
+            let what = match pattern {
+                "isn_rewritten" => {
+                    "they leave with other sequence numbers: a device in the gateway rewrites them"
+                }
+                "syn_proxy" => {
+                    "others leave after the answer: the gateway answers SYNs itself before it passes them on"
+                }
+                _ => "none leaves: a proxy on the gateway answers for the responders",
+            };
+            let summary = format!(
+                "connections from inside open although their SYNs never leave, and {what}; inside and outside are not joined"
+            );
             let point = self.join.point_of(Role::Inside).unwrap_or(0);
             let mut a = anomaly(Kind::NatNotStitchable, Severity::Info, point, None, (now, now), summary);
-            a.facts = vec![("crossed", Fact::U64(self.join.crossed))];
+            a.facts = vec![("pattern", Fact::Str(pattern.into())), ("crossed", Fact::U64(self.join.crossed))];
             out(a);
         }
     }

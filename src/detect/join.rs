@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use super::bounded::Bounded;
 use super::sight::Seen;
 use crate::flow::{Digest, Endpoint, Tuple};
-use crate::wire::{Addr, Nanos, Seq};
+use crate::wire::{Addr, Nanos, Seq, Way};
 
 /// How long a gateway can hold a SYN: 6 to 18 us at the median, 862 us at most were measured; a queue that is full holds it for
 /// milliseconds, and 50 ms are far below the shortest retransmission timeout.
@@ -181,6 +181,11 @@ pub struct Join {
     reached: Bounded<Addr, ()>,
     /// When the first SYN crossed.
     crosses_since: Option<Nanos>,
+    /// The newest SYN from inside to a responder, and when that was answered.
+    asked: Bounded<Endpoint, (Nanos, Option<Nanos>)>,
+    /// SYNs that left under a number of their own: at once after one from inside, or after that was answered.
+    rewritten: u64,
+    after_answer: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -217,6 +222,9 @@ impl Join {
             without: Vec::new(),
             reached: Bounded::new(TUPLES),
             crosses_since: None,
+            asked: Bounded::new(POOLS),
+            rewritten: 0,
+            after_answer: 0,
         }
     }
 
@@ -266,6 +274,7 @@ impl Join {
             // Both ends translated: only the numbers are left.
             .or_else(|| list.iter().position(|c| waits(c) && c.like == Like::of(d)))
             .or_else(|| list.iter().position(|c| c.tuples[side] == Some(tuple) && c.like.fits(d)));
+        let own_number = found.is_none() && side == 1 && d.way != Way::Ingress;
         let n = found.unwrap_or_else(|| {
             if list.len() == SAME_ISN {
                 list.remove(0);
@@ -318,7 +327,13 @@ impl Join {
             self.crossed += 1;
             self.held.saturating_record((ns / 1_000).max(1));
         }
+        if own_number && let Some((asked, answered)) = self.asked.get(&tuple.dst) {
+            let soon = |t: Nanos| at.since(t) <= CROSS_WITHIN && t <= at;
+            self.after_answer += u64::from(answered.is_some_and(soon));
+            self.rewritten += u64::from(answered.is_none() && soon(*asked));
+        }
         if side == 0 && outbound {
+            self.asked.put(tuple.dst, (at, None));
             let list = self.recent.entry((tuple.dst, tuple.src.port), Vec::new);
             if list.len() == SAME_ISN {
                 list.remove(0);
@@ -371,6 +386,9 @@ impl Join {
             let never_left = c.tries.iter().all(|t| t.at[1].is_none());
             if side == 0 && c.from == 0 && never_left {
                 let at = seen.tuple.dst;
+                if let Some(asked) = self.asked.get_mut(&at) {
+                    asked.1.get_or_insert(d.ts);
+                }
                 self.responders.entry(at, Responder::default).without += 1;
                 if self.without.len() < PROXIED && !self.without.contains(&at.addr) {
                     self.without.push(at.addr);
@@ -428,6 +446,15 @@ impl Join {
     pub fn is_reached(&self, responder: &Addr, at: Nanos) -> bool {
         self.reached.get(responder).is_some()
             && self.crosses_since.is_some_and(|since| since <= at.add(CROSS_WITHIN))
+    }
+
+    /// What it looks like if inside and outside cannot be joined.
+    pub fn pattern(&self) -> &'static str {
+        match (self.rewritten, self.after_answer) {
+            (0, 0) => "proxy",
+            (r, a) if r > a => "isn_rewritten",
+            _ => "syn_proxy",
+        }
     }
 
     /// True if connections to many addresses open here whose SYNs never cross: somebody answers for the responders, or rewrites

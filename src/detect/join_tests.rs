@@ -177,7 +177,17 @@ fn a_service_of_the_gateway_itself_is_no_loss_and_many_answers_without_a_crossin
         let mut answer = syn(t, 9, 0, u64::from(n) * 1_000 + 10);
         answer.digest.ack = Seq(101 + u32::from(n));
         j.syn_ack(&answer);
+        if n > 3 {
+            // The gateway opens a connection of its own, after it has answered.
+            let own = tuple(end(GATEWAY, 50_000 + u16::from(n)), service);
+            j.syn(&syn(own, 7_000 + u32::from(n), 1, u64::from(n) * 1_000 + 30));
+        }
         assert!(j.answers_without(&service));
         assert_eq!(j.is_proxied(), n == 7);
+        assert_eq!(j.pattern(), if n > 3 { "syn_proxy" } else { "proxy" });
     }
+    let mut j = join();
+    j.syn(&syn(tuple(end(CLIENT, 40_000), end(SERVER, 80)), 1, 0, 0));
+    j.syn(&syn(tuple(end(GATEWAY, 40_000), end(SERVER, 80)), 999, 1, 20));
+    assert_eq!(j.pattern(), "isn_rewritten");
 }

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::event::{Event, What};
 use super::latency::Durations;
 use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Survey};
-use crate::flow::Side;
+use crate::flow::{Side, Tuple};
 use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Nat, Record};
 use crate::wire::Nanos;
 
@@ -88,13 +88,7 @@ pub struct Desk<S> {
     sink: S,
     /// How long what rests on an absence waits for news of losses; 0 where nothing can be lost.
     hold_ns: u64,
-    held: VecDeque<Judged>,
-}
-
-/// An anomaly and what the other side of the gateway said of it when it was found.
-struct Judged {
-    anomaly: Anomaly,
-    nat: Option<Nat>,
+    held: VecDeque<(Anomaly, Option<Tuple>)>,
 }
 
 #[derive(Clone, Copy)]
@@ -132,9 +126,9 @@ impl<S: RecordSink> Desk<S> {
 
     /// Lets time pass: what was held long enough is written.
     pub fn tick(&mut self, now: Nanos) -> std::io::Result<()> {
-        while self.held.front().is_some_and(|j| now.since(j.anomaly.time) >= self.hold_ns) {
-            if let Some(j) = self.held.pop_front() {
-                self.put(j)?;
+        while self.held.front().is_some_and(|(a, _)| now.since(a.time) >= self.hold_ns) {
+            if let Some((a, nat)) = self.held.pop_front() {
+                self.write(a, nat)?;
             }
         }
         Ok(())
@@ -187,30 +181,34 @@ impl<S: RecordSink> Desk<S> {
         }
     }
 
-    /// Takes an anomaly, of a worker or of the tool itself. What others know of it is added now, while it is what they know at
-    /// that time: a tuple may be somebody else's by the time it is written.
+    /// Takes an anomaly, of a worker or of the tool itself. It is judged now, in its turn, by what is known of its time; only its
+    /// record may wait.
     pub fn anomaly(&mut self, mut a: Anomaly) -> std::io::Result<()> {
         let mut more = Vec::new();
+        // A reset may be the gateway's own: that none came in inside is an absence, too.
+        let waits = a.kind.rests_on_absence() || a.kind == Kind::ResetMidFlow;
         let told = self.survey.judge(&mut a, &mut |a| more.push(a));
-        if told {
-            more.push(a);
+        for more in more {
+            let waits = more.kind.rests_on_absence();
+            self.judged(more, waits)?;
         }
-        more.into_iter().try_for_each(|a| self.hold_or_put(a))
+        if told { self.judged(a, waits) } else { Ok(()) }
     }
 
-    fn hold_or_put(&mut self, anomaly: Anomaly) -> std::io::Result<()> {
-        let nat = anomaly.point.zip(anomaly.tuple).and_then(|(p, t)| self.survey.nat(p, &t)).map(Nat::from);
-        let judged = Judged { anomaly, nat };
-        if self.hold_ns == 0 || !judged.anomaly.kind.rests_on_absence() {
-            return self.put(judged);
+    fn judged(&mut self, a: Anomaly, waits: bool) -> std::io::Result<()> {
+        let nat = a.point.zip(a.tuple).and_then(|(p, t)| self.survey.nat(p, &t));
+        if self.hold_ns == 0 || !waits {
+            return self.write(a, nat);
         }
-        // If more than fit wait, the oldest makes room.
-        let oldest = if self.held.len() < HELD { None } else { self.held.pop_front() };
-        self.held.push_back(judged);
-        oldest.map_or(Ok(()), |j| self.put(j))
+        self.held.push_back((a, nat));
+        // More than fit wait: the oldest makes room.
+        match self.held.len() > HELD {
+            true => self.held.pop_front().map_or(Ok(()), |(oldest, nat)| self.write(oldest, nat)),
+            false => Ok(()),
+        }
     }
 
-    fn put(&mut self, Judged { anomaly: mut a, nat }: Judged) -> std::io::Result<()> {
+    fn write(&mut self, mut a: Anomaly, nat: Option<Tuple>) -> std::io::Result<()> {
         let loss = self.loss_in(a.first, a.last);
         if loss.is_some() && a.kind.rests_on_absence() {
             // It rests on an absence, and something is absent that was there.
@@ -222,7 +220,7 @@ impl<S: RecordSink> Desk<S> {
         self.tally.add(&a);
         let Desk { coalescer, context, sink, .. } = self;
         let mut failed = Ok(());
-        let record = Record { nat, ..Record::from_anomaly(&a, context, loss) };
+        let record = Record { nat: nat.map(Nat::from), ..Record::from_anomaly(&a, context, loss) };
         coalescer.push(record, &mut |r: Record| {
             if failed.is_ok() {
                 failed = sink.record(&r);
@@ -256,8 +254,8 @@ impl<S: RecordSink> Desk<S> {
         let mut found = Vec::new();
         self.survey.finish(&mut |a| found.push(a));
         found.into_iter().try_for_each(|a| self.anomaly(a))?;
-        while let Some(j) = self.held.pop_front() {
-            self.put(j)?;
+        while let Some((a, nat)) = self.held.pop_front() {
+            self.write(a, nat)?;
         }
         let Desk { coalescer, sink, .. } = &mut self;
         let mut failed = Ok(());
