@@ -325,13 +325,23 @@ fn root_a_crowded_gateway_shows_each_stale_ack_inside_and_outside() {
     if !is_root() {
         return;
     }
-    let dir = tempfile::tempdir().expect("a directory");
+    // Neither the tap nor the witnesses may have lost a packet; on a busy machine that can take another try.
+    let whole = (0..3).find_map(|_| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let truth = lab(&["crowded", SYNTAP, &path(&dir, "records"), &path(&dir, "mirror.pcapng")]);
+        let lines = truth["stderr"].as_array().expect("lines").iter().filter_map(Value::as_str);
+        let tapped = lines.filter(|l| l.starts_with("lost")).all(|l| l.contains("0 dropped, 0 missed"));
+        if !tapped || int(&truth["missed"]) > 0 {
+            println!("packets were lost on this busy machine, so it is tried again: {}", truth["stderr"]);
+            return None;
+        }
+        Some((dir, truth))
+    });
+    let (dir, truth) = whole.expect("one of three tries lost nothing");
     let (records, mirrored) = (path(&dir, "records"), path(&dir, "mirror.pcapng"));
-    let truth = lab(&["crowded", SYNTAP, &records, &mirrored]);
     for r in truth["short"].as_array().expect("results") {
         clean(r, 100);
     }
-    assert_eq!(int(&truth["missed"]), 0, "the witnesses saw everything");
     let seen_inside = refusals_seen(&truth["inside"]);
     if seen_inside.is_empty() {
         println!(
