@@ -2,6 +2,10 @@
 
 mod common;
 
+use std::net::Ipv4Addr;
+
+use common::packet::{ACK, RST, SYN, pcap};
+use common::talk::Talk;
 use common::{corpus, of_kind, replay};
 use serde_json::Value;
 
@@ -99,5 +103,42 @@ fn ordinary_traffic_of_both_sides_is_quiet_and_every_connection_has_its_other_tu
         let inside = c["interface"] == "inside";
         let expected = if inside { "198.51.100.1" } else { "10.77.0.1" };
         assert!(c["nat"]["src_ip"].as_str().is_some_and(|ip| ip.starts_with(expected)), "{c}");
+    }
+}
+
+/// A gateway with this address outside resets a connection itself, in answer to what came in.
+fn reset_by(gateway: Ipv4Addr) -> Vec<Value> {
+    let server = (Ipv4Addr::new(192, 0, 2, 2), 443);
+    let mut inside = Talk::to((Ipv4Addr::new(10, 0, 0, 5), 40_000), server);
+    let mut outside = inside.clone();
+    outside.client.0 = gateway;
+    let mut captures = [Vec::new(), Vec::new()];
+    let mut us = 1_700_000_000_000_000;
+    for (from, flags, payload) in
+        [(0, SYN, 0), (1, SYN | ACK, 0), (0, ACK, 0), (0, ACK, 320), (1, ACK, 270), (0, ACK, 0)]
+    {
+        us += 5_000;
+        for (n, t) in [&mut inside, &mut outside].into_iter().enumerate() {
+            let tcp = if from == 0 { t.client(flags, payload) } else { t.server(flags, payload) };
+            captures[n].push((us + if (from == 0) == (n == 0) { 0 } else { 50 }, tcp.frame()));
+        }
+    }
+    captures[1].push((us + 1_000_000, outside.server(ACK, 100).frame()));
+    captures[1].push((us + 1_000_050, outside.client(RST, 0).frame()));
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = ["inside", "outside"].map(|side| dir.path().join(side));
+    for (file, packets) in files.iter().zip(&captures) {
+        std::fs::write(file, pcap(packets)).expect("written");
+    }
+    let [a, b] = files.map(|f| f.display().to_string());
+    replay(&[&format!("inside:inside={a}"), &format!("outside:outside={b}")])
+}
+
+#[test]
+fn a_reset_of_the_gateway_is_told_from_the_clients_whatever_the_order_of_the_addresses() {
+    for gateway in [Ipv4Addr::new(100, 64, 0, 1), Ipv4Addr::new(203, 0, 113, 9)] {
+        let all = reset_by(gateway);
+        let of: Vec<_> = all.iter().filter(|r| r["verdict"] == "gateway").collect();
+        assert!(!of.is_empty(), "{gateway}: {all:#?}");
     }
 }

@@ -11,7 +11,7 @@ use super::{many, shards_of, show};
 use crate::detect::explain::explain;
 use crate::detect::{Kind, Severity};
 use crate::record::rfc3339;
-use crate::report::{Cause, Report};
+use crate::report::{Cause, Report, Short};
 use crate::wire::Nanos;
 
 /// Arguments of `report`.
@@ -91,6 +91,31 @@ fn print(
         writeln!(to, "\n{}", style.bold("One of them, whole"))?;
         writeln!(to)?;
         show::print(&worst.example, style, to)?;
+    }
+    in_short(&Short::of(report), style, to)
+}
+
+/// Last, where a terminal leaves the eye: each cause in a sentence.
+fn in_short(short: &Short, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    if short.sentences.is_empty() {
+        return Ok(());
+    }
+    writeln!(to, "\n{}", style.bold("In short"))?;
+    for (n, sentence) in short.sentences.iter().enumerate() {
+        for (line, text) in wrap(sentence, style.width() - 5).into_iter().enumerate() {
+            let number = if line == 0 { format!("{}.", n + 1) } else { String::new() };
+            writeln!(to, "  {number:<2} {text}")?;
+        }
+    }
+    if short.more > 0 {
+        writeln!(to, "     And {} above.", many(short.more as u64, "more cause"))?;
+    }
+    if !short.consequences.is_empty() {
+        let list: Vec<String> =
+            short.consequences.iter().map(|(kind, n)| format!("{n} {}", kind.name())).collect();
+        for line in wrap(&format!("With these came {}.", list.join(", ")), style.width() - 5) {
+            writeln!(to, "     {line}")?;
+        }
     }
     Ok(())
 }

@@ -46,16 +46,25 @@ pub fn silence(
     let same: Vec<Nanos> = sent.iter().filter(|p| Some(p.seq) == seq).map(|p| p.ts).collect();
     let gaps = same.windows(2).map(|w| Fact::F64(ms(w[1].since(w[0])))).collect();
     let heard = flow.end(step.from.other()).packets > 0;
+    // A listener with a full accept queue drops what completes a handshake; with SYN cookies (tcp_conn_request() under a full
+    // queue) it does not even repeat its SYN-ACK, and so looks like a path that was lost.
+    let answered_only =
+        step.from == Side::Orig && t.syn_acks > 0 && flow.end(Side::Resp).packets <= u32::from(t.syn_acks);
+    let queue = if answered_only {
+        "; it has never sent more than its SYN-ACK: a full accept queue behind SYN cookies looks like this too"
+    } else {
+        ""
+    };
     out(view.anomaly(
         flow.orig,
         Finding {
             kind: Kind::BlackHole,
             // A view without the other direction cannot tell silence.
             severity: if heard && !peer_closed { Severity::Warning } else { Severity::Info },
-            verdict: Verdict::Network,
-            certainty: if heard { Certainty::Likely } else { Certainty::Possible },
+            verdict: if answered_only { Verdict::Unknown } else { Verdict::Network },
+            certainty: if heard && !answered_only { Certainty::Likely } else { Certainty::Possible },
             summary: format!(
-                "the {who} sent the same bytes to {to} {} times with growing gaps, the last {}, and nothing came back",
+                "the {who} sent the same bytes to {to} {} times with growing gaps, the last {}, and nothing came back{queue}",
                 t.unheard[me] + 1,
                 duration(t.unheard_gap[me])
             ),

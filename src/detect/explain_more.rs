@@ -252,7 +252,11 @@ from the other end in between (the doubling of RFC 6298 section 5.5).",
         "look at last_mac: is it still the next hop's address",
         "compare the sizes: if only large packets vanish, it is the MTU",
     ],
-    or_else: &["the other end was switched off"],
+    or_else: &[
+        "the other end was switched off",
+        "a full accept queue behind SYN cookies, where the responder has sent a SYN-ACK and nothing more: it drops the ACK, keeps \
+nothing and repeats nothing (verdict unknown; compare ListenOverflows and TCPReqQFullDoCookies in `nstat -az`)",
+    ],
     peers: "Wireshark shows the retransmissions one by one; nobody gives the verdict",
 };
 

@@ -87,6 +87,10 @@ pub fn refused(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
     if ended.outcome == Outcome::OldLifeWentOn {
         return None;
     }
+    // One SYN, and it was accepted: the old ACK before that was on its way already, and answered something else.
+    if ended.outcome == Outcome::Accepted && a.syns == 1 && a.stray_rst.is_none() {
+        return None;
+    }
     let past = &ended.past;
     let (o, held) = (a.from as usize, past.held_by(a.from.other()));
     // TIME_WAIT's ts_recent is what its stale ACK echoes; without that packet, what the old life showed.

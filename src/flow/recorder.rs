@@ -31,11 +31,6 @@ impl Recorder {
         Recorder { ring: Vec::with_capacity(capacity), capacity, next: 1 }
     }
 
-    /// Writes to all the memory that was reserved, so that no packet waits for a page later.
-    pub fn prefault(&mut self) {
-        self.ring.resize(self.capacity, Entry::default());
-    }
-
     /// Stores `digest` as the newest of the flow whose newest was `before`; returns its mark.
     #[inline]
     pub fn push(&mut self, before: Mark, digest: Digest) -> Mark {

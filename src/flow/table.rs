@@ -125,15 +125,6 @@ impl<V: Clone + Default> Table<V> {
         self.capacity
     }
 
-    /// Writes to all the memory that was reserved, so that no flow waits for a page later.
-    pub fn prefault(&mut self) {
-        while self.slots.len() < self.capacity {
-            let next = self.free;
-            self.free = self.slots.len() as u32;
-            self.slots.push(Slot { next, ..Slot::empty() });
-        }
-    }
-
     /// Bytes taken for each flow, index included.
     pub fn bytes_per_flow(&self) -> usize {
         size_of::<Slot<V>>() + self.buckets.len() * size_of::<Bucket>() / self.capacity

@@ -222,8 +222,7 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
             let config = plan.worker.clone();
             let thread = std::thread::Builder::new().name(format!("syntap-w{n}"));
             workers.push(thread.spawn(move || {
-                let mut worker = Worker::new(&config);
-                worker.prefault();
+                let worker = Worker::new(&config);
                 lane.run(worker)
             })?);
         }

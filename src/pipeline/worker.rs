@@ -203,12 +203,6 @@ impl Worker {
         }
     }
 
-    /// Writes to all memory that it reserved: a live worker must not wait for pages. A replay takes them as it goes.
-    pub fn prefault(&mut self) {
-        self.table.prefault();
-        self.recorder.prefault();
-    }
-
     /// What it counted so far.
     pub fn counters(&self) -> &WorkerCounters {
         &self.counters

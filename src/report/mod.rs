@@ -3,6 +3,8 @@
 //! Bounded memory however many records: counts by kind, the busiest responders and originator networks, a timeline
 //! that halves its resolution when it grows too long, one example a kind.
 
+mod short;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -10,6 +12,8 @@ use serde_json::Value;
 
 use crate::detect::{Certainty, Kind, Severity};
 use crate::record::Record;
+
+pub use short::Short;
 
 /// Responders and originator networks counted apart for each kind; the rest is one row.
 const PLACES: usize = 1024;
@@ -31,6 +35,26 @@ impl Top {
         } else {
             *self.counts.entry(name).or_default() += count;
         }
+    }
+
+    /// True if nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// True if this name was counted.
+    pub fn has(&self, name: &str) -> bool {
+        self.counts.contains_key(name)
+    }
+
+    /// How often this name was.
+    pub fn count_of(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+
+    /// All names counted apart.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.counts.keys().map(String::as_str)
     }
 
     /// The `n` largest, then what is left of all others together.
@@ -98,6 +122,12 @@ pub struct Cause {
     pub originators: Top,
     /// By interface.
     pub interfaces: Top,
+    /// By role of the interface.
+    roles: Top,
+    /// By the address that it is about, where that is no responder (ARP).
+    subjects: Top,
+    /// By the kind that the record itself names as what lies behind it.
+    linked: Top,
     /// When.
     pub timeline: Timeline,
     /// The best proven, most severe record, the first of equals.
@@ -129,6 +159,30 @@ pub struct Report {
     pub records: u64,
     /// First and last moment of all records, ns since the epoch.
     pub span: Option<(u64, u64)>,
+}
+
+impl Cause {
+    /// Connections hurt, as far as counts tell: what was seen on both sides of a gateway is one.
+    fn connections(&self) -> u64 {
+        let (inside, outside) = (self.roles.count_of("inside"), self.roles.count_of("outside"));
+        inside.max(outside) + self.count.saturating_sub(inside + outside)
+    }
+
+    /// A fact of the example: a word.
+    fn fact_text(&self, name: &str) -> Option<&str> {
+        self.example.facts.get(name).and_then(Value::as_str)
+    }
+
+    /// A fact of the example: a list of words.
+    fn fact_list(&self, name: &str) -> Vec<&str> {
+        let list = self.example.facts.get(name).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// A fact of the example: a number, or 0.
+    fn fact_number(&self, name: &str) -> u64 {
+        self.example.facts.get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
 }
 
 fn network(ip: IpAddr) -> String {
@@ -170,6 +224,9 @@ impl Report {
             responders: Top::default(),
             originators: Top::default(),
             interfaces: Top::default(),
+            roles: Top::default(),
+            subjects: Top::default(),
+            linked: Top::default(),
             timeline: Timeline::new(start),
             example: Box::new(r.clone()),
         });
@@ -186,6 +243,16 @@ impl Report {
         }
         if let Some(i) = &r.interface {
             c.interfaces.add(i.clone(), r.count);
+        }
+        if let Some(role) = &r.role {
+            c.roles.add(role.clone(), r.count);
+        }
+        let text = |name: &str| r.facts.get(name).and_then(Value::as_str).map(str::to_owned);
+        if let Some(address) = text("request") {
+            c.subjects.add(address, r.count);
+        }
+        if let Some(kind) = text("link") {
+            c.linked.add(kind, r.count);
         }
         c.timeline.add(r.first_ns, r.count);
         if rank(&r) > rank(&c.example) {

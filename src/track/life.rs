@@ -183,6 +183,8 @@ pub struct Attempt {
     pub from: Side,
     /// Its initial sequence number.
     pub isn: Seq,
+    /// The ISN of the attempt whose place it took before that was answered.
+    pub replaced: Option<Seq>,
     /// TSval of its first SYN.
     pub tsval: Option<u32>,
     /// Payload of its SYN (TCP Fast Open).
@@ -260,6 +262,8 @@ pub struct Tallies {
     pub reset_by: Option<Side>,
     /// TTL of the reset.
     pub reset_ttl: u8,
+    /// Its sequence number: what its sender had sent up to there was on its way before it.
+    pub reset_seq: Seq,
     /// Segments of the reset's sender after it.
     pub after_reset: u16,
     /// A reset came that a waiting originator does not believe (RFC 9293 3.10.7.3).

@@ -59,6 +59,7 @@ impl Flow {
         self.state = to;
         self.closed_at = ts;
         self.tallies.reset_by = Some(role);
+        self.tallies.reset_seq = seg.seq;
         self.tallies.reset_ttl = seg.ttl;
     }
 
@@ -97,7 +98,8 @@ impl Flow {
         }
         if self.state == State::Reset && t.reset_by == Some(role) && class != SegClass::Odd {
             // What was on its way when the reset came is before it in sequence; what follows it is not.
-            let beyond = seg.payload > 0 && seg.end().after(self.ends[role as usize].next);
+            let new = seg.end().after(self.ends[role as usize].next) && seg.end().after(t.reset_seq);
+            let beyond = seg.payload > 0 && new;
             if beyond {
                 t.after_reset = t.after_reset.saturating_add(1);
                 step.notes |= note::WENT_ON_AFTER_RESET;

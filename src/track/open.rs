@@ -87,7 +87,7 @@ impl Flow {
             }
             _ => {}
         }
-        let (mut isns, mut told) = (1, 0);
+        let (mut isns, mut told, mut replaced) = (1, 0, None);
         if self.attempt.pending {
             // After its originator reset it on a stale ACK, it is over; what comes now is another's turn.
             let reset = self.attempt.stray_rst.is_some();
@@ -96,6 +96,7 @@ impl Flow {
                 step.notes |= note::ISN_CHANGED;
                 isns = self.tallies.isns.max(1).saturating_add(1);
                 told = self.tallies.told;
+                replaced = Some(self.attempt.isn);
             }
         }
         let on_live = live.then(|| (self.state, ts.since(self.last)));
@@ -106,7 +107,7 @@ impl Flow {
             self.state = State::SynSent;
             self.tallies.told = told;
         }
-        self.attempt = Attempt { pending: true, on_live, ..Attempt::of(seg, end, ts) };
+        self.attempt = Attempt { pending: true, on_live, replaced, ..Attempt::of(seg, end, ts) };
         self.tallies.isns = isns;
     }
 
@@ -167,7 +168,8 @@ impl Flow {
             } else if me.has(seen::SYN | seen::ACK) && me.isn == seg.seq && me.ack == seg.ack {
                 // The one that opened the life before, once more.
                 self.syn_ack_again(ts, step);
-            } else {
+            } else if a.replaced.is_none_or(|isn| seg.ack != isn.add(1)) {
+                // An answer to the SYN before this one, on its way when that was replaced, is none.
                 step.notes |= note::SYN_ACK_WRONG_ACK;
             }
             return;

@@ -87,7 +87,7 @@ impl Talk {
     }
 
     pub fn to(client: (Ipv4Addr, u16), server: (Ipv4Addr, u16)) -> Talk {
-        let isn = u32::from(client.1) * 100_000;
+        let isn = u32::from(client.1).wrapping_mul(100_000);
         let (next, ttl, id) = ([isn, isn.wrapping_add(7_000_000)], [64, 57], [1_000, 30_000]);
         Talk { client, server, next, ttl, id, options: OPTIONS.to_vec() }
     }

@@ -139,6 +139,23 @@ def nft(ns, text):
         raise RuntimeError(f"nft: {done.stderr.strip()}")
 
 
+def lost_between(inside, outside):
+    """SYNs that came in at one side of the gateway and did not leave at the other: (originator, ISN), by whether an answer had
+    passed before. One that was answered already cost nobody anything."""
+    left = defaultdict(list)
+    for p in tcp_only(outside):
+        if p["flags"] == "S" and p["way"] == "out":
+            left[p["seq"]].append(p["at"])
+    answered, lost = set(), {True: [], False: []}
+    for p in tcp_only(inside):
+        if p["flags"] == "S" and p["way"] == "in":
+            if not any(0 <= at - p["at"] < 50_000_000 for at in left[p["seq"]]):
+                lost[p["seq"] in answered].append(((p["src"], p["sport"]), p["seq"]))
+        elif "S" in p["flags"]:
+            answered.add((p["ack"] - 1) % (1 << 32))
+    return lost
+
+
 def lossy_gateway(syntap, records, connections=1200, threads=20):
     """5 % of the packets are lost in the gateway."""
     o = Outcome("lossy-gateway", syntap, records)
@@ -147,19 +164,22 @@ def lossy_gateway(syntap, records, connections=1200, threads=20):
         rules = dropping("forward", ("syn_lost", SYN), ("syn_ack_lost", SYN_ACK), ("rest_lost", REST))
         nft(lab.gateway, f"table ip loss {{\n{rules}}}\n")
         tap = Tap(lab, syntap, records)
+        observers = [Observer(lab, lab.gateway, dev) for dev in ("in0", "out0")]
         o.truth |= crowd(lab, connections, threads)
-        # An attempt that was given up is over for syntap when no further SYN came in twice the last gap.
         time.sleep(9 if o.truth["errors"] else 1)
         code = tap.stop()
         o.truth |= nft_counters(lab.gateway)
+        lost = lost_between(*(observer.end() for observer in observers))
+    o.truth |= {"syn_lost_unanswered": len(lost[False]), "syn_lost_after_the_answer": len(lost[True])}
     o.read()
     o.unlost(tap, code)
-    lost = o.of("syn_lost_in_gateway", interface="in0")
-    o.check("SYNs lost, in syn_lost_in_gateway", o.truth["syn_lost"], sum(r["facts"]["lost"] for r in lost))
+    o.check("SYNs that nft dropped, found missing outside", o.truth["syn_lost"], len(lost[False]) + len(lost[True]))
+    told = o.of("syn_lost_in_gateway", interface="in0")
+    o.check("SYNs lost before any answer, in syn_lost_in_gateway", len(lost[False]), sum(r["facts"]["lost"] for r in told))
     o.check("taken for a collision or for exhaustion", 0, len(o.of("snat_collision", "snat_ports_exhausted")))
-    opening = o.of("syn_unanswered", "synack_unacknowledged", "slow_handshake")
-    blamed = sorted({f"{r['kind']} {r['verdict']}" for r in opening if r["verdict"] not in ("gateway", "unknown")})
-    o.check(f"{o.truth['syn_ack_lost']} SYN-ACKs lost, another is blamed in", "none", ", ".join(blamed) or "none")
+    blamed = [r for r in loud(o.records) + o.of("slow_handshake") if r["verdict"] not in ("gateway", "unknown")]
+    o.check(f"{o.truth['syn_ack_lost']} SYN-ACKs and {o.truth['rest_lost']} others lost, another is blamed in", "none",
+            ", ".join(sorted({f"{r['kind']} {r['verdict']}" for r in blamed})) or "none")
     return o.result()
 
 
@@ -243,7 +263,7 @@ def refusals_of(packets):
     return refused
 
 
-def time_wait_reuse(syntap, records, wanted=20, rounds=8, ports=64):
+def time_wait_reuse(syntap, records, wanted=20, rounds=8, ports=64, each=80):
     """The story's balancer, made by hand; then Linux clients behind a gateway that has few ports to translate to."""
     o = Outcome("time-wait-reuse", syntap, records)
     with Lab() as lab:
@@ -269,8 +289,8 @@ def time_wait_reuse(syntap, records, wanted=20, rounds=8, ports=64):
         # By how much the clients' timestamps differ is drawn by lot for each pair of addresses.
         failed = 0
         for n in range(rounds):
-            running = [python(lab, lab.client(c), "traffic", "short", 80, traffic.CLOSE_FIRST, 0, c,
-                              10_000 + 20_000 * c + 80 * n) for c in range(2)]
+            running = [python(lab, lab.client(c), "traffic", "short", each, traffic.CLOSE_FIRST, 0, c,
+                              10_000 + 20_000 * c + each * n) for c in range(2)]
             failed += sum(lines(p, 120)[0]["errors"] for p in running)
             seen = lab.snmp(lab.client(0))["OutRsts"] + lab.snmp(lab.client(1))["OutRsts"]
             if seen >= wanted:

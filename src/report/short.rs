@@ -1,0 +1,267 @@
+//! The report in a few sentences: each cause once, in words that need no manual, with what to do about it.
+//!
+//! What follows from another cause has no sentence of its own: a record that names it (`link`), a kind that is nothing but
+//! its sign, a reset on the very responder whose translation was lost. It is listed, never left out.
+
+use super::{Cause, Report, Top};
+use crate::detect::explain::explain;
+use crate::detect::{Kind, Severity};
+
+/// More sentences than this are no short answer.
+pub const SENTENCES: usize = 6;
+
+/// Causes in sentences, and what came of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Short {
+    /// One for each cause, the worst first.
+    pub sentences: Vec<String>,
+    /// Kinds that follow from those causes, with their counts.
+    pub consequences: Vec<(Kind, u64)>,
+    /// Causes for which there was no room.
+    pub more: usize,
+}
+
+impl Short {
+    /// Of all that is above info, losses of syntap itself apart.
+    pub fn of(report: &Report) -> Short {
+        let loud = |c: &&Cause| {
+            c.severity > Severity::Info && !matches!(c.kind, Kind::CaptureGap | Kind::BudgetShed)
+        };
+        let causes: Vec<&Cause> = report.causes().into_iter().filter(loud).collect();
+        let mut short = Short::default();
+        for c in &causes {
+            if causes.iter().any(|root| root.kind != c.kind && follows(c, root)) {
+                short.consequences.push((c.kind, c.count));
+            } else if short.sentences.len() < SENTENCES {
+                short.sentences.push(sentence(c, &causes));
+            } else {
+                short.more += 1;
+            }
+        }
+        short
+    }
+}
+
+/// True if all of `c` comes of `root`.
+fn follows(c: &Cause, root: &Cause) -> bool {
+    let sign = matches!(
+        (c.kind, root.kind),
+        (Kind::NatPortPressure, Kind::TupleReuseRefused)
+            | (Kind::UntranslatedPacket | Kind::ResetByGateway | Kind::NatRemapped, Kind::NatMappingLost)
+            | (Kind::MacMoved, Kind::ArpTwoAnswers | Kind::AddressConflict)
+            | (Kind::AddressFlapping | Kind::MacChangedInFlow, Kind::AddressConflict)
+    );
+    let own_flows = match (c.kind, root.kind) {
+        (Kind::ResetMidFlow | Kind::ResetIgnored | Kind::BlackHole, Kind::NatMappingLost) => {
+            !c.responders.is_empty() && c.responders.names().all(|r| root.responders.has(r))
+        }
+        // The bridge's own MAC, which the incident names too.
+        (Kind::NextHopChanged, Kind::NatMappingLost) => {
+            c.count == 1
+                && c.fact_text("before").is_some()
+                && c.fact_text("before") == root.fact_text("mac_before")
+        }
+        (Kind::FrameLoop, Kind::ArpTwoAnswers) => {
+            !c.responders.is_empty() && c.responders.names().all(|r| root.subjects.has(address_of(r)))
+        }
+        _ => false,
+    };
+    let tied = c.linked.count_of(root.kind.name());
+    sign || own_flows || (tied > 0 && tied == c.count)
+}
+
+/// `10.0.0.3:80` without its port.
+fn address_of(responder: &str) -> &str {
+    responder.rsplit_once(':').map_or(responder, |(a, _)| a.trim_matches(['[', ']']))
+}
+
+/// The first of them, and how many others there are.
+fn named(top: &Top) -> String {
+    let (rows, _) = top.rows(1);
+    let Some((first, _)) = rows.first() else { return "several places".into() };
+    match top.names().count() - 1 {
+        0 => (*first).to_owned(),
+        1 => format!("{first} and another one"),
+        n => format!("{first} and {n} others"),
+    }
+}
+
+fn sentence(c: &Cause, all: &[&Cause]) -> String {
+    let n = c.connections();
+    let many = |one: &str, more: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {more}") };
+    let at = named(&c.responders);
+    let mostly = c.verdicts.rows(1).0.first().map_or("", |r| r.0);
+    let by_gateway = mostly == "gateway";
+    let reuse_too = all.iter().any(|o| o.kind == Kind::TupleReuseRefused && o.verdicts.has("gateway"));
+    match c.kind {
+        Kind::TupleReuseRefused => {
+            let (who, cure) = if by_gateway {
+                (
+                    "the gateway passes its few source ports on",
+                    "give it more ports or addresses towards that server",
+                )
+            } else {
+                ("the clients take their source ports again", "let the clients close first")
+            };
+            format!(
+                "{at} refused {} because it had not yet forgotten the last one from the same address and port: {who} too \
+                 early; keep connections open between requests, or {cure}.",
+                many("new connection", "new connections")
+            )
+        }
+        Kind::SnatCollision => {
+            let cure = if reuse_too {
+                "add --random-fully to its MASQUERADE rule, and more outside addresses, without which it makes early reuse worse"
+            } else {
+                "add --random-fully to its MASQUERADE rule"
+            };
+            format!(
+                "The gateway dropped {} to {at}, each a second's wait, because two clients used one source port at the same \
+                 moment and it gave both the same port outside: {cure}.",
+                many("SYN", "SYNs")
+            )
+        }
+        Kind::NatMappingLost => mapping_lost(c, &at, &many("open connection", "open connections")),
+        Kind::ArpTwoAnswers => {
+            let ports = c.fact_list("interfaces");
+            let two = if ports.len() > 1 { format!(" ({})", ports.join(" and ")) } else { String::new() };
+            let tied = all.iter().filter(|o| follows(o, c) && o.kind == Kind::SynUnanswered);
+            // Each port sees it: the one that saw most tells how many they were.
+            let at_one_port = tied.filter_map(|o| o.interfaces.rows(1).0.first().map(|r| r.1)).max();
+            let silent = match c.fact_number("silent_flows").max(at_one_port.unwrap_or(0)) {
+                0 => "will be out of reach".to_owned(),
+                1 => "is out of reach, as it was for 1 connection".to_owned(),
+                n => format!("is out of reach, as it was for {n} connections"),
+            };
+            format!(
+                "Two ports of the bridge{two} answer ARP for {}, and whenever the wrong one answers last that machine {silent}: \
+                 delete the proxy's entry for it.",
+                named(&c.subjects)
+            )
+        }
+        Kind::AddressConflict => format!(
+            "Two machines ({}) use the address {}, and connections reach one or the other by chance: take it off one of them.",
+            c.fact_list("macs").join(" and "),
+            named(&c.subjects)
+        ),
+        Kind::SnatPortsExhausted => format!(
+            "The gateway has no port left towards {at}, so {} failed: give it more ports or addresses.",
+            many("connection", "connections")
+        ),
+        Kind::SynLostInGateway => format!(
+            "The gateway took {} to {at} in and did not send them on: look at its firewall rules and queues.",
+            many("SYN", "SYNs")
+        ),
+        Kind::SynUnanswered if mostly == "network" => format!(
+            "{} to {at} left the gateway and got no answer in time: packets are lost beyond the gateway, not in it.",
+            many("SYN", "SYNs")
+        ),
+        _ => {
+            let text = explain(c.kind);
+            let times = if n == 1 { "once".to_owned() } else { format!("{n} times") };
+            let at = if c.responders.is_empty() { String::new() } else { format!(", at {at}") };
+            let cure = text.remedy.first().copied().unwrap_or("");
+            format!("{} ({times}{at}): {cure}.", text.one_line.trim_end_matches('.'))
+        }
+    }
+}
+
+fn mapping_lost(c: &Cause, at: &str, connections: &str) -> String {
+    let before = c.fact_text("mac_before");
+    let bridge = before.is_some() && before != c.fact_text("mac_after");
+    let (why, cure) = match c.fact_text("path") {
+        _ if bridge => {
+            (" when its bridge took another MAC address", "give the bridge a MAC address of its own")
+        }
+        Some("uplink") => (" when its uplink changed", "close such connections when the uplink changes"),
+        Some("flush") => {
+            (" because their entries were deleted", "find what deletes them (`conntrack -E -e DESTROY`)")
+        }
+        _ => ("", "see `syntap explain nat_mapping_lost`"),
+    };
+    format!(
+        "The gateway lost the translation of {connections} to {at}{why}, and they hang or are reset: {cure}."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::tool::{Gap, Unit, capture_gap};
+    use crate::record::{Context, Record};
+    use crate::wire::Nanos;
+
+    fn record(kind: Kind, responder: &str, role: &str, facts: serde_json::Value) -> Record {
+        let gap = Gap {
+            cause: "ring_full",
+            source: "r",
+            first: Nanos(1),
+            last: Nanos(2),
+            count: Some(1),
+            unit: Unit::Packets,
+        };
+        let mut r = Record::from_anomaly(&capture_gap(&gap), &Context::default(), None);
+        (r.kind, r.severity, r.verdict) = (kind.name().into(), "warning".into(), "gateway".into());
+        r.role = (!role.is_empty()).then(|| role.to_owned());
+        if let Ok(at) = responder.parse::<std::net::SocketAddr>() {
+            (r.dst_ip, r.dst_port) = (Some(at.ip()), Some(at.port()));
+        }
+        r.facts = facts.as_object().expect("facts").clone();
+        r
+    }
+
+    fn short(records: Vec<Record>) -> Short {
+        let mut report = Report::default();
+        records.into_iter().for_each(|r| report.add(r));
+        Short::of(&report)
+    }
+
+    #[test]
+    fn each_cause_is_a_sentence_and_its_signs_are_not() {
+        use serde_json::json;
+        let duel = json!({ "request": "10.0.0.3", "interfaces": ["vB1", "vxlan1"], "silent_flows": 5 });
+        let s = short(vec![
+            record(Kind::TupleReuseRefused, "192.0.2.1:80", "inside", json!({})),
+            record(Kind::TupleReuseRefused, "192.0.2.1:80", "outside", json!({})),
+            record(Kind::NatPortPressure, "", "outside", json!({})),
+            record(Kind::SnatCollision, "192.0.2.1:80", "inside", json!({})),
+            record(
+                Kind::NatMappingLost,
+                "192.0.2.1:6783",
+                "",
+                json!({ "mac_before": "a", "mac_after": "b" }),
+            ),
+            record(Kind::ResetMidFlow, "192.0.2.1:6783", "outside", json!({})),
+            record(Kind::NextHopChanged, "", "inside", json!({ "before": "a", "after": "b" })),
+            record(Kind::ArpTwoAnswers, "", "", duel),
+            record(Kind::SynUnanswered, "10.0.0.3:80", "", json!({ "link": "arp_two_answers" })),
+            record(Kind::FrameLoop, "10.0.0.3:80", "", json!({})),
+        ]);
+        assert_eq!(s.sentences.len(), 4, "{s:#?}");
+        for words in [
+            "192.0.2.1:80 refused 1 new connection because",
+            "--random-fully",
+            "give the bridge a MAC address of its own",
+            "(vB1 and vxlan1) answer ARP for 10.0.0.3, and whenever the wrong one answers last that machine is out of reach, \
+             as it was for 5 connections",
+        ] {
+            assert_eq!(s.sentences.iter().filter(|t| t.contains(words)).count(), 1, "{words}: {s:#?}");
+        }
+        assert_eq!(s.consequences.len(), 5, "{s:#?}");
+    }
+
+    #[test]
+    fn what_follows_from_nothing_known_is_a_cause_of_its_own() {
+        use serde_json::json;
+        let s = short(vec![
+            record(Kind::NatMappingLost, "192.0.2.1:6783", "", json!({})),
+            record(Kind::ResetMidFlow, "192.0.2.1:80", "", json!({})),
+            record(Kind::FrameLoop, "10.0.0.3:80", "", json!({})),
+        ]);
+        assert_eq!((s.sentences.len(), s.consequences.len()), (3, 0), "{s:#?}");
+        // And the rest is counted.
+        let s = short(Kind::ALL.iter().map(|&k| record(k, "192.0.2.1:80", "", json!({}))).collect());
+        assert_eq!(s.sentences.len(), SENTENCES);
+        assert!(s.more > 20 && s.sentences.iter().all(|t| t.ends_with('.') && !t.contains("  ")), "{s:#?}");
+    }
+}
