@@ -1027,6 +1027,7 @@ mod rings {
             cpus: &[],
             clock: Arc::new(|| Nanos(2_000_000_000_000_000_000)),
             copies: None,
+            conntrack: None,
         };
         let desk = move || Ok(Desk::new(Context::default(), sink));
         let mut pipeline = Pipeline::start(sources, desk, plan).expect("it starts");

@@ -46,7 +46,8 @@ fn loss_beyond_the_gateway_is_never_the_gateways() {
     let unanswered = of_kind(&records, "syn_unanswered");
     assert!(unanswered.len() > 150, "{}", unanswered.len());
     for r in loud(&records) {
-        assert_eq!(r["verdict"], "network", "{}", r["summary"]);
+        // A peer that only ever sent SYN-ACKs may be one with a full accept queue: then nobody is blamed.
+        assert!(["network", "unknown"].iter().any(|v| r["verdict"] == *v), "{}", r["summary"]);
     }
 }
 
@@ -119,7 +120,9 @@ fn reset_by(gateway: Ipv4Addr) -> Vec<Value> {
     {
         us += 5_000;
         for (n, t) in [&mut inside, &mut outside].into_iter().enumerate() {
-            let tcp = if from == 0 { t.client(flags, payload) } else { t.server(flags, payload) };
+            let mut tcp = if from == 0 { t.client(flags, payload) } else { t.server(flags, payload) };
+            // What the gateway forwards has lost a hop; its own reset below has not.
+            tcp.ttl -= u8::from((from == 0) == (n == 1));
             captures[n].push((us + if (from == 0) == (n == 0) { 0 } else { 50 }, tcp.frame()));
         }
     }

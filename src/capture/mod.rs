@@ -1,6 +1,7 @@
 //! Where packets come from: live rings or captures, behind one trait.
 
 pub mod clock;
+pub mod conntrack;
 pub mod ethtool;
 mod file;
 pub mod interface;

@@ -1,6 +1,7 @@
 //! The command line: one file a command, and the only place that prints.
 
 mod check;
+mod conntrack;
 mod explain;
 mod fail;
 mod filter;

@@ -19,7 +19,8 @@ use super::output::{Output, Summary, figures_at, hinted, host_name};
 use super::presence::Interfaces;
 use super::signals::Signals;
 use super::status::Status;
-use super::{Fail, many, note, values};
+use super::{Fail, conntrack, many, note, values};
+use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::tap::PointInfo;
 use crate::capture::xsk::XskSource;
 use crate::capture::{ClockOffset, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats};
@@ -72,6 +73,15 @@ pub struct RunArgs {
     /// more.
     #[arg(long = "responder", value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = values::responder)]
     responders: Vec<Endpoint>,
+
+    /// Listen to the kernel's connection tracking of this network namespace: which translations went while their connections lived,
+    /// and how many SYNs it dropped. `auto`: if it is loaded.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = conntrack::When::Auto)]
+    conntrack: conntrack::When,
+
+    /// Room for events of connection tracking that wait to be read, KiB; the kernel takes twice as much, and only if they wait.
+    #[arg(long, value_name = "KIB", default_value_t = EVENT_BUFFER >> 10, value_parser = values::conntrack_buffer)]
+    conntrack_buffer: usize,
 
     /// Seconds between status lines; 0 prints none.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
@@ -158,6 +168,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.mirror_to {
         MirrorFile::is_free(path)?;
     }
+    let conntrack = conntrack::open(args.conntrack, args.conntrack_buffer, &ports)?;
+    let listens = conntrack.is_some();
     let signals = Signals::install().context("cannot catch signals")?;
 
     let config = TapConfig {
@@ -180,7 +192,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let context = Context { host, interfaces, clock_offset_ns: Some(clock.ns()) };
     worker.max_flows = args.max_flows / sources.len().max(1);
     worker.recorder = worker.max_flows;
-    let plan = Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies };
+    let plan = Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies, conntrack };
     let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
         let sources = sources.into_iter().map(boxed).collect();
         Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
@@ -196,8 +208,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     for point in tap.points() {
         note(describe(point));
     }
+    if listens {
+        note("listening to connection tracking");
+    }
     note(format!("following ports {ports}; records go to {}", args.write.display()));
-    Live::new(tap, stats, pipeline, clock, args.mirror_to.as_deref()).run(args, &signals)
+    Live::new(tap, stats, pipeline, clock, args.mirror_to.as_deref(), listens).run(args, &signals)
 }
 
 fn boxed(source: XskSource) -> Box<dyn Source + Send> {
@@ -218,6 +233,10 @@ struct Live<'a> {
     counters: WorkerCounters,
     /// It was said that the mirror file cannot be written.
     said: bool,
+    /// Connection tracking is listened to.
+    listens: bool,
+    /// It was said that connection tracking is not heard any more.
+    said_deaf: bool,
     first_error: Option<anyhow::Error>,
 }
 
@@ -228,6 +247,7 @@ impl<'a> Live<'a> {
         pipeline: Pipeline<Output<'static>>,
         clock: ClockOffset,
         mirror_to: Option<&'a Path>,
+        listens: bool,
     ) -> Live<'a> {
         Live {
             losses: Losses::new(&stats, clock.now()),
@@ -240,6 +260,8 @@ impl<'a> Live<'a> {
             stats,
             counters: WorkerCounters::default(),
             said: false,
+            listens,
+            said_deaf: false,
             first_error: None,
         }
     }
@@ -257,7 +279,9 @@ impl<'a> Live<'a> {
             }
             if args.status > 0 && told.elapsed() >= Duration::from_secs(args.status) {
                 told = Instant::now();
-                let _ = self.status.print(&mut io::stderr().lock(), &self.counters, &self.losses);
+                let conntrack = conntrack::figures(&self.pipeline.shared().conntrack);
+                let kernel = format!("{}{conntrack}", self.losses);
+                let _ = self.status.print(&mut io::stderr().lock(), &self.counters, &kernel);
             }
         }
         self.end()
@@ -307,6 +331,11 @@ impl<'a> Live<'a> {
         {
             note(cannot_write(path, e));
         }
+        if let Some(e) = self.pipeline.shared().conntrack.error()
+            && !std::mem::replace(&mut self.said_deaf, true)
+        {
+            note(format!("connection tracking is not heard any more: {e}"));
+        }
     }
 
     /// First the hooks, so that nothing new comes; then the rings are worked off; then they are closed.
@@ -321,7 +350,7 @@ impl<'a> Live<'a> {
                 self.failed(Fail::new(e.to_string()));
             }
         }
-        let Live { tap, pipeline, mirror_to, mut status, losses, stats, mut first_error, .. } = self;
+        let Live { tap, pipeline, mirror_to, mut status, losses, stats, mut first_error, listens, .. } = self;
         drop(tap);
         let finished = pipeline.finish();
         let mut failed = |e: anyhow::Error| {
@@ -340,7 +369,10 @@ impl<'a> Live<'a> {
         if let (Some(e), Some(path)) = (finished.shared.copy_error(), mirror_to) {
             failed(cannot_write(path, e).into());
         }
-        let live = losses.summary(&stats, &finished.shared);
+        let mut live = losses.summary(&stats, &finished.shared);
+        if listens {
+            live.push(("conntrack".into(), conntrack::summary(&finished.shared.conntrack)));
+        }
         let figures = status.total();
         let summary = Summary { counters: &drained.counters, tally: &tally, figures, live: &live };
         let _ = summary.print(&mut io::stderr().lock());

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use super::losses::Losses;
 use crate::pipeline::{Durations, Figures, Interval, WorkerCounters};
 
 /// What the next status line is made of.
@@ -39,7 +38,7 @@ impl Status {
 
     /// Prints one line. Of the time since the last one: handshakes and their rate, the time from SYN to SYN-ACK. Since
     /// the start: failed attempts of all, resets, what was mirrored, shed, dropped and missed, flows given up for room.
-    pub fn print(&mut self, to: &mut dyn Write, c: &WorkerCounters, losses: &Losses) -> io::Result<()> {
+    pub fn print(&mut self, to: &mut dyn Write, c: &WorkerCounters, kernel: &str) -> io::Result<()> {
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
         let handshakes = c.handshakes - self.before.handshakes;
         let rate = handshakes as f64 / seconds;
@@ -49,7 +48,7 @@ impl Status {
         writeln!(
             to,
             "{clock} last {seconds:.0} s: handshakes {handshakes} ({rate:.0}/s) {latency} | \
-             total: errors {}/{} | resets {} | {losses}{evicted}",
+             total: errors {}/{} | resets {} | {kernel}{evicted}",
             c.failed, c.attempts, c.resets,
         )?;
         for f in &self.recent.responders {

@@ -29,6 +29,12 @@ pub fn budget(text: &str) -> Result<u64, Fail> {
     between(text, 100, 100_000_000, "the budget", hint)
 }
 
+/// `--conntrack-buffer`.
+pub fn conntrack_buffer(text: &str) -> Result<usize, Fail> {
+    let hint = "leave the option out for 32768";
+    between(text, 4, 1 << 20, "the room for events in KiB", hint).map(|n| n as usize)
+}
+
 /// `--duration`.
 pub fn duration(text: &str) -> Result<u64, Fail> {
     // A hundred years.

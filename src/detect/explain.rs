@@ -36,6 +36,7 @@ pub const fn explain(kind: Kind) -> &'static Explanation {
         Kind::NatRemapped => &gateway::NAT_REMAPPED,
         Kind::NatPortPressure => &gateway::NAT_PORT_PRESSURE,
         Kind::NatNotStitchable => &gateway::NAT_NOT_STITCHABLE,
+        Kind::ConntrackEventLoss => &gateway::CONNTRACK_EVENT_LOSS,
         Kind::TupleReuseRefused => &TUPLE_REUSE_REFUSED,
         Kind::TupleReuseAccepted => &TUPLE_REUSE_ACCEPTED,
         Kind::SynOnLiveFlow => &SYN_ON_LIVE_FLOW,

@@ -178,3 +178,17 @@ pub(super) const NEXT_HOP_CHANGED: Explanation = Explanation {
     or_else: &["a spoofed announcement: see arp_spoof_sign"],
     peers: "arpwatch \"changed ethernet address\"",
 };
+
+pub(super) const CONNTRACK_EVENT_LOSS: Explanation = Explanation {
+    one_line: "The kernel lost events of connection tracking before syntap could read them.",
+    meaning: "A translation that was lost in this time may go unseen, or be told by its packets alone. Nothing happened to the traffic.",
+    rule: "The netlink socket said ENOBUFS; `count` is the kernel's own number. The table is then listed, at most every 5 s, and what \
+changed meanwhile is told by that.",
+    causes: &[
+        "a flush of a large table, or connections that begin and end in a burst",
+        "no CPU left for the thread that reads",
+    ],
+    remedy: &["a larger `--conntrack-buffer`", "fewer processes on the gateway's CPUs"],
+    or_else: &["a program that was stopped and continued"],
+    peers: "conntrackd counts the same as \"netlink events lost\"",
+};

@@ -3,11 +3,13 @@
 //! Rules 2 to 5 and their like. They need a tap point inside and one outside, and the outside's egress: with one side
 //! alone nothing here fires, and verdicts stay `unknown`.
 
+use super::conntrack::{Deltas, Entry};
 use super::evidence::{duration, endpoint, ms};
 use super::join::{CROSS_WITHIN, Crossing, Given, Join, Role};
+use super::mapping::Mappings;
 use super::sight::Seen;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
-use crate::flow::{Endpoint, Tuple};
+use crate::flow::{Digest, Endpoint, Tuple};
 use crate::track::SegClass;
 use crate::wire::{Nanos, Seq};
 
@@ -24,30 +26,9 @@ const PROVOKED_WITHIN: u64 = 10 * Nanos::MS;
 /// Tuples whose resets and lost mappings are remembered.
 const TUPLES: usize = 1 << 16;
 
-/// A lost mapping gathers what belongs to it for this long, then it is told as one thing.
-const GATHER: u64 = 10 * Nanos::SEC;
-
-/// Incidents that gather at one time.
-const INCIDENTS: usize = 1024;
-
 /// Tuples handed on within a minute that make pressure without any harm yet.
 const HANDED_ON: u64 = 20;
 const MINUTE: u64 = 60 * Nanos::SEC;
-
-/// A connection whose mapping was lost.
-#[derive(Clone, Debug)]
-struct Incident {
-    inside: Tuple,
-    outside: Tuple,
-    first: Nanos,
-    last: Nanos,
-    untranslated: u64,
-    first_untranslated: Option<Nanos>,
-    gateway_resets: u64,
-    remapped: Option<Tuple>,
-    point: u8,
-    packets: Vec<crate::flow::Digest>,
-}
 
 /// Tuples handed on towards one responder in the present minute.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,7 +50,9 @@ pub struct Gateway {
     resets: Bounded<Tuple, (Nanos, Seq)>,
     /// Newest bytes sent into silence, by side.
     unheard: [Bounded<Tuple, Seq>; 2],
-    incidents: Vec<Incident>,
+    /// Newest resets that came in outside: by sender and sequence number, to whom and when.
+    answers: Bounded<(Endpoint, Seq), (Endpoint, Digest)>,
+    mappings: Mappings,
     pressure: Bounded<Endpoint, Pressure>,
     /// Resets that the gateway sent; the anomalies of their flows follow.
     own_resets: Bounded<Tuple, OwnReset>,
@@ -83,7 +66,7 @@ struct OwnReset {
     gap_ns: u64,
 }
 
-fn anomaly(
+pub(super) fn anomaly(
     kind: Kind,
     severity: Severity,
     point: u8,
@@ -113,8 +96,13 @@ fn anomaly(
     }
 }
 
-fn text(t: &Tuple) -> String {
+pub(super) fn text(t: &Tuple) -> String {
     format!("{} > {}", endpoint(t.src), endpoint(t.dst))
+}
+
+/// A packet's tuple, its sender first.
+fn sender(seen: &Seen) -> Tuple {
+    if seen.digest.from == crate::flow::Side::Orig { seen.tuple } else { seen.tuple.reversed() }
 }
 
 impl Gateway {
@@ -124,7 +112,8 @@ impl Gateway {
             join: Join::new(roles),
             resets: Bounded::new(TUPLES),
             unheard: [Bounded::new(TUPLES), Bounded::new(TUPLES)],
-            incidents: Vec::new(),
+            answers: Bounded::new(TUPLES),
+            mappings: Mappings::new(),
             pressure: Bounded::new(TUPLES),
             own_resets: Bounded::new(TUPLES),
             told_proxy: false,
@@ -183,10 +172,7 @@ impl Gateway {
         ];
         a.packets = vec![*d];
         out(a);
-        let i = self.incident(seen.tuple, outside, d.ts, d.point);
-        i.untranslated += 1;
-        i.first_untranslated.get_or_insert(d.ts);
-        i.packets.push(*d);
+        self.mappings.untranslated(seen.tuple, outside, d);
     }
 
     /// A reset: rules 4 and 5.
@@ -197,7 +183,13 @@ impl Gateway {
                 self.resets.put(seen.tuple, (d.ts, d.seq));
                 self.remapped(seen, out);
             }
-            Some(1) => self.by_gateway(seen, provoked, foreign),
+            Some(1) => {
+                if d.way != crate::wire::Way::Egress {
+                    let sender = sender(seen);
+                    self.answers.put((sender.src, d.seq), (sender.dst, *d));
+                }
+                self.by_gateway(seen, provoked, foreign);
+            }
             _ => {}
         }
     }
@@ -223,36 +215,33 @@ impl Gateway {
             return;
         }
         self.own_resets.put(seen.tuple, OwnReset { inside, at: d.ts, gap_ns: gap });
-        let i = self.incident(inside, seen.tuple, d.ts, d.point);
-        i.gateway_resets += 1;
-        i.packets.push(*d);
+        self.mappings.gateway_reset(inside, seen.tuple, d);
     }
 
     /// Rule 5: the responder's reset reaches a connection inside, and outside it came to a tuple that was never opened there.
-    fn remapped(&mut self, _seen: &Seen, _out: &mut dyn FnMut(Anomaly)) {}
+    fn remapped(&mut self, seen: &Seen, out: &mut dyn FnMut(Anomaly)) {
+        let d = &seen.digest;
+        if sender(seen).src != seen.tuple.dst {
+            return;
+        }
+        let Some(c) = self.join.crossing(0, &seen.tuple).filter(|c| c.from == 0) else { return };
+        let Some(before) = c.tuples[1] else { return };
+        let Some(&(to, at)) = self.answers.get(&(before.dst, d.seq)) else { return };
+        let now = Tuple { src: to, dst: before.dst };
+        let opened = c.had(&now) || self.join.crossing(1, &now).is_some();
+        if !opened && d.ts.since(at.ts) <= CROSS_WITHIN {
+            self.mappings.remapped((seen.tuple, before, now), d.ts, Some(d.point), &[at, *d], out);
+        }
+    }
 
-    fn incident(&mut self, inside: Tuple, outside: Tuple, at: Nanos, point: u8) -> &mut Incident {
-        let n = self.incidents.iter().position(|i| i.inside == inside).unwrap_or_else(|| {
-            if self.incidents.len() == INCIDENTS {
-                self.incidents.remove(0);
-            }
-            self.incidents.push(Incident {
-                inside,
-                outside,
-                first: at,
-                last: at,
-                untranslated: 0,
-                first_untranslated: None,
-                gateway_resets: 0,
-                remapped: None,
-                point,
-                packets: Vec::new(),
-            });
-            self.incidents.len() - 1
-        });
-        let i = &mut self.incidents[n];
-        i.last = at;
-        i
+    /// Connection tracking tells of an entry.
+    pub fn entry(&mut self, entry: &Entry, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        self.mappings.entry(entry, at, &self.join, out);
+    }
+
+    /// Connection tracking's counters were read.
+    pub fn counted(&mut self, first: Nanos, last: Nanos, deltas: Deltas) {
+        self.mappings.conntrack.reading(first, last, deltas);
     }
 
     /// Bytes sent once more into silence.
@@ -264,9 +253,7 @@ impl Gateway {
 
     /// Lets time pass: incidents that gathered for long enough are told.
     pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        while let Some(n) = self.incidents.iter().position(|i| now.since(i.first) >= GATHER) {
-            out(self.incidents.remove(n).told());
-        }
+        self.mappings.release(now, out);
         if !self.told_proxy && self.join.is_proxied() {
             self.told_proxy = true;
             let pattern = self.join.pattern();
@@ -291,9 +278,7 @@ impl Gateway {
 
     /// What gathered and was not told.
     pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
-        for i in std::mem::take(&mut self.incidents) {
-            out(i.told());
-        }
+        self.mappings.finish(out);
         for (responder, p) in self.pressure.drain() {
             out_pressure(responder, &p, out);
         }
@@ -306,7 +291,13 @@ impl Gateway {
         match a.kind {
             Kind::SynUnanswered => self.unanswered(a, side, &tuple),
             Kind::TupleReuseRefused | Kind::TupleReuseAccepted => self.reuse(a, side, &tuple, out),
-            Kind::ResetMidFlow => self.own_reset(a, &tuple),
+            Kind::ResetMidFlow => {
+                self.own_reset(a, &tuple);
+                if side == 0 && a.kind == Kind::ResetMidFlow && self.mappings.has(&tuple) {
+                    a.verdict = Verdict::Gateway;
+                    a.summary.push_str("; the gateway had lost its translation before: see nat_mapping_lost");
+                }
+            }
             Kind::BlackHole if side == 0 => self.black_hole(a, &tuple),
             _ => {}
         }
@@ -392,6 +383,10 @@ impl Gateway {
                 if lost == 1 { "it" } else { "them" }
             );
         }
+        let counted = self.mappings.conntrack.around(at);
+        let delta = |of: fn(&Deltas) -> u64| counted.as_ref().map_or(Fact::Null, |d| Fact::U64(of(d)));
+        facts
+            .extend([("insert_failed_delta", delta(|d| d.insert_failed)), ("drop_delta", delta(|d| d.drop))]);
         a.facts.splice(0..0, facts);
     }
 
@@ -453,8 +448,9 @@ impl Gateway {
     }
 
     /// The gateway's doing, if the outside is known and the bytes were not seen there.
-    fn black_hole(&self, a: &mut Anomaly, tuple: &Tuple) {
+    fn black_hole(&mut self, a: &mut Anomaly, tuple: &Tuple) {
         let Some(outside) = self.join.crossing(0, tuple).and_then(|c| c.tuples[1]) else { return };
+        self.mappings.silent(*tuple, outside, a.time, a.point.unwrap_or(0));
         let (in_, out_) = (self.unheard[0].get(tuple), self.unheard[1].get(&outside));
         if in_.is_some() && in_ == out_ {
             a.summary.push_str("; the gateway sent them on");
@@ -508,47 +504,4 @@ fn out_pressure(responder: Endpoint, p: &Pressure, out: &mut dyn FnMut(Anomaly))
         ("refused", Fact::U64(p.refused)),
     ];
     out(a);
-}
-
-impl Incident {
-    fn told(self) -> Anomaly {
-        let mut seen = Vec::new();
-        if self.untranslated > 0 {
-            seen.push("its packets left untranslated".to_owned());
-        }
-        if self.gateway_resets > 0 {
-            seen.push(format!(
-                "the gateway reset the responder {}",
-                if self.gateway_resets == 1 { "once" } else { "repeatedly" }
-            ));
-        }
-        if let Some(now) = self.remapped {
-            seen.push(format!("it went on as {}", endpoint(now.src)));
-        }
-        let summary = format!(
-            "the gateway lost the translation of the open connection {} (outside {}): {}",
-            text(&self.inside),
-            endpoint(self.outside.src),
-            seen.join(", and ")
-        );
-        let mut a = anomaly(
-            Kind::NatMappingLost,
-            Severity::Error,
-            self.point,
-            Some(self.inside),
-            (self.first, self.last),
-            summary,
-        );
-        a.certainty = if self.untranslated > 0 { Certainty::Proven } else { Certainty::Likely };
-        a.facts = vec![
-            ("destroyed_state", Fact::Null),
-            ("path", Fact::Str("unknown".into())),
-            ("first_untranslated", self.first_untranslated.map_or(Fact::Null, |t| Fact::U64(t.0))),
-            ("untranslated", Fact::U64(self.untranslated)),
-            ("gateway_resets", Fact::U64(self.gateway_resets)),
-            ("outside", Fact::Str(text(&self.outside).into())),
-        ];
-        a.packets = self.packets;
-        a
-    }
 }

@@ -94,6 +94,13 @@ pub struct Crossing {
     pub from: usize,
 }
 
+impl Crossing {
+    /// True if it had this tuple outside.
+    pub fn had(&self, outside: &Tuple) -> bool {
+        self.outsides.iter().any(|g| g.outside == *outside)
+    }
+}
+
 /// A tuple outside that the gateway gave to an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Given {
@@ -402,7 +409,7 @@ impl Join {
         let isn = self.isns[side].get(tuple)?;
         let list = self.crossings.get(isn)?;
         // The gateway may have given the attempt another tuple since.
-        let had = |c: &&Crossing| side == 1 && c.outsides.iter().any(|g| g.outside == *tuple);
+        let had = |c: &&Crossing| side == 1 && c.had(tuple);
         list.iter().find(|c| c.tuples[side] == Some(*tuple)).or_else(|| list.iter().find(had))
     }
 

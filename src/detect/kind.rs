@@ -143,6 +143,8 @@ kinds! {
     AsymmetricHash = "asymmetric_hash",
     /// This tool lost packets: cause, source, first and last time, count.
     CaptureGap = "capture_gap",
+    /// The kernel lost events of connection tracking.
+    ConntrackEventLoss = "conntrack_event_loss",
     /// The kernel side shed tuples to stay in its budget.
     BudgetShed = "budget_shed",
 }

@@ -5,6 +5,7 @@
 mod anomaly;
 mod arp;
 mod bounded;
+pub mod conntrack;
 mod ending;
 mod evidence;
 pub mod explain;
@@ -17,6 +18,7 @@ mod join;
 mod join_tests;
 mod kind;
 mod link;
+mod mapping;
 mod opening;
 mod reset;
 mod reuse;

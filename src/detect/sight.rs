@@ -1,6 +1,7 @@
 //! What one worker tells of a packet or a flow to those who look at all of them.
 
 use super::Anomaly;
+use super::conntrack::{Deltas, Entry};
 use crate::flow::{Digest, Endpoint, Tuple};
 use crate::wire::{Arp, Mac, Malformed, Nanos, Way};
 
@@ -109,12 +110,23 @@ pub enum Sight {
         /// Tap point.
         point: u8,
     },
+    /// The kernel's connection tracking tells of an entry.
+    Conntrack(Entry),
+    /// What it counted between two readings.
+    ConntrackStats {
+        /// The figures.
+        deltas: Deltas,
+        /// The reading before.
+        first: Nanos,
+        /// This one.
+        last: Nanos,
+    },
 }
 
 impl Sight {
-    /// The tap point.
-    pub fn point(&self) -> u8 {
-        match self {
+    /// The tap point; `None` for what is the whole gateway's.
+    pub fn point(&self) -> Option<u8> {
+        Some(match self {
             Sight::Syn(s)
             | Sight::SynAck(s)
             | Sight::Rst { seen: s, .. }
@@ -127,7 +139,8 @@ impl Sight {
             | Sight::Probe { point, .. }
             | Sight::Arp { point, .. }
             | Sight::Malformed { point, .. } => *point,
-        }
+            Sight::Conntrack(_) | Sight::ConntrackStats { .. } => return None,
+        })
     }
 }
 

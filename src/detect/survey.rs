@@ -55,7 +55,9 @@ impl Survey {
 
     /// Takes a sight, seen at `at`.
     pub fn sight(&mut self, sight: &Sight, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        self.shape.seen(sight.point(), at);
+        if let Some(point) = sight.point() {
+            self.shape.seen(point, at);
+        }
         self.arp.release(at, out);
         self.gateway.release(at, out);
         if let Some((mac, point, way)) = sight.came_from() {
@@ -98,6 +100,8 @@ impl Survey {
                 self.arp.packet(arp, *src_mac, *point, *way, at, out);
             }
             Sight::Malformed { reason, point } => self.shape.malformed(*point, *reason, at, out),
+            Sight::Conntrack(entry) => self.gateway.entry(entry, at, out),
+            Sight::ConntrackStats { deltas, first, last } => self.gateway.counted(*first, *last, *deltas),
         }
     }
 

@@ -92,6 +92,20 @@ pub fn budget_shed(shed: &Shed) -> Anomaly {
     of_tool(Kind::BudgetShed, Severity::Warning, summary, shed.first, shed.last, facts)
 }
 
+/// `conntrack_event_loss`: the kernel had no room for `count` events between `first` and `last`; `found` entries were listed after.
+pub fn conntrack_event_loss(count: u64, found: Option<u64>, first: Nanos, last: Nanos) -> Anomaly {
+    let (s, were) = if count == 1 { ("", "was") } else { ("s", "were") };
+    let after = match found {
+        Some(n) => format!("; the {n} open and translated entries there are were listed instead"),
+        None => String::new(),
+    };
+    let summary = format!(
+        "{count} event{s} of connection tracking {were} lost: a mapping that was lost in this time may go unseen{after}"
+    );
+    let facts = vec![("count", Fact::U64(count)), ("found", found.map_or(Fact::Null, Fact::U64))];
+    of_tool(Kind::ConntrackEventLoss, Severity::Warning, summary, first, last, facts)
+}
+
 fn of_tool(
     kind: Kind,
     severity: Severity,

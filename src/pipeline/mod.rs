@@ -1,5 +1,6 @@
 //! The stages between packets and records, and the only place that knows threads.
 
+mod conntrack;
 mod desk;
 mod event;
 mod latency;
@@ -7,6 +8,7 @@ mod rounds;
 mod threads;
 mod worker;
 
+pub use conntrack::{ConntrackFeed, ConntrackTotals};
 pub use desk::{Desk, RecordSink, Tally};
 pub use event::{Event, LifeOver, Outlet, Place, What};
 pub use latency::{Durations, Figures, Interval};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::conntrack::{ConntrackFeed, ConntrackTotals, Listener, listen};
 use super::desk::{Desk, RecordSink, Tally};
 use super::event::{Event, Outlet};
 use super::latency::Interval;
@@ -112,6 +113,8 @@ pub struct Shared {
     pub copies_dropped: AtomicU64,
     /// Why the mirror file is not written any more. The run goes on without it.
     copy_error: OnceLock<io::Error>,
+    /// What connection tracking said.
+    pub conntrack: ConntrackTotals,
     /// Set when the writer failed and the run cannot go on.
     pub failed: AtomicBool,
 }
@@ -155,6 +158,8 @@ pub struct Plan<'a> {
     pub clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     /// Where mirrored packets are copied to, if anywhere.
     pub copies: Option<Box<dyn CopySink>>,
+    /// The gateway's connection tracking, if it is listened to.
+    pub conntrack: Option<ConntrackFeed>,
 }
 
 /// A running pipeline.
@@ -167,12 +172,18 @@ pub struct Pipeline<S> {
     writer: Option<JoinHandle<io::Result<(S, Tally)>>>,
     clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     copier: Option<JoinHandle<()>>,
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Shared {
     /// Why the mirror file is not written any more, if so.
     pub fn copy_error(&self) -> Option<&io::Error> {
         self.copy_error.get()
+    }
+
+    /// Whether the run ends.
+    pub(super) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
     fn end(&self) -> Nanos {
@@ -226,13 +237,18 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
                 lane.run(worker)
             })?);
         }
+        let (listener_tx, listener_rx) = RingBuffer::new(if plan.conntrack.is_some() { EVENTS } else { 1 });
+        let listener = match plan.conntrack {
+            None => None,
+            Some(feed) => Some(listen(Listener::new(feed, listener_tx, shared.clone(), plan.clock.clone()))?),
+        };
         let (notice_tx, notice_rx) = RingBuffer::new(1024);
         let clock = plan.clock.clone();
         let writer_shared = shared.clone();
         let writer_clock = plan.clock.clone();
         let writer = std::thread::Builder::new().name("syntap-writer".into()).spawn(move || {
-            let written =
-                desk().and_then(|desk| write(desk.hold(HOLD_NS), events, notice_rx, &*writer_clock));
+            let written = desk()
+                .and_then(|desk| write(desk.hold(HOLD_NS), events, listener_rx, notice_rx, &*writer_clock));
             if written.is_err() {
                 writer_shared.failed.store(true, Ordering::Relaxed);
             }
@@ -255,6 +271,7 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
             writer: Some(writer),
             clock,
             copier,
+            listener,
         })
     }
 
@@ -318,6 +335,9 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
                 }
                 Err(_) => drained.failed.push((n, WorkerError::Panicked)),
             }
+        }
+        if let Some(Err(_)) = self.listener.take().map(JoinHandle::join) {
+            drained.failed.push((usize::MAX, WorkerError::Panicked));
         }
         self.gather(latencies);
         for (n, report) in last {
@@ -435,13 +455,15 @@ fn copy_out(packets: &[Packet<'_>], ring: &mut Producer<Copied>, shared: &Shared
 fn write<S: RecordSink + Ticking>(
     mut desk: Desk<S>,
     mut events: Vec<Consumer<Event>>,
+    mut conntrack: Consumer<Event>,
     mut notices: Consumer<Notice>,
     clock: &dyn Fn() -> Nanos,
 ) -> io::Result<(S, Tally)> {
     loop {
         let mut took = false;
         // Asked before the rings are emptied: nothing can come after an abandoned ring was found empty.
-        let last = notices.is_abandoned() && events.iter().all(Consumer::is_abandoned);
+        let last =
+            notices.is_abandoned() && conntrack.is_abandoned() && events.iter().all(Consumer::is_abandoned);
         while let Ok(notice) = notices.pop() {
             took = true;
             match notice {
@@ -456,6 +478,11 @@ fn write<S: RecordSink + Ticking>(
                 took = true;
                 desk.event_of(n, event)?;
             }
+        }
+        for _ in 0..1024 {
+            let Ok(event) = conntrack.pop() else { break };
+            took = true;
+            desk.event(event)?;
         }
         let now = clock();
         desk.advance(Nanos(now.0.saturating_sub(IN_ORDER_AFTER)))?;

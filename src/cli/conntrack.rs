@@ -1,0 +1,70 @@
+//! `--conntrack`: whether connection tracking is listened to, and what is said of it on the way and at the end.
+
+use std::sync::atomic::Ordering;
+
+use super::output::hinted;
+use super::{Fail, note};
+use crate::capture::PortSet;
+use crate::capture::conntrack::{self, Conntrack};
+use crate::pipeline::{ConntrackFeed, ConntrackTotals};
+
+/// When to listen to connection tracking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum When {
+    /// If it is loaded.
+    Auto,
+    /// Always: without it the run does not begin.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Opens it, if it is wanted and to be had; `buffer` is in KiB.
+pub fn open(when: When, buffer: usize, ports: &PortSet) -> Result<Option<ConntrackFeed>, Fail> {
+    let must = when == When::On;
+    if when == When::Off || !must && !conntrack::is_loaded() {
+        return Ok(None);
+    }
+    let without = |fail: Fail| {
+        if must {
+            return Err(fail);
+        }
+        note(format!("going on without connection tracking: {}", fail.message()));
+        Ok(None)
+    };
+    if conntrack::events_setting() == Some(0) {
+        let fail =
+            Fail::new("connection tracking tells of nothing here: net.netfilter.nf_conntrack_events is 0");
+        return without(fail.hint("sysctl -w net.netfilter.nf_conntrack_events=1"));
+    }
+    match Conntrack::open(buffer << 10) {
+        Ok(source) => Ok(Some(ConntrackFeed { source, ports: ports.clone() })),
+        Err(e) => without(hinted(&e, e.hint())),
+    }
+}
+
+fn nonzero(totals: &ConntrackTotals) -> Vec<String> {
+    totals.counters().iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {n}")).collect()
+}
+
+/// For the status line, ` | conntrack insert_failed 37 drop 37`; nothing if it counted nothing.
+pub fn figures(totals: &ConntrackTotals) -> String {
+    let mut figures = nonzero(totals);
+    let lost = totals.lost.load(Ordering::Relaxed);
+    if lost > 0 {
+        figures.push(format!("events lost {lost}"));
+    }
+    if figures.is_empty() { String::new() } else { format!(" | conntrack {}", figures.join(" ")) }
+}
+
+/// The line of the summary.
+pub fn summary(totals: &ConntrackTotals) -> String {
+    let counted = nonzero(totals);
+    let counted = if counted.is_empty() { "nothing counted".to_owned() } else { counted.join(", ") };
+    let read = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+    let lost = match (read(&totals.lost), read(&totals.dumps)) {
+        (0, _) => String::new(),
+        (lost, dumps) => format!(", {lost} lost ({dumps} times all entries were listed instead)"),
+    };
+    format!("{counted}; {} events{lost}", read(&totals.events))
+}

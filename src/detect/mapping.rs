@@ -1,0 +1,341 @@
+//! Translations that were lost while their connections lived: one incident gathers what packets of both sides and the kernel's
+//! connection tracking say of it, and is told as one thing.
+
+use super::conntrack::{Change, Conntrack, Destroyed, Entry, Sequel, Stage};
+use super::evidence::endpoint;
+use super::gateway::{anomaly, text};
+use super::join::{Join, Role};
+use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
+use crate::flow::{Digest, Tuple};
+use crate::wire::Nanos;
+
+/// An incident is told when nothing more of it was seen for so long: it took 13 s until an untranslated packet got out and 6 more
+/// until the gateway reset the responder.
+const QUIET: u64 = 20 * Nanos::SEC;
+
+/// It is told after this time whatever more comes.
+const GATHER: u64 = 60 * Nanos::SEC;
+
+/// Incidents that gather at one time; the oldest are told before their time.
+const INCIDENTS: usize = 1024;
+
+/// Packets kept of one.
+const PACKETS: usize = 24;
+
+/// A connection whose mapping was lost.
+#[derive(Clone, Debug)]
+struct Incident {
+    inside: Tuple,
+    outside: Tuple,
+    first: Nanos,
+    last: Nanos,
+    gone: Option<Destroyed>,
+    path: Option<&'static str>,
+    untranslated: u64,
+    first_untranslated: Option<Nanos>,
+    gateway_resets: u64,
+    remapped: Option<Tuple>,
+    /// An entry that shows that it goes on without translation.
+    flooded: bool,
+    /// The responder spoke first after its entry was gone.
+    wrong_way: bool,
+    /// An entry that came after was reset.
+    reset: bool,
+    silent: bool,
+    point: Option<u8>,
+    packets: Vec<Digest>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Mappings {
+    /// What connection tracking said.
+    pub conntrack: Conntrack,
+    open: Vec<Incident>,
+    /// Made room, and not told yet.
+    due: Vec<Incident>,
+}
+
+impl Mappings {
+    /// None yet.
+    pub fn new() -> Mappings {
+        Mappings { conntrack: Conntrack::default(), open: Vec::new(), due: Vec::new() }
+    }
+
+    fn incident(&mut self, inside: Tuple, outside: Tuple, at: Nanos, point: Option<u8>) -> &mut Incident {
+        let n = self.open.iter().position(|i| i.inside == inside).unwrap_or_else(|| {
+            if self.open.len() == INCIDENTS {
+                self.due.push(self.open.remove(0));
+            }
+            let gone = self.conntrack.gone(&inside, at).or_else(|| self.conntrack.gone(&outside, at));
+            self.open.push(Incident {
+                inside,
+                outside,
+                first: gone.map_or(at, |g| g.at),
+                last: at,
+                gone,
+                path: None,
+                untranslated: 0,
+                first_untranslated: None,
+                gateway_resets: 0,
+                remapped: None,
+                flooded: false,
+                wrong_way: false,
+                reset: false,
+                silent: false,
+                point,
+                packets: Vec::new(),
+            });
+            self.open.len() - 1
+        });
+        let i = &mut self.open[n];
+        i.last = i.last.max(at);
+        i.point = i.point.or(point);
+        i
+    }
+
+    /// A packet of a connection left without translation.
+    pub fn untranslated(&mut self, inside: Tuple, outside: Tuple, d: &Digest) {
+        let i = self.incident(inside, outside, d.ts, Some(d.point));
+        i.untranslated += 1;
+        i.first_untranslated.get_or_insert(d.ts);
+        i.packet(d);
+    }
+
+    /// The gateway reset the responder.
+    pub fn gateway_reset(&mut self, inside: Tuple, outside: Tuple, d: &Digest) {
+        let i = self.incident(inside, outside, d.ts, Some(d.point));
+        i.gateway_resets += 1;
+        i.packet(d);
+    }
+
+    /// Bytes were sent again and again after the entry had gone, and nothing came after it.
+    pub fn silent(&mut self, inside: Tuple, outside: Tuple, at: Nanos, point: u8) {
+        if self.conntrack.gone(&inside, at).is_some() {
+            self.incident(inside, outside, at, Some(point)).silent = true;
+        }
+    }
+
+    /// True if a connection inside has lost its mapping lately.
+    pub fn has(&self, inside: &Tuple) -> bool {
+        self.open.iter().any(|i| i.inside == *inside && i.is_harm())
+    }
+
+    /// A connection goes on with another tuple outside. `seen` are the packets that show it; without them an entry does.
+    pub fn remapped(
+        &mut self,
+        (inside, before, now): (Tuple, Tuple, Tuple),
+        at: Nanos,
+        point: Option<u8>,
+        seen: &[Digest],
+        out: &mut dyn FnMut(Anomaly),
+    ) {
+        let i = self.incident(inside, before, at, point);
+        seen.iter().for_each(|d| i.packet(d));
+        // DNAT changes the far end of the tuple, and is an uplink's doing as little as another port is.
+        let same_address = before.src.addr == now.src.addr;
+        i.path = Some(if same_address { "flush" } else { "uplink" });
+        if i.remapped.replace(now) == Some(now) {
+            return;
+        }
+        let summary = format!(
+            "the open connection {} went on outside as {} in the place of {}: its responder knows no such connection",
+            text(&inside),
+            endpoint(now.src),
+            endpoint(before.src)
+        );
+        let mut a = anomaly(Kind::NatRemapped, Severity::Error, 0, Some(inside), (at, at), summary);
+        a.point = i.point;
+        a.certainty = if i.gone.is_some() { Certainty::Proven } else { Certainty::Likely };
+        a.facts = vec![("before", Fact::Str(text(&before).into())), ("after", Fact::Str(text(&now).into()))];
+        a.packets = seen.to_vec();
+        out(a);
+    }
+
+    /// Connection tracking tells of an entry.
+    pub fn entry(&mut self, e: &Entry, at: Nanos, join: &Join, out: &mut dyn FnMut(Anomaly)) {
+        let point = join.point_of(Role::Inside);
+        match e.change {
+            Change::Destroy => {
+                if let Some(gone) = self.conntrack.destroy(e, at)
+                    && let Some(i) = self.open.iter_mut().find(|i| i.is_of(&gone.original))
+                {
+                    i.gone.get_or_insert(gone);
+                }
+            }
+            Change::Update => {
+                // The entry of the responder's packet, or the one that the connection went on with.
+                let it = self.open.iter_mut().find(|i| {
+                    let back = i.wrong_way
+                        && (e.original == i.outside.reversed() || e.original == i.inside.reversed());
+                    back || i.remapped.is_some() && i.is_of(&e.original)
+                });
+                if let Some(i) = it.filter(|_| e.stage == Stage::Reset) {
+                    i.reset = true;
+                    i.last = i.last.max(at);
+                }
+            }
+            Change::New | Change::Found => match self.conntrack.there(e, at) {
+                Some(Sequel::Healed(_)) => {}
+                Some(Sequel::Untranslated(gone)) => {
+                    let i = self.of_gone(&gone, at, join);
+                    i.flooded = true;
+                    i.path = Some("flood");
+                }
+                Some(Sequel::WrongWay(gone)) => {
+                    let i = self.of_gone(&gone, at, join);
+                    i.wrong_way = true;
+                    i.path = Some("flush");
+                }
+                Some(Sequel::Remapped(gone, now)) => {
+                    let i = self.of_gone(&gone, at, join);
+                    let change = (i.inside, i.outside, now);
+                    self.remapped(change, at, point, &[], out);
+                }
+                None => self.unannounced(e, at, join, out),
+            },
+        }
+    }
+
+    fn of_gone(&mut self, gone: &Destroyed, at: Nanos, join: &Join) -> &mut Incident {
+        let (inside, outside) = sides(join, gone.original, gone.translated);
+        let i = self.incident(inside, outside, at, join.point_of(Role::Inside));
+        i.gone.get_or_insert(*gone);
+        i.first = i.first.min(gone.at);
+        i
+    }
+
+    /// An open connection's entry that differs from what the packets said: its end and its new beginning were not told.
+    fn unannounced(&mut self, e: &Entry, at: Nanos, join: &Join, out: &mut dyn FnMut(Anomaly)) {
+        let now = e.translated();
+        if e.stage != Stage::Open || e.zone != 0 || now == e.original {
+            return;
+        }
+        let Some(c) = join.crossing(0, &e.original) else { return };
+        let Some(before) = c.tuples[1].filter(|_| c.from == 0 && !c.had(&now)) else { return };
+        self.remapped((e.original, before, now), at, join.point_of(Role::Inside), &[], out);
+    }
+
+    /// Lets time pass.
+    pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        self.due.drain(..).for_each(|i| i.tell(out));
+        let ripe = |i: &Incident| now.since(i.last) >= QUIET || now.since(i.first) >= GATHER;
+        while let Some(n) = self.open.iter().position(ripe) {
+            self.open.remove(n).tell(out);
+        }
+    }
+
+    /// What gathered and was not told.
+    pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
+        self.due.append(&mut self.open);
+        self.due.drain(..).for_each(|i| i.tell(out));
+    }
+}
+
+/// Which of an entry's tuples is the inside's, and which the outside's. Source translation leaves inside as it was, translation of the
+/// destination outside.
+fn sides(join: &Join, original: Tuple, translated: Tuple) -> (Tuple, Tuple) {
+    let from_outside = join.crossing(1, &original).is_some()
+        || join.crossing(0, &original).is_none() && original.src == translated.src;
+    if from_outside { (translated, original) } else { (original, translated) }
+}
+
+impl Incident {
+    fn is_of(&self, original: &Tuple) -> bool {
+        self.inside == *original || self.outside == *original
+    }
+
+    fn packet(&mut self, d: &Digest) {
+        if self.packets.len() < PACKETS && !self.packets.contains(d) {
+            self.packets.push(*d);
+        }
+    }
+
+    /// A responder that spoke first is no harm until somebody was reset for it.
+    fn is_harm(&self) -> bool {
+        self.untranslated > 0
+            || self.gateway_resets > 0
+            || self.remapped.is_some()
+            || self.flooded
+            || self.silent
+            || self.reset
+    }
+
+    fn tell(self, out: &mut dyn FnMut(Anomaly)) {
+        if self.is_harm() {
+            out(self.told());
+        }
+    }
+
+    fn path(&self) -> &'static str {
+        match (self.path, self.gone) {
+            (Some("flush") | None, Some(g)) if g.expired => "timeout",
+            (Some(path), _) => path,
+            // Somebody's command.
+            (None, Some(g)) if g.by != 0 => "flush",
+            _ => "unknown",
+        }
+    }
+
+    fn told(self) -> Anomaly {
+        let mut seen = Vec::new();
+        if let Some(g) = self.gone {
+            let how = match (g.expired, g.by) {
+                (true, _) => "timed out".to_owned(),
+                (false, 0) => "was taken away".to_owned(),
+                (false, by) => format!("was deleted by a program (netlink port {by})"),
+            };
+            seen.push(format!("its entry {how} in state {}", g.state));
+        }
+        if self.untranslated > 0 {
+            seen.push("its packets left untranslated".to_owned());
+        } else if self.flooded {
+            seen.push("it was picked up again without translation".to_owned());
+        }
+        if self.gateway_resets > 0 {
+            let how_often = if self.gateway_resets == 1 { "once" } else { "repeatedly" };
+            seen.push(format!("the gateway reset the responder {how_often}"));
+        } else if self.reset && self.remapped.is_none() {
+            seen.push("the responder's next packet was reset".to_owned());
+        }
+        if let Some(now) = self.remapped {
+            let end = if self.reset { " and was reset" } else { "" };
+            seen.push(format!("it went on as {}{end}", endpoint(now.src)));
+        }
+        if self.silent {
+            seen.push("what it sends gets no answer".to_owned());
+        }
+        let summary = format!(
+            "the gateway lost the translation of the open connection {} (outside {}): {}",
+            text(&self.inside),
+            endpoint(self.outside.src),
+            seen.join(", ")
+        );
+        let path = self.path();
+        let mut a = anomaly(
+            Kind::NatMappingLost,
+            Severity::Error,
+            0,
+            Some(self.inside),
+            (self.first, self.last),
+            summary,
+        );
+        a.point = self.point;
+        a.verdict = Verdict::Gateway;
+        let proven = self.untranslated > 0 || self.gone.is_some();
+        a.certainty = if proven { Certainty::Proven } else { Certainty::Likely };
+        let optional = |tuple: Option<Tuple>| tuple.map_or(Fact::Null, |t| Fact::Str(text(&t).into()));
+        a.facts = vec![
+            ("destroyed_state", self.gone.map_or(Fact::Null, |g| Fact::Str(g.state.into()))),
+            ("destroyed_by", self.gone.filter(|g| g.by != 0).map_or(Fact::Null, |g| Fact::U64(g.by.into()))),
+            ("path", Fact::Str(path.into())),
+            ("first_untranslated", self.first_untranslated.map_or(Fact::Null, |t| Fact::U64(t.0))),
+            ("untranslated", Fact::U64(self.untranslated)),
+            ("gateway_resets", Fact::U64(self.gateway_resets)),
+            ("outside", Fact::Str(text(&self.outside).into())),
+            ("remapped", optional(self.remapped)),
+        ];
+        a.packets = self.packets;
+        a
+    }
+}
