@@ -144,16 +144,19 @@ fn between(fact: &Value, bounds: &Value) -> bool {
     (number(&bounds[0]) - SLACK_MS..=number(&bounds[1]) + SLACK_MS).contains(&number(fact))
 }
 
+/// What the tap tells of a cell at one point, but for the client's own reset at the end: on a connection that was accepted, or of
+/// none that the gateway knows, and then it leaves untranslated.
+fn kinds<'a>(mine: &[&'a Value]) -> Vec<&'a Value> {
+    let tidying = |r: &&&Value| {
+        r["severity"] == "info" && (r["kind"] == "reset_mid_flow" || r["kind"] == "untranslated_packet")
+    };
+    mine.iter().filter(|r| !tidying(r)).map(|r| &r["kind"]).collect()
+}
+
 /// The records of a refused SYN's tuple at one tap point: one, with the numbers that the client sent and got.
 fn is_told_as_refused(cell: &Value, point: &str, mine: &[&Value]) {
     let name = format!("{} at {point}", cell["cell"]);
-    // A late reset leaves every gateway untranslated; which cells send one is a matter of timing.
-    let kinds: Vec<&Value> = mine
-        .iter()
-        .map(|r| &r["kind"])
-        .filter(|k| !["reset_mid_flow", "untranslated_packet"].iter().any(|x| *k == x))
-        .collect();
-    assert_eq!(kinds, ["tuple_reuse_refused"], "{name}: {mine:?}");
+    assert_eq!(kinds(mine), ["tuple_reuse_refused"], "{name}: {mine:?}");
     let told = mine.iter().find(|r| r["kind"] == "tuple_reuse_refused").expect("it is there");
     let f = &told["facts"];
     assert_eq!(cell["stale_ack"], cell["rcv_nxt"], "{name}: the kernel answered with the old number");
@@ -190,9 +193,7 @@ fn is_told_truly(cell: &Value, told: &[Value]) {
             is_told_as_refused(cell, point, &mine);
             continue;
         }
-        // The client ends what was accepted with a reset.
-        // A late reset leaves every gateway untranslated; which cells send one is a matter of timing.
-        let kinds: Vec<&Value> = mine.iter().map(|r| &r["kind"]).filter(|k| *k != "reset_mid_flow").collect();
+        let kinds = kinds(&mine);
         if cell["outcome"] == "reset" {
             // FIN_WAIT2 takes no SYN, nor does it hold the tuple any longer: what the client gets is this reset.
             assert_eq!(kinds, ["syn_on_live_flow"], "{name}: {mine:?}");
@@ -324,13 +325,23 @@ fn root_a_crowded_gateway_shows_each_stale_ack_inside_and_outside() {
     if !is_root() {
         return;
     }
-    let dir = tempfile::tempdir().expect("a directory");
+    // Neither the tap nor the witnesses may have lost a packet; on a busy machine that can take another try.
+    let whole = (0..3).find_map(|_| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let truth = lab(&["crowded", SYNTAP, &path(&dir, "records"), &path(&dir, "mirror.pcapng")]);
+        let lines = truth["stderr"].as_array().expect("lines").iter().filter_map(Value::as_str);
+        let tapped = lines.filter(|l| l.starts_with("lost")).all(|l| l.contains(" 0 dropped, 0 missed"));
+        if !tapped || int(&truth["missed"]) > 0 {
+            println!("packets were lost on this busy machine, so it is tried again: {}", truth["stderr"]);
+            return None;
+        }
+        Some((dir, truth))
+    });
+    let (dir, truth) = whole.expect("one of three tries lost nothing");
     let (records, mirrored) = (path(&dir, "records"), path(&dir, "mirror.pcapng"));
-    let truth = lab(&["crowded", SYNTAP, &records, &mirrored]);
     for r in truth["short"].as_array().expect("results") {
         clean(r, 100);
     }
-    assert_eq!(int(&truth["missed"]), 0, "the witnesses saw everything");
     let seen_inside = refusals_seen(&truth["inside"]);
     if seen_inside.is_empty() {
         println!(
@@ -358,7 +369,13 @@ fn root_a_crowded_gateway_shows_each_stale_ack_inside_and_outside() {
         for fact in ["isn", "rcv_nxt", "distance", "tsval", "ts_recent", "rule"] {
             assert_eq!(same[0]["facts"][fact], i["facts"][fact], "{fact}: {i}");
         }
-        assert!(same.iter().all(|o| o["verdict"] == i["verdict"]), "{i}");
+        let client = format!("{}:{} ", i["src_ip"].as_str().expect("an address"), i["src_port"]);
+        for o in &same {
+            assert_eq!(o["verdict"], i["verdict"], "{i}\n{o}");
+            // Who had the tuple when the SYN was sent, whoever has it by now.
+            assert!(o["facts"]["inside"].as_str().is_some_and(|t| t.starts_with(&client)), "{client}: {o}");
+            assert_eq!((&o["nat"]["src_ip"], &o["nat"]["src_port"]), (&i["src_ip"], &i["src_port"]), "{o}");
+        }
     }
     // What a Linux client does: it resets the stale ACK by its own number and tries again long before its timer, and the
     // gateway may give it another port.
@@ -386,7 +403,7 @@ fn root_healthy_traffic_is_quiet_live_too() {
     let line =
         |name: &str| summary.iter().filter_map(Value::as_str).find(|l| l.starts_with(name)).unwrap_or("");
     assert!(line("handshakes").contains("4000 of 4000"), "each seen on both sides: {summary:?}");
-    assert!(line("lost").contains("0 dropped, 0 missed"), "{summary:?}");
+    assert!(line("lost").contains(" 0 dropped, 0 missed"), "{summary:?}");
     // Reuse of a tuple by a client that picks ports at random is ordinary; nothing above it is.
     let shards = std::fs::read_dir(&records).expect("a directory").count();
     if shards > 0 {

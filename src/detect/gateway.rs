@@ -5,7 +5,7 @@
 
 use super::conntrack::{Deltas, Entry};
 use super::evidence::{duration, endpoint, ms};
-use super::join::{CROSS_WITHIN, Crossing, Join, Role};
+use super::join::{CROSS_WITHIN, Crossing, Given, Join, Role};
 use super::mapping::Mappings;
 use super::sight::Seen;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
@@ -130,10 +130,12 @@ impl Gateway {
         let Some(outside) = c.tuples[1].filter(|o| *o != seen.tuple) else { return };
         let harmless = matches!(SegClass::of(d.flags), SegClass::Rst | SegClass::Fin);
         if harmless {
-            // Every gateway lets such strays out: no connection is left that could be hurt by it.
+            // Every gateway lets such strays out: its connection is over, or it lies outside of its window. Nobody is hurt.
             let what = text(&seen.tuple);
-            let summary =
-                format!("a late [{}] of {what} left without translation: its connection was over", d.flags);
+            let summary = format!(
+                "a stray [{}] of {what} left without translation: it fits no connection that the gateway holds",
+                d.flags
+            );
             let mut a = anomaly(
                 Kind::UntranslatedPacket,
                 Severity::Info,
@@ -232,7 +234,7 @@ impl Gateway {
         let Some(before) = c.tuples[1] else { return };
         let Some(&(to, at)) = self.answers.get(&(before.dst, d.seq)) else { return };
         let now = Tuple { src: to, dst: before.dst };
-        let opened = c.outsides.contains(&now) || self.join.crossing(1, &now).is_some();
+        let opened = c.had(&now) || self.join.crossing(1, &now).is_some();
         if !opened && d.ts.since(at.ts) <= CROSS_WITHIN {
             self.mappings.remapped((seen.tuple, before, now), d.ts, Some(d.point), &[at, *d]);
         }
@@ -412,13 +414,10 @@ impl Gateway {
 
     /// A reuse outside that another connection inside made: the gateway handed the tuple on.
     fn reuse(&mut self, a: &mut Anomaly, side: usize, tuple: &Tuple, out: &mut dyn FnMut(Anomaly)) {
-        let outsides = match side {
-            1 => vec![*tuple],
-            _ => self.join.crossing(0, tuple).map(|c| c.outsides.clone()).unwrap_or_default(),
-        };
-        let handed = outsides.iter().find_map(|o| Some((*o, *self.join.owner(o)?)));
-        let Some((outside, owner)) = handed else { return };
-        let Some((before, _)) = owner.before else { return };
+        let Some(c) = self.join.crossing(side, tuple) else { return };
+        let mine = |g: &&Given| side == 0 || g.outside == *tuple;
+        let handed = c.outsides.iter().filter(mine).find_map(|g| Some((g.outside, g.before?)));
+        let (Some(inside), Some((outside, before))) = (c.tuples[0], handed) else { return };
         let refused = a.kind == Kind::TupleReuseRefused;
         if refused {
             a.verdict = Verdict::Gateway;
@@ -426,10 +425,10 @@ impl Gateway {
                 "; the gateway had given {} to {} and handed it on to {}",
                 endpoint(outside.src),
                 endpoint(before.src),
-                endpoint(owner.inside.src)
+                endpoint(inside.src)
             ));
         }
-        a.facts.push(("inside", Fact::Str(text(&owner.inside).into())));
+        a.facts.push(("inside", Fact::Str(text(&inside).into())));
         a.facts.push(("inside_before", Fact::Str(text(&before).into())));
         if side != 1 {
             return;

@@ -84,7 +84,7 @@ pub struct Crossing {
     /// Its tuple by side, originator to responder; the newest, if the gateway gave it several.
     pub tuples: [Option<Tuple>; 2],
     /// All tuples it had outside, newest last.
-    pub outsides: Vec<Tuple>,
+    pub outsides: Vec<Given>,
     like: Like,
     /// Its SYNs.
     pub tries: Vec<Try>,
@@ -92,6 +92,22 @@ pub struct Crossing {
     pub syn_ack: [Option<Nanos>; 2],
     /// The side it came from: 0 inside, 1 outside.
     pub from: usize,
+}
+
+impl Crossing {
+    /// True if it had this tuple outside.
+    pub fn had(&self, outside: &Tuple) -> bool {
+        self.outsides.iter().any(|g| g.outside == *outside)
+    }
+}
+
+/// A tuple outside that the gateway gave to an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The tuple.
+    pub outside: Tuple,
+    /// Whose it was before, inside, if it was another's. It may be somebody else's again by now.
+    pub before: Option<Tuple>,
 }
 
 /// What a gateway does not change in a SYN. It may lower the MSS, and takes one from the TTL.
@@ -119,14 +135,13 @@ impl Like {
     }
 }
 
-/// Whose a tuple outside is, and whose it was before.
+/// Whose a tuple outside is.
 #[derive(Clone, Copy, Debug)]
-pub struct Owner {
+struct Owner {
     /// The tuple inside.
-    pub inside: Tuple,
-    /// Another one that had it before, and its last SYN.
-    pub before: Option<(Tuple, Nanos)>,
-    at: Nanos,
+    inside: Tuple,
+    /// Another one that had it before.
+    before: Option<Tuple>,
 }
 
 /// A SYN that crossed to a responder from a source port.
@@ -292,11 +307,11 @@ impl Join {
             return;
         }
         c.tuples[side] = Some(tuple);
-        if side == 1 && c.outsides.last() != Some(&tuple) {
+        if side == 1 && c.outsides.last().is_none_or(|g| g.outside != tuple) {
             if c.outsides.len() == TRIES {
                 c.outsides.remove(0);
             }
-            c.outsides.push(tuple);
+            c.outsides.push(Given { outside: tuple, before: None });
         }
         let crossing_ns = match c.tries.last_mut().filter(|_| crosses) {
             Some(t) => {
@@ -339,18 +354,22 @@ impl Join {
             if outbound {
                 self.reached.put(inside.dst.addr, ());
             }
-            self.owns(inside, outside, at, outbound);
+            let before = self.owns(inside, outside, at, outbound);
+            let c = self.crossings.get_mut(&isn).and_then(|list| list.get_mut(n));
+            if let Some(given) = c.and_then(|c| c.outsides.last_mut()).filter(|g| g.outside == outside) {
+                given.before = before;
+            }
         }
     }
 
-    fn owns(&mut self, inside: Tuple, outside: Tuple, at: Nanos, outbound: bool) {
-        let before = self.owners.get(&outside).copied();
-        let before = match before {
-            Some(o) if o.inside != inside => Some((o.inside, o.at)),
+    /// Whose the tuple was before, if it was another's.
+    fn owns(&mut self, inside: Tuple, outside: Tuple, at: Nanos, outbound: bool) -> Option<Tuple> {
+        let before = match self.owners.get(&outside) {
+            Some(o) if o.inside != inside => Some(o.inside),
             Some(o) => o.before,
             None => None,
         };
-        self.owners.put(outside, Owner { inside, before, at });
+        self.owners.put(outside, Owner { inside, before });
         if outbound {
             self.responders.entry(inside.dst, Responder::default).crossed += 1;
             let pool = self.pools.entry(outside.dst, Pool::default);
@@ -359,6 +378,7 @@ impl Join {
                 pool.fresh = at;
             }
         }
+        before
     }
 
     /// A SYN-ACK.
@@ -387,7 +407,10 @@ impl Join {
     /// The crossing of a tuple's newest SYN.
     pub fn crossing(&self, side: usize, tuple: &Tuple) -> Option<&Crossing> {
         let isn = self.isns[side].get(tuple)?;
-        self.crossings.get(isn)?.iter().find(|c| c.tuples[side] == Some(*tuple))
+        let list = self.crossings.get(isn)?;
+        // The gateway may have given the attempt another tuple since.
+        let had = |c: &&Crossing| side == 1 && c.had(tuple);
+        list.iter().find(|c| c.tuples[side] == Some(*tuple)).or_else(|| list.iter().find(had))
     }
 
     /// The other side's tuple, if it is another one.
@@ -397,11 +420,6 @@ impl Join {
         let of = |t: &Tuple| self.crossing(side, t).and_then(|c| c.tuples[1 - side]);
         let other = of(tuple).or_else(|| of(&reversed).map(Tuple::reversed))?;
         (other != *tuple).then_some(other)
-    }
-
-    /// Whose an outside tuple is.
-    pub fn owner(&self, outside: &Tuple) -> Option<&Owner> {
-        self.owners.get(outside)
     }
 
     /// Who crossed in the place of a SYN that did not, seen inside at `at`.

@@ -96,9 +96,26 @@ fn a_retry_that_leaves_by_another_port_is_the_same_connection() {
     j.syn(&syn(inside, 77, 0, 9_000));
     j.syn(&syn(outside(50_001), 77, 1, 9_020));
     assert_eq!(j.nat(0, &inside), Some(outside(50_001)));
+    assert_eq!(j.nat(1, &outside(50_000)), Some(inside), "its first port too");
     let c = j.crossing(0, &inside).expect("joined");
-    assert_eq!(c.outsides, [outside(50_000), outside(50_001)]);
+    assert_eq!(c.outsides.iter().map(|g| g.outside).collect::<Vec<_>>(), [outside(50_000), outside(50_001)]);
     assert!(c.tries.iter().all(|t| t.at[0].is_some() && t.at[1].is_some()));
+}
+
+#[test]
+fn an_attempt_remembers_who_had_its_tuples_before_whoever_gets_them_afterwards() {
+    let inside = |port| tuple(end(CLIENT, port), end(SERVER, 80));
+    let outside = tuple(end(GATEWAY, 50_000), end(SERVER, 80));
+    let mut j = join();
+    for (n, port) in [40_000, 40_001, 40_002].into_iter().enumerate() {
+        let (isn, us) = (77 + n as u32, 1_000 * n as u64);
+        j.syn(&syn(inside(port), isn, 0, us));
+        j.syn(&syn(outside, isn, 1, us + 20));
+    }
+    let before = |port| j.crossing(0, &inside(port)).expect("joined").outsides[0].before;
+    assert_eq!(before(40_000), None);
+    assert_eq!(before(40_001), Some(inside(40_000)));
+    assert_eq!(before(40_002), Some(inside(40_001)));
 }
 
 #[test]

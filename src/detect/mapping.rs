@@ -240,7 +240,7 @@ impl Mappings {
             return;
         }
         let Some(c) = join.crossing(0, &e.original) else { return };
-        let Some(before) = c.tuples[1].filter(|_| c.from == 0 && !c.outsides.contains(&now)) else { return };
+        let Some(before) = c.tuples[1].filter(|_| c.from == 0 && !c.had(&now)) else { return };
         self.remapped((e.original, before, now), at, join.point_of(Role::Inside), &[]);
     }
 

@@ -30,7 +30,10 @@ pub fn segment(
     let class = SegClass::of(seg.flags);
     // The sender as a role, as records have it.
     let digest = &Digest { from: step.from, ..*digest };
-    if class == SegClass::Syn && step.from == Side::Orig {
+    let syn = class == SegClass::Syn && step.from == Side::Orig;
+    // A SYN that ends another attempt makes the tuple its own; what is said of that one is said before.
+    let takes_over = syn && step.ended.is_some_and(|e| e.attempt.isn != seg.seq);
+    if syn && !takes_over {
         to.sight(Sight::Syn(Seen { tuple, digest: *digest }));
     }
     if class == SegClass::SynAck && step.from == Side::Resp {
@@ -63,6 +66,9 @@ pub fn segment(
         }
         let seq = step.answered.then_some(seg.seq);
         attempt(view, ended, seq, to);
+    }
+    if takes_over {
+        to.sight(Sight::Syn(Seen { tuple, digest: *digest }));
     }
     if let Some(r) = &step.reset {
         to.anomaly(reset::mid_flow(view, r, seg, step.from, ts));
