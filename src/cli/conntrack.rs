@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::output::hinted;
-use super::{Fail, note};
+use super::{Fail, many, note};
 use crate::capture::PortSet;
 use crate::capture::conntrack::{self, Conntrack};
 use crate::pipeline::{ConntrackFeed, ConntrackTotals};
@@ -64,7 +64,27 @@ pub fn summary(totals: &ConntrackTotals) -> String {
     let read = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
     let lost = match (read(&totals.lost), read(&totals.dumps)) {
         (0, _) => String::new(),
-        (lost, dumps) => format!(", {lost} lost ({dumps} times all entries were listed instead)"),
+        (lost, 0) => format!(", {lost} lost"),
+        (lost, dumps) => format!(", {lost} lost (and all entries listed instead, {})", many(dumps, "time")),
     };
     format!("{counted}; {} events{lost}", read(&totals.events))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_counted_takes_no_room_in_the_status_line() {
+        let totals = ConntrackTotals::default();
+        assert_eq!(figures(&totals), "");
+        assert_eq!(summary(&totals), "nothing counted; 0 events");
+        totals.lost.store(7, Ordering::Relaxed);
+        totals.dumps.store(1, Ordering::Relaxed);
+        assert_eq!(figures(&totals), " | conntrack events lost 7");
+        assert_eq!(
+            summary(&totals),
+            "nothing counted; 0 events, 7 lost (and all entries listed instead, 1 time)"
+        );
+    }
 }

@@ -73,8 +73,11 @@ inside within 50 ms before it.",
 pub(super) const NAT_MAPPING_LOST: Explanation = Explanation {
     one_line: "The gateway lost the translation of a connection that still lives.",
     meaning: "Packets leave with addresses from inside, or the gateway resets the responder: the connection hangs, then breaks.",
-    rule: "One incident of a translated connection: data or ACKs of it that leave untranslated, resets of the gateway's own, within 10 s \
-of the first sign.",
+    rule: "One incident of a translated connection: data or ACKs that leave untranslated, resets of the gateway's own, another tuple \
+outside (nat_remapped), until 20 s without another sign. With connection tracking also: its entry is destroyed while it is open, and what \
+comes next within 60 s is not the same translation again. path: flood (picked up again without translation, as on a bridge's own path), \
+flush (deleted; the responder spoke first, or another port followed), uplink (another address followed), timeout, unknown. An entry that \
+the next packet brings back as it was is silence.",
     causes: &[
         "a bridge port that lent the bridge its MAC address left, and packets were picked up on the bridge's own path",
         "`conntrack -D` or -F, a restart of the container runtime",
@@ -83,7 +86,7 @@ of the first sign.",
     remedy: &[
         "give the bridge a MAC address of its own",
         "drop packets in state INVALID on the way out",
-        "find what deletes entries: `conntrack -E -e DESTROY`",
+        "find what deletes entries: destroyed_by is the netlink port of the program that did, its process id as a rule",
     ],
     or_else: &["asymmetric routing that shows only one direction here"],
     peers: "none that joins both sides of a gateway",
@@ -107,7 +110,7 @@ pub(super) const NAT_REMAPPED: Explanation = Explanation {
     one_line: "A connection's tuple outside changed while it lived.",
     meaning: "The responder knows no such connection and resets it.",
     rule: "The responder's reset comes to a tuple outside that was never opened there, and reaches a connection inside that was opened \
-under another one (rule 5).",
+under another one (rule 5); or connection tracking's entry of an open connection is followed by one with another translation.",
     causes: &[
         "the entry was deleted and a new one got another port (--random-fully) or another address (uplink change)",
     ],

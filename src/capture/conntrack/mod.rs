@@ -4,8 +4,8 @@
 //! gateway's traffic: the sockets never ask for reliable delivery (`NETLINK_BROADCAST_ERROR`), with which conntrack would drop packets
 //! whose events do not fit. So events can be lost. The kernel says that (ENOBUFS), they are counted, and a dump tells what is there.
 //!
-//! Since Linux 5.19 entries made while nobody listened make no events later (`net.netfilter.nf_conntrack_events` = 2): what is older
-//! than the tap is seen by dumps alone. Setting that to 1 before makes all entries speak.
+//! Entries made while nobody on the machine listened make no events later (`net.netfilter.nf_conntrack_events` = 2, the default since
+//! Linux 5.19): what is older than the tap is seen by dumps alone. Setting that to 1 before makes all entries speak.
 
 mod filter;
 mod message;
@@ -23,9 +23,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use message::{CT_GET, CT_STATS_CPU, Message, Messages};
 pub use message::{Change, CtCounters, CtEvent, CtTuple, TcpState};
 
-/// Receive buffer of the events, bytes; the kernel doubles it for its own bookkeeping. An event is charged some 1,000 bytes, so 32 MiB,
-/// doubled, hold 60,000: over a second of 20,000 connections that begin and 20,000 that end in it. That is how long the reading thread may
-/// be kept from its CPU before events are lost. Less, and a burst costs events; more only holds memory while it lags.
+/// Receive buffer of the events, bytes; the kernel doubles it for its own bookkeeping. An event is charged 1,280 bytes (Linux 6.18), so
+/// 32 MiB, doubled, hold 52,000: over a second of 20,000 connections that begin and 20,000 that end in it. That is how long the reading
+/// thread may be kept from its CPU before events are lost. Less, and a burst costs events; more only holds memory while it lags.
 pub const EVENT_BUFFER: usize = 32 << 20;
 
 /// The kernel fills dump messages up to 32 KiB.
