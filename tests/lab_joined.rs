@@ -80,7 +80,7 @@ fn a_lost_mapping_is_one_incident() {
     assert_eq!((r["src_ip"].as_str(), r["src_port"].as_u64()), (Some("10.77.0.11"), Some(37_536)));
     assert_eq!(
         (&r["facts"]["untranslated"], &r["facts"]["gateway_resets"]),
-        (&Value::from(1), &Value::from(1))
+        (&Value::from(2), &Value::from(1))
     );
     assert_eq!(r["facts"]["outside"], "198.51.100.1:37536 > 198.51.100.2:6783");
     assert_eq!(of_kind(&records, "reset_by_gateway").len(), 1);

@@ -252,8 +252,20 @@ impl Gateway {
 
     /// Bytes sent once more into silence.
     pub fn unheard(&mut self, seen: &Seen) {
-        if let Some(side) = self.join.side(seen.digest.point) {
-            self.unheard[side].put(seen.tuple, seen.digest.seq);
+        let Some(side) = self.join.side(seen.digest.point) else { return };
+        self.unheard[side].put(seen.tuple, seen.digest.seq);
+        if side == 1 && seen.digest.way != Way::Ingress {
+            self.mappings.again_untranslated(&seen.tuple, &seen.digest);
+        }
+    }
+
+    /// A next hop changed its MAC address: its own doing, if it said so itself on its way out.
+    pub fn next_hop_changed(&mut self, a: &mut Anomaly) {
+        if a.way == Way::Egress {
+            a.verdict = Verdict::Gateway;
+        }
+        if a.point.and_then(|p| self.join.side(p)) == Some(0) {
+            self.mappings.next_hop_changed(a);
         }
     }
 
@@ -304,8 +316,34 @@ impl Gateway {
                     a.summary.push_str("; the gateway had lost its translation before: see nat_mapping_lost");
                 }
             }
+            Kind::ResetIgnored if side == 1 && self.own_resets.get(&tuple).is_some() => {
+                a.verdict = Verdict::Gateway;
+                a.summary.push_str("; the reset was the gateway's own: see nat_mapping_lost");
+            }
+            Kind::SynackUnacknowledged => self.held_answer(a, side, &tuple),
+            // Outside, it is what lies beyond the gateway that was slow.
+            Kind::SlowHandshake if side == 0 => self.held_answer(a, side, &tuple),
             Kind::BlackHole if side == 0 => self.black_hole(a, &tuple),
             _ => {}
+        }
+    }
+
+    /// A SYN-ACK again, or late: in the gateway, if it came to it and did not get through. Outside, one that did get through says
+    /// nothing of who lost the acknowledgement.
+    fn held_answer(&self, a: &mut Anomaly, side: usize, tuple: &Tuple) {
+        let Some(c) = self.join.crossing(side, tuple).filter(|c| c.from == 0) else { return };
+        let [inside, outside] = c.syn_ack;
+        let held = match (inside, outside) {
+            (Some(i), Some(o)) => i.since(o) > CROSS_WITHIN,
+            (None, Some(o)) => a.time.since(o) > CROSS_WITHIN,
+            _ => return,
+        };
+        if held {
+            a.verdict = Verdict::Gateway;
+            a.certainty = Certainty::Proven;
+            a.summary.push_str("; the SYN-ACK came to the gateway and did not get through at once");
+        } else if side == 1 {
+            a.verdict = Verdict::Unknown;
         }
     }
 

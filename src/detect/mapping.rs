@@ -22,6 +22,10 @@ const INCIDENTS: usize = 1024;
 /// Connection tracking's events are stamped when they are read, and may be read after the packets that they explain.
 const LATE: u64 = Nanos::SEC;
 
+/// A next hop whose MAC address changed this long before or after the first sign belongs to it: those who have not asked for it
+/// again send to the old one.
+const SAME_CAUSE: u64 = 60 * Nanos::SEC;
+
 /// Packets kept of one.
 const PACKETS: usize = 24;
 
@@ -57,6 +61,8 @@ pub struct Mappings {
     /// What connection tracking said.
     pub conntrack: Conntrack,
     open: Vec<Incident>,
+    /// The newest change of a next hop inside: its MAC address before and after.
+    next_hop: Option<(Nanos, [Fact; 2])>,
     /// Made room, and not told yet.
     due: Vec<Incident>,
 }
@@ -64,7 +70,7 @@ pub struct Mappings {
 impl Mappings {
     /// None yet.
     pub fn new() -> Mappings {
-        Mappings { conntrack: Conntrack::default(), open: Vec::new(), due: Vec::new() }
+        Mappings { conntrack: Conntrack::default(), open: Vec::new(), next_hop: None, due: Vec::new() }
     }
 
     fn incident(&mut self, inside: Tuple, outside: Tuple, at: Nanos, point: Option<u8>) -> &mut Incident {
@@ -106,6 +112,22 @@ impl Mappings {
         i.untranslated += 1;
         i.first_untranslated.get_or_insert(d.ts);
         i.packet(d);
+    }
+
+    /// The same bytes left once more, perhaps as untranslated as before.
+    pub fn again_untranslated(&mut self, inside: &Tuple, d: &Digest) {
+        if let Some(i) = self.open.iter_mut().find(|i| i.inside == *inside && i.untranslated > 0) {
+            i.untranslated += 1;
+            i.last = i.last.max(d.ts);
+            i.packet(d);
+        }
+    }
+
+    /// A next hop inside changed its MAC address.
+    pub fn next_hop_changed(&mut self, a: &Anomaly) {
+        let mac =
+            |name: &str| a.facts.iter().find(|(n, _)| *n == name).map_or(Fact::Null, |(_, f)| f.clone());
+        self.next_hop = Some((a.time, [mac("before"), mac("after")]));
     }
 
     /// The gateway reset the responder.
@@ -213,7 +235,8 @@ impl Mappings {
     /// An open connection's entry that differs from what the packets said: its end and its new beginning were not told.
     fn unannounced(&mut self, e: &Entry, at: Nanos, join: &Join) {
         let now = e.translated();
-        if e.stage != Stage::Open || e.zone != 0 || now == e.original {
+        // A new one of a connection that the packets knew may be a late packet of one that is over.
+        if e.change != Change::Found || e.stage != Stage::Open || e.zone != 0 || now == e.original {
             return;
         }
         let Some(c) = join.crossing(0, &e.original) else { return };
@@ -223,7 +246,7 @@ impl Mappings {
 
     /// Lets time pass.
     pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        self.due.drain(..).for_each(|i| i.tell(out));
+        self.due.drain(..).for_each(|i| i.tell(self.next_hop.as_ref(), out));
         for i in &mut self.open {
             if i.waiting.as_ref().is_some_and(|(_, at)| now.since(*at) >= LATE) {
                 i.tell_change(out);
@@ -231,14 +254,14 @@ impl Mappings {
         }
         let ripe = |i: &Incident| now.since(i.last) >= QUIET || now.since(i.first) >= GATHER;
         while let Some(n) = self.open.iter().position(ripe) {
-            self.open.remove(n).tell(out);
+            self.open.remove(n).tell(self.next_hop.as_ref(), out);
         }
     }
 
     /// What gathered and was not told.
     pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
         self.due.append(&mut self.open);
-        self.due.drain(..).for_each(|i| i.tell(out));
+        self.due.drain(..).for_each(|i| i.tell(self.next_hop.as_ref(), out));
     }
 }
 
@@ -279,10 +302,12 @@ impl Incident {
         }
     }
 
-    fn tell(mut self, out: &mut dyn FnMut(Anomaly)) {
+    fn tell(mut self, next_hop: Option<&(Nanos, [Fact; 2])>, out: &mut dyn FnMut(Anomaly)) {
         self.tell_change(out);
         if self.is_harm() {
-            out(self.told());
+            let same = |at: Nanos| at.since(self.first).max(self.first.since(at)) <= SAME_CAUSE;
+            let macs = next_hop.filter(|(at, _)| same(*at)).map(|(_, macs)| macs.clone());
+            out(self.told(macs.unwrap_or([Fact::Null, Fact::Null])));
         }
     }
 
@@ -296,7 +321,7 @@ impl Incident {
         }
     }
 
-    fn told(self) -> Anomaly {
+    fn told(self, [mac_before, mac_after]: [Fact; 2]) -> Anomaly {
         let mut seen = Vec::new();
         if let Some(g) = self.gone {
             let how = match (g.expired, g.by) {
@@ -353,8 +378,139 @@ impl Incident {
             ("gateway_resets", Fact::U64(self.gateway_resets)),
             ("outside", Fact::Str(text(&self.outside).into())),
             ("remapped", optional(self.remapped)),
+            ("mac_before", mac_before),
+            ("mac_after", mac_after),
         ];
         a.packets = self.packets;
         a
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Endpoint;
+
+    fn end(text: &str) -> Endpoint {
+        let s: std::net::SocketAddr = text.parse().expect("an endpoint");
+        Endpoint { addr: s.ip().into(), port: s.port() }
+    }
+
+    const CLIENT: &str = "10.77.0.11:33333";
+    const SERVER: &str = "198.51.100.2:8080";
+    const OUTSIDE: &str = "198.51.100.1:33333";
+
+    fn tuple(src: &str, dst: &str) -> Tuple {
+        Tuple { src: end(src), dst: end(dst) }
+    }
+
+    fn entry(change: Change, original: (&str, &str), reply: (&str, &str)) -> Entry {
+        Entry {
+            change,
+            original: tuple(original.0, original.1),
+            reply: tuple(reply.0, reply.1),
+            stage: Stage::Open,
+            state: "ESTABLISHED",
+            zone: 0,
+            timeout_s: Some(300),
+            by: 0,
+        }
+    }
+
+    fn gone() -> Entry {
+        entry(Change::Destroy, (CLIENT, SERVER), (SERVER, OUTSIDE))
+    }
+
+    /// What is told of entries, a second apart.
+    fn told(entries: &[Entry]) -> Vec<Anomaly> {
+        let join = Join::new(vec![Role::Inside, Role::Outside]);
+        let (mut m, mut out) = (Mappings::new(), Vec::new());
+        for (n, e) in entries.iter().enumerate() {
+            let at = Nanos((100 + n as u64) * Nanos::SEC);
+            m.release(at, &mut |a| out.push(a));
+            m.entry(e, at, &join);
+        }
+        m.finish(&mut |a| out.push(a));
+        out
+    }
+
+    fn fact(a: &Anomaly, name: &str) -> String {
+        match a.facts.iter().find(|(n, _)| *n == name) {
+            Some((_, Fact::Str(s))) => s.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_flush_that_the_next_packet_mends_is_silence() {
+        let again = entry(Change::New, (CLIENT, SERVER), (SERVER, OUTSIDE));
+        assert!(told(&[gone(), again]).is_empty());
+        assert!(told(&[gone()]).is_empty(), "nobody sends any more");
+        let another =
+            Entry { stage: Stage::Opening, ..entry(Change::New, (CLIENT, SERVER), (SERVER, CLIENT)) };
+        assert!(told(&[gone(), another]).is_empty(), "the connection was over");
+    }
+
+    #[test]
+    fn the_way_in_which_it_goes_on_names_the_path() {
+        let on = |reply| entry(Change::New, (CLIENT, SERVER), (SERVER, reply));
+        for (reply, path, kinds) in
+            [(CLIENT, "flood", 1), ("198.51.100.1:1024", "flush", 2), ("203.0.113.1:33333", "uplink", 2)]
+        {
+            let found = told(&[gone(), on(reply)]);
+            assert_eq!(found.len(), kinds, "{reply}");
+            let lost = found.last().expect("the incident comes last");
+            assert_eq!((lost.kind, fact(lost, "path").as_str()), (Kind::NatMappingLost, path));
+            assert_eq!(fact(lost, "destroyed_state"), "ESTABLISHED");
+            assert_eq!(lost.certainty, Certainty::Proven);
+            if kinds == 2 {
+                assert_eq!(found[0].kind, Kind::NatRemapped);
+                assert_eq!(fact(&found[0], "after"), format!("{reply} > {SERVER}"));
+                assert_eq!(fact(&found[0], "before"), format!("{OUTSIDE} > {SERVER}"));
+            }
+        }
+        let timed_out = told(&[Entry { timeout_s: None, ..gone() }, on("198.51.100.1:1024")]);
+        assert_eq!(fact(&timed_out[1], "path"), "timeout");
+    }
+
+    #[test]
+    fn a_responder_that_speaks_first_is_harm_once_somebody_was_reset_for_it() {
+        let back = entry(Change::New, (SERVER, OUTSIDE), (OUTSIDE, SERVER));
+        assert!(told(&[gone(), back]).is_empty());
+        let reset = Entry { change: Change::Update, stage: Stage::Reset, state: "CLOSE", ..back };
+        let found = told(&[gone(), back, reset]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(fact(&found[0], "path"), "flush");
+        assert!(found[0].summary.contains("was reset"), "{}", found[0].summary);
+    }
+
+    #[test]
+    fn a_translated_destination_is_the_outside_tuple() {
+        let (far, here, server) = ("203.0.113.9:5555", "198.51.100.1:80", "10.77.0.11:8080");
+        let gone = entry(Change::Destroy, (far, here), (server, far));
+        let on = entry(Change::New, (far, here), (here, far));
+        let found = told(&[gone, on]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].tuple, Some(tuple(far, server)), "as it was inside");
+        assert_eq!(fact(&found[0], "outside"), format!("{far} > {here}"));
+    }
+
+    #[test]
+    fn a_flush_of_a_whole_table_loses_no_incident() {
+        let client = |n: usize| format!("10.77.0.11:{}", 1_000 + n);
+        let mut entries = Vec::new();
+        for n in 0..INCIDENTS + 10 {
+            let (src, out) = (client(n), format!("198.51.100.1:{}", 1_000 + n));
+            entries.push(entry(Change::Destroy, (&src, SERVER), (SERVER, &out)));
+        }
+        for n in 0..INCIDENTS + 10 {
+            let src = client(n);
+            entries.push(entry(Change::New, (&src, SERVER), (SERVER, &src)));
+        }
+        let join = Join::new(vec![Role::Inside, Role::Outside]);
+        let (mut m, mut out) = (Mappings::new(), Vec::new());
+        entries.iter().for_each(|e| m.entry(e, Nanos(Nanos::SEC), &join));
+        m.finish(&mut |a| out.push(a));
+        assert_eq!(out.len(), INCIDENTS + 10);
     }
 }

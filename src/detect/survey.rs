@@ -123,6 +123,9 @@ impl Survey {
             self.arp.flow_moved(anomaly, out);
         }
         self.links.finding(anomaly);
+        if anomaly.kind == Kind::NextHopChanged {
+            self.gateway.next_hop_changed(anomaly);
+        }
         self.services.judge(anomaly);
         self.links.silence(anomaly);
         true
