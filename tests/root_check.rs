@@ -145,3 +145,23 @@ fn root_check_never_tells_how_to_take_off_what_somebody_else_attached() {
     assert!(said.contains("XDP program 'syntap_span'"), "{said}");
     assert!(said.contains("tap near inline") && !said.contains("xdp off"), "{said}");
 }
+
+#[test]
+fn root_another_namespace_is_tapped_from_here_and_one_that_is_not_there_is_said() {
+    if skip("root_another_namespace_is_tapped_from_here") {
+        return;
+    }
+    let wire = Wire::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let run = |netns: &str| {
+        let args = ["run", "-i", "near", "--netns", netns, "--duration", "1", "--status", "0", "-w"];
+        Command::new(env!("CARGO_BIN_EXE_syntap")).args(args).arg(dir.path()).output().expect("it starts")
+    };
+    let out = run(&wire.near.name);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.contains("tapping near inline"), "{said}");
+    let out = run("syntap-nowhere");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("/run/netns/syntap-nowhere") && said.contains("hint: "), "{said}");
+}

@@ -23,6 +23,10 @@ pub struct CheckArgs {
     /// carries traffic. All Ethernet ones that are up if not given.
     #[arg(short, long = "interface", value_name = "IF[=ROLE]", value_delimiter = ',')]
     interfaces: Vec<String>,
+
+    /// Ask for this network namespace: a name of `ip netns`, or a file such as /proc/PID/ns/net.
+    #[arg(long, value_name = "NAME|FILE")]
+    netns: Option<String>,
 }
 
 /// How a finding bears on running.
@@ -68,6 +72,9 @@ impl<W: Write> Findings<W> {
 
 /// Runs it: exit code 0 if this machine can be tapped, 2 if something is missing.
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    if let Some(name) = &args.netns {
+        super::netns::enter(name)?;
+    }
     let wanted = Wanted::parse(&args.interfaces)?.taps;
     let mut findings = Findings { out: io::stdout().lock(), missing: 0 };
     let inline = wanted.is_empty() || wanted.iter().any(|t| t.mode != Some(Mode::Span));

@@ -7,6 +7,7 @@ mod fail;
 mod filter;
 mod losses;
 mod mirror_file;
+mod netns;
 mod output;
 mod presence;
 mod replay;

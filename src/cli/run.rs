@@ -95,6 +95,10 @@ pub struct RunArgs {
     #[arg(long)]
     busy_poll: bool,
 
+    /// Tap in this network namespace: a name of `ip netns`, or a file such as /proc/PID/ns/net. For an overlay's, or a container's.
+    #[arg(long, value_name = "NAME|FILE")]
+    netns: Option<String>,
+
     /// Tap as `span` even an interface that carries traffic: this CUTS IT OFF.
     #[arg(long)]
     force: bool,
@@ -144,6 +148,9 @@ impl Wanted {
 
 /// Runs it.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    if let Some(name) = &args.netns {
+        super::netns::enter(name)?;
+    }
     let Wanted { taps, interfaces } = Wanted::parse(&args.interfaces)?;
     let ports = PortSet::union(&args.ports);
     let host = host_name();
