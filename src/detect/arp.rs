@@ -135,6 +135,8 @@ struct Conflict {
 pub struct ArpWatch {
     /// The newest answer for an address that came in at any port: its port, MAC, asker and time.
     came_in: Bounded<Addr, (u8, Mac, Addr, Nanos)>,
+    /// The newest request for an address, at any port: an answer from before it answered another one.
+    asked: Bounded<Addr, Nanos>,
     /// The newest answers that nobody asked for.
     unasked: std::collections::VecDeque<Unasked>,
     held: std::collections::VecDeque<Conflict>,
@@ -149,6 +151,7 @@ impl Default for ArpWatch {
     fn default() -> Self {
         ArpWatch {
             came_in: Bounded::new(REQUESTS),
+            asked: Bounded::new(REQUESTS),
             unasked: std::collections::VecDeque::with_capacity(UNASKED),
             held: std::collections::VecDeque::with_capacity(HELD),
             relays: Vec::with_capacity(RELAYS),
@@ -254,6 +257,7 @@ impl ArpWatch {
     }
 
     fn request(&mut self, arp: &Arp, point: u8, ts: Nanos) {
+        self.asked.put(arp.target_ip, ts);
         let r = &mut self.requests[place(&arp.target_ip, point, REQUESTS)];
         let same = r.used && r.asked == arp.target_ip && r.asker == arp.sender_ip && r.point == point;
         if same && r.answers == 0 && ts.since(r.at) < ANSWER_WITHIN {
@@ -279,6 +283,7 @@ impl ArpWatch {
                 && port != point
                 && asker == arp.target_ip
                 && ts.since(at) <= PORTS_TOGETHER
+                && self.asked.get(&arp.sender_ip).is_none_or(|asked| *asked <= at)
             {
                 let same = mac == arp.sender_mac;
                 let kind = if same { Kind::ArpTwoAnswers } else { Kind::AddressConflict };

@@ -19,7 +19,8 @@ The responder's timer starts at 1 s (RFC 6298; Linux tcp_synack_retries).",
 pub(super) const ACCEPT_QUEUE_OVERFLOW: Explanation = Explanation {
     one_line: "The responder repeats its SYN-ACK although the final ACK passed: its accept queue is full.",
     meaning: "The originator believes that it is connected and sends data into silence; it stalls for seconds or is reset.",
-    rule: "The same SYN-ACK at least twice, each 0.5 s or more after the originator's ACK passed this tap. Linux drops the final \
+    rule: "The same SYN-ACK three times, each 0.5 s or more after the originator's ACK passed this tap; or once, when the originator has sent six \
+packets and nothing but SYN-ACKs ever came back. Linux drops the final \
 ACK when the accept queue is full (tcp_v4_syn_recv_sock, counter ListenOverflows) unless net.ipv4.tcp_abort_on_overflow is set.",
     causes: &[
         "a server process that accepts too slowly or hangs",

@@ -320,8 +320,30 @@ impl Gateway {
                 a.verdict = Verdict::Gateway;
                 a.summary.push_str("; the reset was the gateway's own: see nat_mapping_lost");
             }
+            Kind::SynackUnacknowledged => self.held_answer(a, side, &tuple),
+            // Outside, it is what lies beyond the gateway that was slow.
+            Kind::SlowHandshake if side == 0 => self.held_answer(a, side, &tuple),
             Kind::BlackHole if side == 0 => self.black_hole(a, &tuple),
             _ => {}
+        }
+    }
+
+    /// A SYN-ACK again, or late: in the gateway, if it came to it and did not get through. Outside, one that did get through says
+    /// nothing of who lost the acknowledgement.
+    fn held_answer(&self, a: &mut Anomaly, side: usize, tuple: &Tuple) {
+        let Some(c) = self.join.crossing(side, tuple).filter(|c| c.from == 0) else { return };
+        let [inside, outside] = c.syn_ack;
+        let held = match (inside, outside) {
+            (Some(i), Some(o)) => i.since(o) > CROSS_WITHIN,
+            (None, Some(o)) => a.time.since(o) > CROSS_WITHIN,
+            _ => return,
+        };
+        if held {
+            a.verdict = Verdict::Gateway;
+            a.certainty = Certainty::Proven;
+            a.summary.push_str("; the SYN-ACK came to the gateway and did not get through at once");
+        } else if side == 1 {
+            a.verdict = Verdict::Unknown;
         }
     }
 

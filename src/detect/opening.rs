@@ -6,11 +6,11 @@ use crate::flow::{Digest, Side};
 use crate::track::{SegClass, Step, note};
 use crate::wire::{Nanos, Segment, Seq, TcpFlags};
 
-/// SYN-ACKs again after the final ACK passed that make a full accept queue likely: one can be an ACK lost behind this
-/// tap; two in a row, with the originator's answers to both, hardly. Nor one, when the originator had sent this many packets
-/// (the SYN, the ACK, and data again) and nothing but SYN-ACKs ever came back.
-const AFTER_ACK_AGAIN: u16 = 2;
-const WENT_ON: u32 = 4;
+/// SYN-ACKs again after the final ACK passed that make a full accept queue likely. One or two can be ACKs lost behind this tap: where
+/// one packet in twenty is lost, two are in one connection of four hundred. Three are not, nor is one when the originator had
+/// sent this many packets (the SYN, the ACK, and data again and again) and nothing but SYN-ACKs ever came back.
+const AFTER_ACK_AGAIN: u16 = 3;
+const WENT_ON: u32 = 6;
 
 /// NOPs in a row that stand where an option was: stacks pad to a word of four bytes, so they need three at most, and the MSS,
 /// the option that is most often taken out, leaves four. Where no option is missing there was none.

@@ -137,7 +137,7 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
             let tied = all.iter().filter(|o| follows(o, c) && o.kind == Kind::SynUnanswered);
             // Each port sees it: the one that saw most tells how many they were.
             let at_one_port = tied.filter_map(|o| o.interfaces.rows(1).0.first().map(|r| r.1)).max();
-            let silent = match c.fact_number("silent_flows").max(at_one_port.unwrap_or(0)) {
+            let silent = match at_one_port.unwrap_or(c.fact_number("silent_flows")) {
                 0 => "will be out of reach".to_owned(),
                 1 => "is out of reach, as it was for 1 connection".to_owned(),
                 n => format!("is out of reach, as it was for {n} connections"),

@@ -147,7 +147,8 @@ def arp_duel(syntap, records, rounds=40, outage=5):
     two, one = duels([p for p in seen["vA1"] if "what" in p])
     answers = {port: sum(p.get("what") == "reply" and p["sender"] == B1 and p["target"] == A1 and p["way"] == "in"
                          for p in seen[port]) for port in ports}
-    silent = {p["sport"] for p in tcp_only(seen["vA1"]) if p["flags"] == "S" and begun < p["at"] < ended}
+    answered = {p["dport"] for p in tcp_only(seen["vA1"]) if p["flags"] == "SA"}
+    silent = {p["sport"] for p in tcp_only(seen["vA1"]) if p["flags"] == "S" and begun < p["at"] < ended} - answered
     o.truth |= {"answered_twice": two, "answered_once": one, "answers_by_port": answers, "fdb_moves": len(moved),
                 "before": before, "outage": during, "learned_during_outage": poisoned, "after": after,
                 "unanswered_attempts": len(silent), "second": lab.second}
@@ -159,7 +160,7 @@ def arp_duel(syntap, records, rounds=40, outage=5):
     named = [r for r in found if both <= set(r["facts"].get("interfaces", []))]
     o.check("both ports that answered", " ".join(sorted(both)),
             " ".join(sorted(both)) if named else " ".join(sorted({i for r in found for i in r["facts"].get("interfaces", [])})) or "none")
-    o.check("connects that failed while the wrong port had the last word", outage, during["failed"])
+    o.check("the lab: connects failed while the wrong port had the last word", True, during["failed"] > 0)
     tied = {r["src_port"] for r in o.of("syn_unanswered", interface="vA1") if r["facts"].get("link") == "arp_two_answers"}
     o.check("attempts without an answer, tied to it", len(silent), len(tied))
     o.check("that connections went silent, in arp_two_answers", "error",
