@@ -82,6 +82,8 @@ fn a_lost_mapping_is_one_incident() {
         (&r["facts"]["untranslated"], &r["facts"]["gateway_resets"]),
         (&Value::from(2), &Value::from(1))
     );
+    let macs = (&r["facts"]["mac_before"], &r["facts"]["mac_after"]);
+    assert_eq!(macs, (&"3a:a4:1b:bf:23:96".into(), &"56:70:1e:fc:91:9e".into()));
     assert_eq!(r["facts"]["outside"], "198.51.100.1:37536 > 198.51.100.2:6783");
     assert_eq!(of_kind(&records, "reset_by_gateway").len(), 1);
     assert!(of_kind(&records, "reset_mid_flow").is_empty(), "it was no middlebox");
