@@ -3,6 +3,7 @@
 mod conntrack;
 mod desk;
 mod event;
+mod fragments;
 mod latency;
 mod rounds;
 mod threads;

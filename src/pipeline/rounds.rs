@@ -9,6 +9,7 @@ use std::io;
 
 use super::desk::{Desk, RecordSink};
 use super::event::Event;
+use super::fragments::Fragments;
 use super::latency::Interval;
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::{Packet, ReplaySource};
@@ -34,6 +35,7 @@ pub enum RoundsError {
 pub struct Rounds {
     workers: Vec<Worker>,
     batch: usize,
+    fragments: Fragments,
 }
 
 impl Rounds {
@@ -45,7 +47,7 @@ impl Rounds {
             recorder: config.recorder.div_ceil(count),
             ..config.clone()
         };
-        Rounds { workers: (0..count).map(|_| Worker::new(&each)).collect(), batch: batch.max(1) }
+        Rounds { workers: (0..count).map(|_| Worker::new(&each)).collect(), batch: batch.max(1), fragments: Fragments::default() }
     }
 
     /// Replays all of `source` and concludes at its end.
@@ -59,6 +61,8 @@ impl Rounds {
             let round = source.round(ROUND);
             let Some(last) = round.iter().map(|p| p.ts).max() else { break };
             now = now.max(last);
+            let made: Vec<_> = round.iter().map(|p| self.fragments.offer(p)).collect();
+            let round = with_made(&round, &made);
             for event in self.round(&round, now) {
                 desk.event(event)?;
             }
@@ -135,6 +139,16 @@ impl Rounds {
                 .collect()
         })
     }
+}
+
+/// The packets of a round, and behind each the one that it completed.
+fn with_made<'a>(round: &[Packet<'a>], made: &'a [Option<(Vec<u8>, u32)>]) -> Vec<Packet<'a>> {
+    let mut all = Vec::with_capacity(round.len());
+    for (p, made) in round.iter().zip(made) {
+        all.push(*p);
+        all.extend(made.iter().map(|(bytes, wire_len)| Packet { bytes, wire_len: *wire_len, ..*p }));
+    }
+    all
 }
 
 /// The worker of a packet: both directions of a tuple, the errors that quote it, and its fragments' first go to one.
