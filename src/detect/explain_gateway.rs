@@ -14,7 +14,7 @@ the outside's egress.",
         "conntrack refused the entry (`conntrack -S`: insert_failed, drop, early_drop)",
     ],
     remedy: &[
-        "look at the counters of nftables rules and of `conntrack -S` for the same second",
+        "insert_failed_delta and drop_delta over 0: conntrack lost it in that second; both 0: look at the counters of nftables rules",
         "see `dmesg` for \"table full\"",
     ],
     or_else: &["syntap itself lost the SYN outside: `loss` in the record says so"],
