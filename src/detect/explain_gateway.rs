@@ -159,7 +159,7 @@ the bridge itself sends out do not count.",
     ],
     remedy: &[
         "see arp_two_answers",
-        "switch the proxy off (`bridge link set dev PORT neigh_suppress off`, `ip link ... noproxy`)",
+        "switch the proxy off where it stands (`bridge link set dev PORT neigh_suppress off`), or delete its entry for the machine",
     ],
     or_else: &["a machine that is moved back and forth by hand", "link aggregation without a bond"],
     peers: "switches log it as MAC flapping; `bridge monitor fdb` shows it",

@@ -9,7 +9,7 @@ use super::join::{CROSS_WITHIN, Crossing, Given, Join, Role};
 use super::mapping::Mappings;
 use super::sight::Seen;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
-use crate::flow::{Digest, Endpoint, Tuple};
+use crate::flow::{Digest, Endpoint, Side, Tuple};
 use crate::track::SegClass;
 use crate::wire::{Nanos, Seq, Way};
 
@@ -102,7 +102,7 @@ pub(super) fn text(t: &Tuple) -> String {
 
 /// A packet's tuple, its sender first.
 fn sender(seen: &Seen) -> Tuple {
-    if seen.digest.from == crate::flow::Side::Orig { seen.tuple } else { seen.tuple.reversed() }
+    if seen.digest.from == Side::Orig { seen.tuple } else { seen.tuple.reversed() }
 }
 
 impl Gateway {
@@ -198,7 +198,7 @@ impl Gateway {
     fn by_gateway(&mut self, seen: &Seen, provoked: Option<u64>, foreign: bool) {
         let d = &seen.digest;
         // Only the way out: what comes in was sent by the responder.
-        let from_orig = d.from == crate::flow::Side::Orig;
+        let from_orig = d.from == Side::Orig;
         // What was forwarded lost a hop as all the originator's packets did; the gateway's own did not.
         if !foreign {
             return;
@@ -324,6 +324,7 @@ impl Gateway {
             // Outside, it is what lies beyond the gateway that was slow.
             Kind::SlowHandshake if side == 0 => self.held_answer(a, side, &tuple),
             Kind::BlackHole if side == 0 => self.black_hole(a, &tuple),
+            Kind::BlackHole => self.black_hole_outside(a, &tuple),
             _ => {}
         }
     }
@@ -494,6 +495,20 @@ impl Gateway {
     }
 
     /// The gateway's doing, if the outside is known and the bytes were not seen there.
+    /// The responder's bytes, seen to come in outside: did they leave inside?
+    fn black_hole_outside(&self, a: &mut Anomaly, tuple: &Tuple) {
+        let Some(inside) = self.join.crossing(1, tuple).and_then(|c| c.tuples[0]) else { return };
+        if a.packets.last().is_none_or(|p| p.from != Side::Resp) {
+            return;
+        }
+        let (in_, out_) = (self.unheard[0].get(&inside), self.unheard[1].get(tuple));
+        if out_.is_some() && in_ != out_ {
+            a.verdict = Verdict::Gateway;
+            a.certainty = Certainty::Possible;
+            a.summary.push_str("; they were not seen to leave the gateway inside");
+        }
+    }
+
     fn black_hole(&mut self, a: &mut Anomaly, tuple: &Tuple) {
         let Some(outside) = self.join.crossing(0, tuple).and_then(|c| c.tuples[1]) else { return };
         self.mappings.silent(*tuple, outside, a.time, a.point.unwrap_or(0));

@@ -3,7 +3,7 @@
 
 use super::bounded::Bounded;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
-use crate::flow::Digest;
+use crate::flow::{Digest, Tuple};
 use crate::wire::{Addr, Mac, Nanos, Way};
 
 /// MAC addresses, next hops and addresses remembered: those of one link.
@@ -44,6 +44,8 @@ pub struct Links {
     hops: Bounded<(u8, Mac), (u64, Nanos)>,
     /// Flows without an answer, by the address that they wanted.
     silent: Bounded<Addr, Silent>,
+    /// Flows that were counted, and when.
+    told: Bounded<Tuple, Nanos>,
     /// Addresses with a finding of the link layer: the kind, and when.
     doubtful: Bounded<Addr, (Kind, Nanos)>,
 }
@@ -54,6 +56,7 @@ impl Default for Links {
             macs: Bounded::new(MACS),
             hops: Bounded::new(MACS),
             silent: Bounded::new(MACS),
+            told: Bounded::new(MACS),
             doubtful: Bounded::new(MACS),
         }
     }
@@ -203,9 +206,13 @@ impl Links {
         if !matches!(a.kind, Kind::SynUnanswered | Kind::BlackHole) {
             return;
         }
-        let Some(address) = a.tuple.map(|t| t.dst.addr) else { return };
+        let Some(tuple) = a.tuple else { return };
+        let address = tuple.dst.addr;
+        // Two tap points that its packets pass tell of one flow.
+        let told = self.told.put(tuple, a.time).is_some_and(|at| a.time.since(at) <= TIED);
         let s = self.silent.entry(address, Silent::default);
-        s.flows = if a.time.since(s.last) > TIED { 1 } else { s.flows + 1 };
+        let before = if a.time.since(s.last) > TIED { 0 } else { s.flows };
+        s.flows = before + u64::from(!told);
         s.last = s.last.max(a.time);
         let found =
             self.doubtful.get(&address).filter(|(_, at)| a.time.since(*at).max(at.since(a.time)) <= TIED);

@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_header_in_pieces_is_put_together_in_any_order_and_a_whole_one_is_left_alone() {
-        let mut tcp = vec![0x0f, 0xa0, 0, 80, 0, 0, 0, 9, 0, 0, 0, 0, 0x60, 2, 1, 0, 0, 0, 0, 0, 2, 4, 5, 0xb4];
+        let mut tcp =
+            vec![0x0f, 0xa0, 0, 80, 0, 0, 0, 9, 0, 0, 0, 0, 0x60, 2, 1, 0, 0, 0, 0, 0, 2, 4, 5, 0xb4];
         tcp.extend(b"hello");
         let cuts = [(0, 8, true), (8, 16, true), (16, 29, false)];
         let pieces: Vec<Vec<u8>> = cuts.iter().map(|(a, b, more)| frame(*a, &tcp[*a..*b], *more)).collect();

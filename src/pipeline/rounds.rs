@@ -47,7 +47,11 @@ impl Rounds {
             recorder: config.recorder.div_ceil(count),
             ..config.clone()
         };
-        Rounds { workers: (0..count).map(|_| Worker::new(&each)).collect(), batch: batch.max(1), fragments: Fragments::default() }
+        Rounds {
+            workers: (0..count).map(|_| Worker::new(&each)).collect(),
+            batch: batch.max(1),
+            fragments: Fragments::default(),
+        }
     }
 
     /// Replays all of `source` and concludes at its end.
