@@ -114,7 +114,7 @@ mod tests {
         b.extend([0x81, 0, 0, 7, 8, 0, 0x45, 0]);
         b.extend((20 + piece.len() as u16).to_be_bytes());
         b.extend([0x12, 0x34]);
-        b.extend((offset as u16 / 8 | u16::from(more) << 13).to_be_bytes());
+        b.extend(((offset as u16 / 8) | (u16::from(more) << 13)).to_be_bytes());
         b.extend([64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         b.extend(piece);
         b
