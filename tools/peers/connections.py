@@ -3,6 +3,7 @@
 import collections
 import re
 
+from . import mapping
 from .facts import detail, ends, ends_of, shown
 
 # Tests of Zeek's that change what Zeek sees or keeps: their connections are another program's answer to another
@@ -119,7 +120,13 @@ def counts(facts, capture, score):
     for row in facts:
         if row["peer"].startswith("tshark") and row["fact"] in ("count.syn", "count.synack", "count.fin"):
             name = {"count.syn": "syn", "count.synack": "syn_ack", "count.fin": "fin"}[row["fact"]]
-            score.fact("tshark.counts", total[name] == int(row["value"]), f"{name}: {row['value']}, ours {total[name]}")
+            text = f"{name}: {row['value']}, ours {total[name]}"
+            agrees = total[name] == int(row["value"])
+            reason = None if agrees else mapping.contradicted(capture.name, row["fact"], None)
+            if reason:
+                score.differs("tshark.counts", text, reason)
+            else:
+                score.fact("tshark.counts", agrees, text)
 
 
 def community(facts, capture, score):
