@@ -127,7 +127,12 @@ impl Mappings {
     pub fn next_hop_changed(&mut self, a: &Anomaly) {
         let mac =
             |name: &str| a.facts.iter().find(|(n, _)| *n == name).map_or(Fact::Null, |(_, f)| f.clone());
-        self.next_hop = Some((a.time, [mac("before"), mac("after")]));
+        self.mac_changed([mac("before"), mac("after")], a.time);
+    }
+
+    /// The same: before and after.
+    pub fn mac_changed(&mut self, macs: [Fact; 2], at: Nanos) {
+        self.next_hop = Some((at, macs));
     }
 
     /// The gateway reset the responder.

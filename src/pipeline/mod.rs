@@ -4,6 +4,7 @@ mod conntrack;
 mod desk;
 mod event;
 mod latency;
+mod link;
 mod rounds;
 mod threads;
 mod worker;
@@ -12,6 +13,7 @@ pub use conntrack::{ConntrackFeed, ConntrackTotals};
 pub use desk::{Desk, RecordSink, Tally};
 pub use event::{Event, LifeOver, Outlet, Place, What};
 pub use latency::{Durations, Figures, Interval};
+pub use link::LinkTotals;
 pub use rounds::{Rounds, RoundsError};
 pub use threads::{
     Copied, CopySink, Drained, Finished, Notice, Pipeline, Plan, Report, Shared, Ticking, WorkerError,
