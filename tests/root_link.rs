@@ -24,7 +24,7 @@ const AFTER: &str = "02:00:00:00:0b:02";
 struct Lab {
     gateway: Namespace,
     client: Namespace,
-    _other: Namespace,
+    other: Namespace,
 }
 
 impl Lab {
@@ -42,7 +42,7 @@ impl Lab {
         gateway.ip("link set br0 addrgenmode none up");
         gateway.ip("addr add 10.9.0.1/24 dev br0");
         client.ip("addr add 10.9.0.2/24 dev eth0");
-        Lab { gateway, client, _other: other }
+        Lab { gateway, client, other }
     }
 
     /// A connection from the client to the gateway.
@@ -106,6 +106,27 @@ fn root_a_bridge_that_changes_its_mac_under_a_connection_is_a_next_hop_that_chan
     let facts = &told[0]["facts"];
     assert_eq!((&facts["before"], &facts["after"]), (&BEFORE.into(), &AFTER.into()), "{facts}");
     assert_eq!((&told[0]["verdict"], &told[0]["certainty"]), (&"gateway".into(), &"proven".into()));
+}
+
+#[test]
+fn root_a_mac_that_a_bridge_learns_at_two_ports_in_turn_moved() {
+    if skip("root_a_mac_that_a_bridge_learns_at_two_ports") {
+        return;
+    }
+    let (lab, dir) = (Lab::new(), tempfile::tempdir().unwrap());
+    let (said, records) = lab.tapped(dir.path(), || {
+        // No packet that a tap mirrors: the forwarding table alone shows it.
+        for ns in [&lab.client, &lab.other, &lab.client, &lab.other] {
+            ns.sh(
+                "python3 -c \"import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0)); \
+                 s.send(bytes.fromhex('ffffffffffff' + '02000000aa07' + '88b5') + bytes(46))\"",
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+    });
+    let told = of_kind(&records, "mac_moved");
+    assert_eq!(told.len(), 1, "once a minute: {said} {records:?}");
+    assert_eq!(told[0]["facts"]["mac"], "02:00:00:00:aa:07", "{}", told[0]);
 }
 
 #[test]

@@ -21,6 +21,9 @@ const HOP_IN_USE: u64 = 600 * Nanos::SEC;
 /// A bridge's word of a move that frames have shown comes within this time.
 const SHOWN: u64 = Nanos::SEC;
 
+/// Changes of a next hop remembered.
+const CHANGED: usize = 256;
+
 /// What went silent within this time of a finding about its address belongs to it.
 const TIED: u64 = 60 * Nanos::SEC;
 
@@ -105,8 +108,8 @@ pub struct Links {
     silent: Bounded<Addr, Silent>,
     /// Addresses with a finding of the link layer: the kind, and when.
     doubtful: Bounded<Addr, (Kind, Nanos)>,
-    /// Next hops whose change from one MAC to another was told, and when.
-    changed: Bounded<(Mac, Mac), Nanos>,
+    /// Next hops whose change from one MAC to another was told: when, and whether by the kernel's word.
+    changed: Bounded<(Mac, Mac), (Nanos, bool)>,
 }
 
 impl Default for Links {
@@ -116,7 +119,7 @@ impl Default for Links {
             hops: Bounded::new(MACS),
             silent: Bounded::new(MACS),
             doubtful: Bounded::new(MACS),
-            changed: Bounded::new(MACS),
+            changed: Bounded::new(CHANGED),
         }
     }
 }
@@ -171,10 +174,10 @@ impl Links {
     /// The kernel says that an interface of this machine at a tap point, or the bridge over it, has another MAC: before, after.
     pub fn changed(&mut self, point: u8, [before, after]: [Mac; 2], at: Nanos, out: &mut dyn FnMut(Anomaly)) {
         let Some(&(flows, last)) = self.hops.get(&(point, before)) else { return };
-        if at.since(last) > HOP_IN_USE || self.was_told(before, after, at) {
+        if at.since(last) > HOP_IN_USE || self.told(before, after, at).is_some() {
             return;
         }
-        self.changed.put((before, after), at);
+        self.changed.put((before, after), (at, true));
         let summary = format!(
             "the next hop of {} is this machine, which changed its MAC address from {before} to {after}: what is still sent to the old one is lost",
             connections(flows)
@@ -206,8 +209,9 @@ impl Links {
         });
     }
 
-    fn was_told(&self, before: Mac, after: Mac, at: Nanos) -> bool {
-        self.changed.get(&(before, after)).is_some_and(|t| at.since(*t) <= TIED)
+    /// Whether a change was told lately, and by the kernel's word or ARP's.
+    fn told(&self, before: Mac, after: Mac, at: Nanos) -> Option<bool> {
+        self.changed.get(&(before, after)).filter(|(t, _)| at.since(*t) <= TIED).map(|(_, kernel)| *kernel)
     }
 
     /// A SYN: its next hop is in use.
@@ -267,10 +271,11 @@ impl Links {
             return false;
         }
         if let Some(after) = parse_mac(after) {
-            if self.was_told(mac, after, a.time) {
+            // ARP tells of each address that the next hop has.
+            if self.told(mac, after, a.time) == Some(true) {
                 return true;
             }
-            self.changed.put((mac, after), a.time);
+            self.changed.put((mac, after), (a.time, false));
         }
         a.kind = Kind::NextHopChanged;
         a.severity = Severity::Warning;

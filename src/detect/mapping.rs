@@ -490,6 +490,20 @@ mod tests {
     }
 
     #[test]
+    fn a_mac_that_changed_within_a_minute_is_part_of_it() {
+        let join = Join::new(vec![Role::Inside, Role::Outside]);
+        for (changed_at, before) in [(90, "a"), (101, "a"), (10, "Some((\"mac_before\", Null))")] {
+            let (mut m, mut out) = (Mappings::new(), Vec::new());
+            m.mac_changed(["a", "b"].map(|t| Fact::Str(t.into())), Nanos(changed_at * Nanos::SEC));
+            m.entry(&gone(), Nanos(100 * Nanos::SEC), &join);
+            let on = entry(Change::New, (CLIENT, SERVER), (SERVER, CLIENT));
+            m.entry(&on, Nanos(101 * Nanos::SEC), &join);
+            m.finish(&mut |a| out.push(a));
+            assert_eq!(fact(&out[0], "mac_before"), before, "{changed_at}");
+        }
+    }
+
+    #[test]
     fn a_translated_destination_is_the_outside_tuple() {
         let (far, here, server) = ("203.0.113.9:5555", "198.51.100.1:80", "10.77.0.11:8080");
         let gone = entry(Change::Destroy, (far, here), (server, far));
