@@ -1028,6 +1028,7 @@ mod rings {
             clock: Arc::new(|| Nanos(2_000_000_000_000_000_000)),
             copies: None,
             conntrack: None,
+            link: None,
         };
         let desk = move || Ok(Desk::new(Context::default(), sink));
         let mut pipeline = Pipeline::start(sources, desk, plan).expect("it starts");

@@ -145,7 +145,8 @@ impl Rtnetlink {
         }
     }
 
-    fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// All that the kernel has to say to a request.
+    pub(super) fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.send(message, NLM_F_DUMP)?;
         let mut all = Vec::new();
         self.answers(&mut |m| {

@@ -5,6 +5,7 @@ pub mod conntrack;
 pub mod ethtool;
 mod file;
 pub mod interface;
+pub mod link;
 mod mirror;
 pub mod netns;
 mod pair;

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -21,6 +22,7 @@ use super::signals::Signals;
 use super::status::Status;
 use super::{Fail, conntrack, many, note, values};
 use crate::capture::conntrack::EVENT_BUFFER;
+use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
 use crate::capture::xsk::XskSource;
 use crate::capture::{ClockOffset, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats};
@@ -192,6 +194,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(feed) = &mut conntrack {
         feed.watch = Some(tap.watch().map_err(|e| hinted(&e, e.hint()))?);
     }
+    let link = match LinkEvents::open(tap.points().iter().map(|p| p.name.clone()).collect()) {
+        Ok(link) => Some(link),
+        Err(e) => {
+            note(format!("going on without link-layer events: {e}"));
+            None
+        }
+    };
     let stats = tap.stats().map_err(|e| hinted(&e, e.hint()))?;
     let copies = match &args.mirror_to {
         Some(path) => Some(Box::new(MirrorFile::create(path, &interfaces)?) as Box<dyn CopySink>),
@@ -202,7 +211,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let context = Context { host, interfaces, clock_offset_ns: Some(clock.ns()) };
     worker.max_flows = args.max_flows / sources.len().max(1);
     worker.recorder = worker.max_flows;
-    let plan = Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies, conntrack };
+    let plan =
+        Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies, conntrack, link };
     let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
         let sources = sources.into_iter().map(boxed).collect();
         Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
@@ -247,6 +257,8 @@ struct Live<'a> {
     listens: bool,
     /// It was said that connection tracking is not heard any more.
     said_deaf: bool,
+    /// The same of link-layer events, and that some were lost.
+    said_link: [bool; 2],
     first_error: Option<anyhow::Error>,
 }
 
@@ -272,6 +284,7 @@ impl<'a> Live<'a> {
             said: false,
             listens,
             said_deaf: false,
+            said_link: [false; 2],
             first_error: None,
         }
     }
@@ -345,6 +358,15 @@ impl<'a> Live<'a> {
             && !std::mem::replace(&mut self.said_deaf, true)
         {
             note(format!("connection tracking is not heard any more: {e}"));
+        }
+        let link = &self.pipeline.shared().link;
+        if let Some(e) = link.error()
+            && !std::mem::replace(&mut self.said_link[0], true)
+        {
+            note(format!("link-layer events are not heard any more: {e}"));
+        }
+        if link.lost.load(Ordering::Relaxed) > 0 && !std::mem::replace(&mut self.said_link[1], true) {
+            note("the kernel had no room for some link-layer events: what is there now was listed instead");
         }
     }
 

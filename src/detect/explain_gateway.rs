@@ -151,7 +151,7 @@ pub(super) const MAC_MOVED: Explanation = Explanation {
     one_line: "Frames with one source MAC come in at two ports of a link in turn.",
     meaning: "The bridge sends answers to whichever port it heard last: half of them go astray, and now and then all of them.",
     rule: "A source MAC that came in at one tapped port, at another, and at the first again within 60 s; told once a minute. Frames that \
-the bridge itself sends out do not count.",
+the bridge itself sends out do not count. In a live run the bridge's own forwarding table tells, too.",
     causes: &[
         "a proxy that answers ARP with the owner's MAC (an overlay's tunnel port)",
         "a loop of the link",
@@ -168,7 +168,8 @@ the bridge itself sends out do not count.",
 pub(super) const NEXT_HOP_CHANGED: Explanation = Explanation {
     one_line: "The MAC address of a next hop changed while connections use it.",
     meaning: "Who has not learned the new one sends into nothing until its ARP entry is renewed: ten seconds and more.",
-    rule: "An address was announced with another MAC than before, and SYNs went to the old one within the last ten minutes.",
+    rule: "An address was announced with another MAC than before, and SYNs went to the old one within the last ten minutes. Or, \
+in a live run, the kernel says that a tapped interface, or the bridge over it, has another MAC: told once in 60 s for both.",
     causes: &[
         "a bridge whose MAC came from a port that left or joined",
         "a failover (VRRP, keepalived)",

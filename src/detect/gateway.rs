@@ -11,7 +11,7 @@ use super::sight::Seen;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::flow::{Digest, Endpoint, Side, Tuple};
 use crate::track::SegClass;
-use crate::wire::{Nanos, Seq, Way};
+use crate::wire::{Mac, Nanos, Seq, Way};
 
 use super::bounded::Bounded;
 
@@ -266,6 +266,13 @@ impl Gateway {
         }
         if a.point.and_then(|p| self.join.side(p)) == Some(0) {
             self.mappings.next_hop_changed(a);
+        }
+    }
+
+    /// An interface of the gateway itself has another MAC address, whether or not anybody is known to send to it.
+    pub fn link_changed(&mut self, point: u8, macs: [Mac; 2], at: Nanos) {
+        if self.join.side(point) == Some(0) {
+            self.mappings.mac_changed(macs.map(|m| Fact::Str(m.to_string().into())), at);
         }
     }
 

@@ -18,6 +18,12 @@ const TELL_EVERY: u64 = 60 * Nanos::SEC;
 /// A next hop counts as in use for so long after a SYN went to it: an ARP entry's life without confirmation on Linux is shorter.
 const HOP_IN_USE: u64 = 600 * Nanos::SEC;
 
+/// A bridge's word of a move that frames have shown comes within this time.
+const SHOWN: u64 = Nanos::SEC;
+
+/// Changes of a next hop remembered.
+const CHANGED: usize = 256;
+
 /// What went silent within this time of a finding about its address belongs to it.
 const TIED: u64 = 60 * Nanos::SEC;
 
@@ -28,89 +34,41 @@ struct Place {
     moves: u64,
     first: Nanos,
     told: Option<Nanos>,
+    /// The newest move that frames showed.
+    by_frame: Option<Nanos>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Silent {
-    flows: u64,
-    last: Nanos,
-}
-
-/// See the module.
-#[derive(Debug)]
-pub struct Links {
-    macs: Bounded<Mac, Place>,
-    /// SYNs that went to a next hop, by tap point.
-    hops: Bounded<(u8, Mac), (u64, Nanos)>,
-    /// Flows without an answer, by the address that they wanted.
-    silent: Bounded<Addr, Silent>,
-    /// Flows that were counted, and when.
-    told: Bounded<Tuple, Nanos>,
-    /// Addresses with a finding of the link layer: the kind, and when.
-    doubtful: Bounded<Addr, (Kind, Nanos)>,
-}
-
-impl Default for Links {
-    fn default() -> Self {
-        Links {
-            macs: Bounded::new(MACS),
-            hops: Bounded::new(MACS),
-            silent: Bounded::new(MACS),
-            told: Bounded::new(MACS),
-            doubtful: Bounded::new(MACS),
-        }
+impl Place {
+    fn at(point: u8, at: Nanos) -> Place {
+        Place { point, before: None, moves: 0, first: at, told: None, by_frame: None }
     }
-}
 
-impl Links {
-    /// A frame came in at a tap point. `alike` says whether two tap points can be ports of one link: the inside and the outside
-    /// of a gateway are not.
-    pub fn came(
-        &mut self,
-        mac: Mac,
-        point: u8,
-        way: Way,
-        at: Nanos,
-        alike: &dyn Fn(u8, u8) -> bool,
-        out: &mut dyn FnMut(Anomaly),
-    ) {
-        // What a bridge sends out of a port came in at another one.
-        if way != Way::Ingress || mac.is_zero() {
+    /// Goes to another port; told if it was there before.
+    fn moved(&mut self, mac: Mac, point: u8, way: Way, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        let back = self.before.is_some_and(|(was, since)| was == point && at.since(since) <= BACK_WITHIN);
+        let from = self.point;
+        (self.before, self.point) = (Some((from, at)), point);
+        self.moves += 1;
+        if self.moves == 1 {
+            self.first = at;
+        }
+        if !back || self.told.is_some_and(|t| at.since(t) < TELL_EVERY) {
             return;
         }
-        let fresh = Place { point, before: None, moves: 0, first: at, told: None };
-        let p = self.macs.entry(mac, || fresh);
-        if p.point == point {
-            return;
-        }
-        if !alike(p.point, point) {
-            *p = fresh;
-            return;
-        }
-        let back = p.before.is_some_and(|(was, since)| was == point && at.since(since) <= BACK_WITHIN);
-        let from = p.point;
-        (p.before, p.point) = (Some((from, at)), point);
-        p.moves += 1;
-        if p.moves == 1 {
-            p.first = at;
-        }
-        if !back || p.told.is_some_and(|t| at.since(t) < TELL_EVERY) {
-            return;
-        }
-        let span = at.since(p.first).max(TELL_EVERY) as f64 / 60e9;
-        let per_minute = (p.moves as f64 / span * 10.0).round() / 10.0;
+        let span = at.since(self.first).max(TELL_EVERY) as f64 / 60e9;
+        let per_minute = (self.moves as f64 / span * 10.0).round() / 10.0;
         let summary = format!(
             "frames from {mac} come in at two ports in turn, {} moves so far: two machines use that address, or the link has a loop",
-            p.moves
+            self.moves
         );
         let facts = vec![
             ("mac", Fact::Str(mac.to_string().into())),
             ("interfaces", Fact::List(vec![Fact::U64(from.into()), Fact::U64(point.into())])),
-            ("moves", Fact::U64(p.moves)),
+            ("moves", Fact::U64(self.moves)),
             ("per_minute", Fact::F64(per_minute)),
         ];
-        let first = p.first;
-        (p.told, p.moves) = (Some(at), 0);
+        let first = self.first;
+        (self.told, self.moves) = (Some(at), 0);
         out(Anomaly {
             kind: Kind::MacMoved,
             severity: Severity::Warning,
@@ -132,6 +90,132 @@ impl Links {
             packets: Vec::new(),
         });
     }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Silent {
+    flows: u64,
+    last: Nanos,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Links {
+    macs: Bounded<Mac, Place>,
+    /// SYNs that went to a next hop, by tap point.
+    hops: Bounded<(u8, Mac), (u64, Nanos)>,
+    /// Flows without an answer, by the address that they wanted.
+    silent: Bounded<Addr, Silent>,
+    /// Flows that were counted as silent, and when.
+    counted: Bounded<Tuple, Nanos>,
+    /// Addresses with a finding of the link layer: the kind, and when.
+    doubtful: Bounded<Addr, (Kind, Nanos)>,
+    /// Next hops whose change from one MAC to another was told: when, and whether by the kernel's word.
+    changed: Bounded<(Mac, Mac), (Nanos, bool)>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Links {
+            macs: Bounded::new(MACS),
+            hops: Bounded::new(MACS),
+            silent: Bounded::new(MACS),
+            counted: Bounded::new(MACS),
+            doubtful: Bounded::new(MACS),
+            changed: Bounded::new(CHANGED),
+        }
+    }
+}
+
+impl Links {
+    /// A frame came in at a tap point. `alike` says whether two tap points can be ports of one link: the inside and the outside
+    /// of a gateway are not.
+    pub fn came(
+        &mut self,
+        mac: Mac,
+        point: u8,
+        way: Way,
+        at: Nanos,
+        alike: &dyn Fn(u8, u8) -> bool,
+        out: &mut dyn FnMut(Anomaly),
+    ) {
+        // What a bridge sends out of a port came in at another one.
+        if way != Way::Ingress || mac.is_zero() {
+            return;
+        }
+        let fresh = Place::at(point, at);
+        let p = self.macs.entry(mac, || fresh);
+        if p.point == point {
+            return;
+        }
+        if !alike(p.point, point) {
+            *p = fresh;
+            return;
+        }
+        p.by_frame = Some(at);
+        p.moved(mac, point, way, at, out);
+    }
+
+    /// A bridge learned a MAC at another port: from, to.
+    pub fn learned(
+        &mut self,
+        mac: Mac,
+        [from, to]: [u8; 2],
+        at: Nanos,
+        alike: &dyn Fn(u8, u8) -> bool,
+        out: &mut dyn FnMut(Anomaly),
+    ) {
+        let p = self.macs.entry(mac, || Place::at(from, at));
+        // The bridge's word comes after the frame's: where frames show the moves, they are counted once.
+        let shown = p.by_frame.is_some_and(|t| at.since(t) <= SHOWN);
+        if p.point == to || shown || !alike(p.point, to) {
+            return;
+        }
+        p.moved(mac, to, Way::Ingress, at, out);
+    }
+
+    /// The kernel says that an interface of this machine at a tap point, or the bridge over it, has another MAC: before, after.
+    pub fn changed(&mut self, point: u8, [before, after]: [Mac; 2], at: Nanos, out: &mut dyn FnMut(Anomaly)) {
+        let Some(&(flows, last)) = self.hops.get(&(point, before)) else { return };
+        if at.since(last) > HOP_IN_USE || self.told(before, after, at).is_some() {
+            return;
+        }
+        self.changed.put((before, after), (at, true));
+        let summary = format!(
+            "the next hop of {} is this machine, which changed its MAC address from {before} to {after}: what is still sent to the old one is lost",
+            connections(flows)
+        );
+        let facts = vec![
+            ("before", Fact::Str(before.to_string().into())),
+            ("after", Fact::Str(after.to_string().into())),
+            ("flows", Fact::U64(flows)),
+        ];
+        out(Anomaly {
+            kind: Kind::NextHopChanged,
+            severity: Severity::Warning,
+            verdict: Verdict::Gateway,
+            certainty: Certainty::Proven,
+            summary,
+            time: at,
+            first: at,
+            last: at,
+            count: 1,
+            point: Some(point),
+            way: Way::Unknown,
+            tuple: None,
+            vlan: None,
+            tunnel: None,
+            history: String::new(),
+            conn_state: "",
+            facts,
+            packets: Vec::new(),
+        });
+    }
+
+    /// Whether a change was told lately, and by the kernel's word or ARP's.
+    fn told(&self, before: Mac, after: Mac, at: Nanos) -> Option<bool> {
+        self.changed.get(&(before, after)).filter(|(t, _)| at.since(*t) <= TIED).map(|(_, kernel)| *kernel)
+    }
 
     /// A SYN: its next hop is in use.
     pub fn syn(&mut self, d: &Digest) {
@@ -151,13 +235,14 @@ impl Links {
             })
         };
         let address = text("request").and_then(|t| t.parse::<std::net::IpAddr>().ok()).map(Addr::from);
-        if a.kind == Kind::AddressMoved {
-            self.next_hop(a);
-        }
+        let told = a.kind == Kind::AddressMoved && self.next_hop(a);
         let doubtful = matches!(
             a.kind,
             Kind::ArpTwoAnswers | Kind::AddressConflict | Kind::AddressFlapping | Kind::NextHopChanged
         );
+        if let Some(address) = address.filter(|_| told) {
+            self.doubtful.put(address, (Kind::NextHopChanged, a.time));
+        }
         let Some(address) = address.filter(|_| doubtful) else { return };
         self.doubtful.put(address, (a.kind, a.time));
         let silent = self.silent.get(&address).filter(|s| a.time.since(s.last) <= TIED);
@@ -165,15 +250,13 @@ impl Links {
         a.facts.push(("silent_flows", Fact::U64(flows)));
         if flows > 0 {
             a.severity = Severity::Error;
-            a.summary.push_str(&format!(
-                "; {} to {address} got no answer meanwhile",
-                if flows == 1 { "a connection".to_owned() } else { format!("{flows} connections") }
-            ));
+            a.summary.push_str(&format!("; {} to {address} got no answer meanwhile", connections(flows)));
         }
     }
 
-    fn next_hop(&self, a: &mut Anomaly) {
-        let Some(point) = a.point else { return };
+    /// True if it is a change that was told already: then it stays what it is.
+    fn next_hop(&mut self, a: &mut Anomaly) -> bool {
+        let Some(point) = a.point else { return false };
         let macs: Vec<String> = a
             .facts
             .iter()
@@ -184,21 +267,29 @@ impl Links {
             .flatten()
             .map(|f| if let Fact::Str(s) = f { s.to_string() } else { String::new() })
             .collect();
-        let [before, after] = macs.as_slice() else { return };
-        let Some(mac) = parse_mac(before) else { return };
-        let Some(&(flows, last)) = self.hops.get(&(point, mac)) else { return };
+        let [before, after] = macs.as_slice() else { return false };
+        let Some(mac) = parse_mac(before) else { return false };
+        let Some(&(flows, last)) = self.hops.get(&(point, mac)) else { return false };
         if a.time.since(last) > HOP_IN_USE {
-            return;
+            return false;
+        }
+        if let Some(after) = parse_mac(after) {
+            // ARP tells of each address that the next hop has.
+            if self.told(mac, after, a.time) == Some(true) {
+                return true;
+            }
+            self.changed.put((mac, after), (a.time, false));
         }
         a.kind = Kind::NextHopChanged;
         a.severity = Severity::Warning;
-        let of = if flows == 1 { "a connection".to_owned() } else { format!("{flows} connections") };
+        let of = connections(flows);
         a.summary = format!(
             "the next hop of {of} changed its MAC address from {before} to {after}: what is still sent to the old one is lost"
         );
         a.facts.push(("before", Fact::Str(before.clone().into())));
         a.facts.push(("after", Fact::Str(after.clone().into())));
         a.facts.push(("flows", Fact::U64(flows)));
+        false
     }
 
     /// Looks at a flow that went silent: a finding about the address that it wanted may be why.
@@ -209,7 +300,7 @@ impl Links {
         let Some(tuple) = a.tuple else { return };
         let address = tuple.dst.addr;
         // Two tap points that its packets pass tell of one flow.
-        let told = self.told.put(tuple, a.time).is_some_and(|at| a.time.since(at) <= TIED);
+        let told = self.counted.put(tuple, a.time).is_some_and(|at| a.time.since(at) <= TIED);
         let s = self.silent.entry(address, Silent::default);
         let before = if a.time.since(s.last) > TIED { 0 } else { s.flows };
         s.flows = before + u64::from(!told);
@@ -221,6 +312,10 @@ impl Links {
             a.summary.push_str(&format!("; see {} of {address} at that time", kind.name()));
         }
     }
+}
+
+fn connections(n: u64) -> String {
+    if n == 1 { "a connection".to_owned() } else { format!("{n} connections") }
 }
 
 fn parse_mac(text: &str) -> Option<Mac> {
@@ -244,6 +339,83 @@ mod tests {
             l.came(M, *point, *way, Nanos((100 + s) * Nanos::SEC), &|_, _| alike, &mut |a| out.push(a));
         }
         out
+    }
+
+    const AFTER: Mac = Mac([2, 0, 0, 0, 0, 4]);
+
+    fn at(s: u64) -> Nanos {
+        Nanos((100 + s) * Nanos::SEC)
+    }
+
+    /// A next hop that a SYN went to.
+    fn in_use() -> Links {
+        let mut l = Links::default();
+        l.syn(&Digest { ts: at(0), point: 1, dst_mac: M, ..Digest::default() });
+        l
+    }
+
+    /// What ARP shows of the same change.
+    fn arp() -> Anomaly {
+        let mut made = Vec::new();
+        in_use().changed(1, [M, AFTER], at(2), &mut |a| made.push(a));
+        let mut a = made.remove(0);
+        let text = |t: String| Fact::Str(t.into());
+        (a.kind, a.severity) = (Kind::AddressMoved, Severity::Info);
+        a.facts = vec![
+            ("request", text("10.9.0.1".into())),
+            ("macs", Fact::List(vec![text(M.to_string()), text(AFTER.to_string())])),
+        ];
+        a
+    }
+
+    #[test]
+    fn a_next_hop_of_this_machine_that_changes_is_told_once_whoever_says_it() {
+        let mut l = in_use();
+        let mut out = Vec::new();
+        for (s, point, macs) in
+            [(1, 0, [M, AFTER]), (1, 1, [AFTER, M]), (1, 1, [M, AFTER]), (2, 1, [M, AFTER])]
+        {
+            l.changed(point, macs, at(s), &mut |a| out.push(a));
+        }
+        assert_eq!(out.len(), 1, "only one that is in use, and once: {out:?}");
+        assert_eq!((out[0].kind, out[0].verdict), (Kind::NextHopChanged, Verdict::Gateway));
+        let text = |m: Mac| Fact::Str(m.to_string().into());
+        let facts = vec![("before", text(M)), ("after", text(AFTER)), ("flows", Fact::U64(1))];
+        assert_eq!(out[0].facts, facts);
+        let mut a = arp();
+        l.finding(&mut a);
+        assert_eq!((a.kind, a.severity), (Kind::AddressMoved, Severity::Info), "told before");
+        l.changed(1, [M, AFTER], at(700), &mut |a| out.push(a));
+        assert_eq!(out.len(), 1, "not in use any more");
+
+        let (mut l, mut a) = (in_use(), arp());
+        l.finding(&mut a);
+        assert_eq!(a.kind, Kind::NextHopChanged);
+        l.changed(1, [M, AFTER], at(3), &mut |_| panic!("ARP had shown it"));
+    }
+
+    #[test]
+    fn a_mac_that_a_bridge_learns_to_and_fro_is_told_and_not_twice() {
+        let learned = |l: &mut Links, steps: &[(u64, u8, u8)], alike: bool| {
+            let mut out = Vec::new();
+            for (s, from, to) in steps {
+                l.learned(M, [*from, *to], at(*s), &|_, _| alike, &mut |a| out.push(a));
+            }
+            out
+        };
+        let to_and_fro = [(0, 0, 1), (2, 1, 0), (4, 0, 1), (6, 1, 0)];
+        let told = learned(&mut Links::default(), &to_and_fro, true);
+        assert_eq!(told.len(), 1, "once a minute");
+        assert_eq!(told[0].kind, Kind::MacMoved);
+        assert!(learned(&mut Links::default(), &to_and_fro, false).is_empty(), "two links");
+        assert!(learned(&mut Links::default(), &[(0, 0, 1), (90, 1, 0)], true).is_empty(), "much later");
+
+        let (mut l, mut out) = (Links::default(), Vec::new());
+        for (s, point) in [(0, 0), (1, 1), (2, 0)] {
+            l.came(M, point, Way::Ingress, at(s), &|_, _| true, &mut |a| out.push(a));
+        }
+        assert_eq!(out.len(), 1);
+        assert!(learned(&mut l, &[(2, 0, 1), (2, 1, 0), (10, 0, 1), (12, 1, 0)], true).is_empty());
     }
 
     #[test]

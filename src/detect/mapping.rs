@@ -127,7 +127,12 @@ impl Mappings {
     pub fn next_hop_changed(&mut self, a: &Anomaly) {
         let mac =
             |name: &str| a.facts.iter().find(|(n, _)| *n == name).map_or(Fact::Null, |(_, f)| f.clone());
-        self.next_hop = Some((a.time, [mac("before"), mac("after")]));
+        self.mac_changed([mac("before"), mac("after")], a.time);
+    }
+
+    /// The same: before and after.
+    pub fn mac_changed(&mut self, macs: [Fact; 2], at: Nanos) {
+        self.next_hop = Some((at, macs));
     }
 
     /// The gateway reset the responder.
@@ -482,6 +487,20 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(fact(&found[0], "path"), "flush");
         assert!(found[0].summary.contains("was reset"), "{}", found[0].summary);
+    }
+
+    #[test]
+    fn a_mac_that_changed_within_a_minute_is_part_of_it() {
+        let join = Join::new(vec![Role::Inside, Role::Outside]);
+        for (changed_at, before) in [(90, "a"), (101, "a"), (10, "Some((\"mac_before\", Null))")] {
+            let (mut m, mut out) = (Mappings::new(), Vec::new());
+            m.mac_changed(["a", "b"].map(|t| Fact::Str(t.into())), Nanos(changed_at * Nanos::SEC));
+            m.entry(&gone(), Nanos(100 * Nanos::SEC), &join);
+            let on = entry(Change::New, (CLIENT, SERVER), (SERVER, CLIENT));
+            m.entry(&on, Nanos(101 * Nanos::SEC), &join);
+            m.finish(&mut |a| out.push(a));
+            assert_eq!(fact(&out[0], "mac_before"), before, "{changed_at}");
+        }
     }
 
     #[test]

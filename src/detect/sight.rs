@@ -121,10 +121,28 @@ pub enum Sight {
         /// This one.
         last: Nanos,
     },
+    /// The kernel says that a tapped interface, or a bridge over it, has another MAC address.
+    LinkChanged {
+        /// Tap point.
+        point: u8,
+        /// The address before.
+        before: Mac,
+        /// The one now.
+        after: Mac,
+    },
+    /// A bridge learned a MAC address at another port than before.
+    FdbMoved {
+        /// The address.
+        mac: Mac,
+        /// The port's tap point before.
+        from_point: u8,
+        /// The one now.
+        to_point: u8,
+    },
 }
 
 impl Sight {
-    /// The tap point; `None` for what is the whole gateway's.
+    /// The tap point of a packet; `None` for what the kernel tells.
     pub fn point(&self) -> Option<u8> {
         Some(match self {
             Sight::Syn(s)
@@ -139,7 +157,10 @@ impl Sight {
             | Sight::Probe { point, .. }
             | Sight::Arp { point, .. }
             | Sight::Malformed { point, .. } => *point,
-            Sight::Conntrack(_) | Sight::ConntrackStats { .. } => return None,
+            Sight::Conntrack(_)
+            | Sight::ConntrackStats { .. }
+            | Sight::LinkChanged { .. }
+            | Sight::FdbMoved { .. } => return None,
         })
     }
 }

@@ -101,6 +101,15 @@ impl Survey {
             }
             Sight::Malformed { reason, point } => self.shape.malformed(*point, *reason, at, out),
             Sight::Conntrack(entry) => self.gateway.entry(entry, at),
+            Sight::LinkChanged { point, before, after } => {
+                self.gateway.link_changed(*point, [*before, *after], at);
+                self.links.changed(*point, [*before, *after], at, out);
+            }
+            Sight::FdbMoved { mac, from_point, to_point } => {
+                let join = &self.gateway.join;
+                let alike = |a, b| join.role(a) == join.role(b);
+                self.links.learned(*mac, [*from_point, *to_point], at, &alike, out);
+            }
             Sight::ConntrackStats { deltas, first, last } => self.gateway.counted(*first, *last, *deltas),
         }
     }

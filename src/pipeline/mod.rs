@@ -5,6 +5,7 @@ mod desk;
 mod event;
 mod fragments;
 mod latency;
+mod link;
 mod rounds;
 mod threads;
 mod worker;
@@ -13,6 +14,7 @@ pub use conntrack::{ConntrackFeed, ConntrackTotals};
 pub use desk::{Desk, RecordSink, Tally};
 pub use event::{Event, LifeOver, Outlet, Place, What};
 pub use latency::{Durations, Figures, Interval};
+pub use link::LinkTotals;
 pub use rounds::{Rounds, RoundsError};
 pub use threads::{
     Copied, CopySink, Drained, Finished, Notice, Pipeline, Plan, Report, Shared, Ticking, WorkerError,

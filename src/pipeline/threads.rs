@@ -13,7 +13,9 @@ use super::conntrack::{ConntrackFeed, ConntrackTotals, Listener, listen};
 use super::desk::{Desk, RecordSink, Tally};
 use super::event::{Event, Outlet};
 use super::latency::Interval;
+use super::link::{LINK_EVENTS, LinkListener, LinkTotals};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
+use crate::capture::link::LinkEvents;
 use crate::capture::{Packet, Point, Polled, Source, SourceError};
 use crate::detect::Anomaly;
 use crate::wire::{LinkType, Nanos, OffloadedVlan, Way};
@@ -115,6 +117,8 @@ pub struct Shared {
     copy_error: OnceLock<io::Error>,
     /// What connection tracking said.
     pub conntrack: ConntrackTotals,
+    /// What the link layer said.
+    pub link: LinkTotals,
     /// Set when the writer failed and the run cannot go on.
     pub failed: AtomicBool,
 }
@@ -160,6 +164,8 @@ pub struct Plan<'a> {
     pub copies: Option<Box<dyn CopySink>>,
     /// The gateway's connection tracking, if it is listened to.
     pub conntrack: Option<ConntrackFeed>,
+    /// The kernel's link-layer events, if they are listened to.
+    pub link: Option<LinkEvents>,
 }
 
 /// A running pipeline.
@@ -172,7 +178,7 @@ pub struct Pipeline<S> {
     writer: Option<JoinHandle<io::Result<(S, Tally)>>>,
     clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     copier: Option<JoinHandle<()>>,
-    listener: Option<JoinHandle<()>>,
+    listeners: Vec<JoinHandle<()>>,
 }
 
 impl Shared {
@@ -238,17 +244,23 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
             })?);
         }
         let (listener_tx, listener_rx) = RingBuffer::new(if plan.conntrack.is_some() { EVENTS } else { 1 });
-        let listener = match plan.conntrack {
-            None => None,
-            Some(feed) => Some(listen(Listener::new(feed, listener_tx, shared.clone(), plan.clock.clone()))?),
-        };
+        let (link_tx, link_rx) = RingBuffer::new(if plan.link.is_some() { LINK_EVENTS } else { 1 });
+        let mut listeners = Vec::new();
+        if let Some(feed) = plan.conntrack {
+            listeners.push(listen(Listener::new(feed, listener_tx, shared.clone(), plan.clock.clone()))?);
+        }
+        if let Some(source) = plan.link {
+            let (shared, clock) = (shared.clone(), plan.clock.clone());
+            listeners.push(LinkListener { source, ring: link_tx, shared, clock }.start()?);
+        }
         let (notice_tx, notice_rx) = RingBuffer::new(1024);
         let clock = plan.clock.clone();
         let writer_shared = shared.clone();
         let writer_clock = plan.clock.clone();
         let writer = std::thread::Builder::new().name("syntap-writer".into()).spawn(move || {
-            let written = desk()
-                .and_then(|desk| write(desk.hold(HOLD_NS), events, listener_rx, notice_rx, &*writer_clock));
+            let written = desk().and_then(|desk| {
+                write(desk.hold(HOLD_NS), events, [listener_rx, link_rx], notice_rx, &*writer_clock)
+            });
             if written.is_err() {
                 writer_shared.failed.store(true, Ordering::Relaxed);
             }
@@ -271,7 +283,7 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
             writer: Some(writer),
             clock,
             copier,
-            listener,
+            listeners,
         })
     }
 
@@ -336,8 +348,10 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
                 Err(_) => drained.failed.push((n, WorkerError::Panicked)),
             }
         }
-        if let Some(Err(_)) = self.listener.take().map(JoinHandle::join) {
-            drained.failed.push((usize::MAX, WorkerError::Panicked));
+        for listener in self.listeners.drain(..) {
+            if listener.join().is_err() {
+                drained.failed.push((usize::MAX, WorkerError::Panicked));
+            }
         }
         self.gather(latencies);
         for (n, report) in last {
@@ -455,15 +469,14 @@ fn copy_out(packets: &[Packet<'_>], ring: &mut Producer<Copied>, shared: &Shared
 fn write<S: RecordSink + Ticking>(
     mut desk: Desk<S>,
     mut events: Vec<Consumer<Event>>,
-    mut conntrack: Consumer<Event>,
+    mut kernel: [Consumer<Event>; 2],
     mut notices: Consumer<Notice>,
     clock: &dyn Fn() -> Nanos,
 ) -> io::Result<(S, Tally)> {
     loop {
         let mut took = false;
         // Asked before the rings are emptied: nothing can come after an abandoned ring was found empty.
-        let last =
-            notices.is_abandoned() && conntrack.is_abandoned() && events.iter().all(Consumer::is_abandoned);
+        let last = notices.is_abandoned() && kernel.iter().chain(&events).all(Consumer::is_abandoned);
         while let Ok(notice) = notices.pop() {
             took = true;
             match notice {
@@ -479,10 +492,12 @@ fn write<S: RecordSink + Ticking>(
                 desk.event_of(n, event)?;
             }
         }
-        for _ in 0..1024 {
-            let Ok(event) = conntrack.pop() else { break };
-            took = true;
-            desk.event(event)?;
+        for ring in &mut kernel {
+            for _ in 0..1024 {
+                let Ok(event) = ring.pop() else { break };
+                took = true;
+                desk.event(event)?;
+            }
         }
         let now = clock();
         desk.advance(Nanos(now.0.saturating_sub(IN_ORDER_AFTER)))?;
