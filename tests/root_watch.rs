@@ -35,6 +35,8 @@ const KNOWN: &[(&str, &[&str])] = &[
     // A connection older than the capture, of which only the reset is a control packet.
     ("ndpi__KakaoTalk_chat.pcap", &["reset_mid_flow", "reset_without_flow"]),
     ("ppa2__double-vision.pcap", &["reset_mid_flow", "reset_without_flow"]),
+    // A TCP header in three fragments, of which only the first is mirrored.
+    ("suriv__bug-6887-defrag-eth-vlan-ipv4-tcp-syn__frag-eth-vlan-ip-tcp-syn.pcap", &["options_altered"]),
     // What is no TCP, or not readable as far as its ports, is counted by the kernel side and not mirrored.
     ("ndpi__fuzz-2006-06-26-2594.pcap", &["malformed", "one_sided_view"]),
 ];
