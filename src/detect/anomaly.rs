@@ -68,3 +68,30 @@ pub struct Anomaly {
     /// The packets that prove it, oldest first.
     pub packets: Vec<Digest>,
 }
+
+impl Anomaly {
+    /// One that belongs to no flow: what it says, its first moment and its last, which is also when the rule could be sure. The rest
+    /// is for the caller to set where it differs: `info`, nobody's doing, proven, once, nowhere in particular.
+    pub fn new(kind: Kind, summary: String, first: Nanos, last: Nanos) -> Anomaly {
+        Anomaly {
+            kind,
+            severity: Severity::Info,
+            verdict: Verdict::Unknown,
+            certainty: Certainty::Proven,
+            summary,
+            time: last,
+            first,
+            last,
+            count: 1,
+            point: None,
+            way: Way::Unknown,
+            tuple: None,
+            vlan: None,
+            tunnel: None,
+            history: String::new(),
+            conn_state: "",
+            facts: Facts::new(),
+            packets: Vec::new(),
+        }
+    }
+}

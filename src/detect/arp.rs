@@ -517,24 +517,14 @@ impl Found {
         facts.push(("interfaces", Fact::List(points)));
         facts.push(("last_interface", Fact::U64(self.last_point.into())));
         Anomaly {
-            kind: self.kind,
             severity,
             verdict: Verdict::Network,
             certainty: if conflict { Certainty::Proven } else { Certainty::Likely },
-            summary,
-            time: self.last,
-            first: self.first,
-            last: self.last,
             count: self.count,
             point: Some(self.last_point),
             way: self.way,
-            tuple: None,
-            vlan: None,
-            tunnel: None,
-            history: String::new(),
-            conn_state: "",
             facts,
-            packets: Vec::new(),
+            ..Anomaly::new(self.kind, summary, self.first, self.last)
         }
     }
 }

@@ -75,24 +75,12 @@ pub(super) fn anomaly(
     summary: String,
 ) -> Anomaly {
     Anomaly {
-        kind,
         severity,
         verdict: Verdict::Gateway,
         certainty: Certainty::Likely,
-        summary,
-        time: at.1,
-        first: at.0,
-        last: at.1,
-        count: 1,
         point: Some(point),
-        way: Way::Unknown,
         tuple,
-        vlan: None,
-        tunnel: None,
-        history: String::new(),
-        conn_state: "",
-        facts: Vec::new(),
-        packets: Vec::new(),
+        ..Anomaly::new(kind, summary, at.0, at.1)
     }
 }
 

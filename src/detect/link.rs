@@ -70,24 +70,13 @@ impl Place {
         let first = self.first;
         (self.told, self.moves) = (Some(at), 0);
         out(Anomaly {
-            kind: Kind::MacMoved,
             severity: Severity::Warning,
             verdict: Verdict::Network,
             certainty: Certainty::Likely,
-            summary,
-            time: at,
-            first,
-            last: at,
-            count: 1,
             point: Some(point),
             way,
-            tuple: None,
-            vlan: None,
-            tunnel: None,
-            history: String::new(),
-            conn_state: "",
             facts,
-            packets: Vec::new(),
+            ..Anomaly::new(Kind::MacMoved, summary, first, at)
         });
     }
 }
@@ -191,24 +180,11 @@ impl Links {
             ("flows", Fact::U64(flows)),
         ];
         out(Anomaly {
-            kind: Kind::NextHopChanged,
             severity: Severity::Warning,
             verdict: Verdict::Gateway,
-            certainty: Certainty::Proven,
-            summary,
-            time: at,
-            first: at,
-            last: at,
-            count: 1,
             point: Some(point),
-            way: Way::Unknown,
-            tuple: None,
-            vlan: None,
-            tunnel: None,
-            history: String::new(),
-            conn_state: "",
             facts,
-            packets: Vec::new(),
+            ..Anomaly::new(Kind::NextHopChanged, summary, at, at)
         });
     }
 

@@ -192,24 +192,19 @@ impl Counted {
     fn anomaly(self, point: u8) -> Anomaly {
         let times = if self.count == 1 { "a reset".to_owned() } else { format!("{} resets", self.count) };
         Anomaly {
-            kind: Kind::ResetWithoutFlow,
-            severity: Severity::Info,
-            verdict: Verdict::Unknown,
             certainty: Certainty::Possible,
-            summary: format!("{times} on tuples of which nothing else was seen lately"),
-            time: self.last,
-            first: self.first,
-            last: self.last,
             count: self.count,
             point: Some(point),
             way: self.way,
             tuple: (self.count == 1).then_some(self.tuple),
-            vlan: None,
-            tunnel: None,
-            history: String::new(),
-            conn_state: "",
             facts: vec![("count", Fact::U64(self.count))],
             packets: self.packets,
+            ..Anomaly::new(
+                Kind::ResetWithoutFlow,
+                format!("{times} on tuples of which nothing else was seen lately"),
+                self.first,
+                self.last,
+            )
         }
     }
 }

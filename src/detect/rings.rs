@@ -9,9 +9,9 @@
 use std::collections::HashMap;
 
 use super::bounded::Bounded;
-use super::{Anomaly, Certainty, Fact, Kind, Severity, Sight, Verdict};
+use super::{Anomaly, Fact, Kind, Severity, Sight};
 use crate::flow::Tuple;
-use crate::wire::{Nanos, Way};
+use crate::wire::Nanos;
 
 /// Tuples remembered from their SYN to their SYN-ACK: a second of a busy service.
 const TUPLES: usize = 16_384;
@@ -88,28 +88,13 @@ impl Rings {
             self.split, self.whole
         );
         Anomaly {
-            kind: Kind::AsymmetricHash,
             severity: Severity::Warning,
-            verdict: Verdict::Unknown,
-            certainty: Certainty::Proven,
-            summary,
-            time: at,
-            first: self.since,
-            last: at,
-            count: 1,
-            point: None,
-            way: Way::Unknown,
-            tuple: None,
-            vlan: None,
-            tunnel: None,
-            history: String::new(),
-            conn_state: "",
             facts: vec![
                 ("split", Fact::U64(self.split)),
                 ("whole", Fact::U64(self.whole)),
                 ("rings", Fact::List([pair.0, pair.1].map(|r| Fact::U64(r.into())).to_vec())),
             ],
-            packets: Vec::new(),
+            ..Anomaly::new(Kind::AsymmetricHash, summary, self.since, at)
         }
     }
 }

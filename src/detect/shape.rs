@@ -1,8 +1,8 @@
 //! What concerns a tap point and not one connection: odd flags, broken headers, a view of one direction only.
 
-use super::{Anomaly, Certainty, Fact, Facts, Kind, Life, Severity, Verdict};
+use super::{Anomaly, Fact, Facts, Kind, Life, Verdict};
 use crate::flow::{Digest, Side, Tuple};
-use crate::wire::{Malformed, Nanos, TcpFlags, Way};
+use crate::wire::{Malformed, Nanos, TcpFlags};
 
 /// Counted for this long in one record.
 const COUNT_FOR: u64 = 10 * Nanos::SEC;
@@ -57,26 +57,7 @@ impl Default for Shape {
 }
 
 fn anomaly(kind: Kind, point: u8, at: (Nanos, Nanos), count: u64, summary: String, facts: Facts) -> Anomaly {
-    Anomaly {
-        kind,
-        severity: Severity::Info,
-        verdict: Verdict::Unknown,
-        certainty: Certainty::Proven,
-        summary,
-        time: at.1,
-        first: at.0,
-        last: at.1,
-        count,
-        point: Some(point),
-        way: Way::Unknown,
-        tuple: None,
-        vlan: None,
-        tunnel: None,
-        history: String::new(),
-        conn_state: "",
-        facts,
-        packets: Vec::new(),
-    }
+    Anomaly { count, point: Some(point), facts, ..Anomaly::new(kind, summary, at.0, at.1) }
 }
 
 fn malformed(point: u8, reason: Malformed, c: Count) -> Anomaly {

@@ -3,9 +3,9 @@
 //! Peers: none as such; DeepFlow and Arkime give the latency and leave the judgement to people.
 
 use super::evidence::{duration, endpoint, ms};
-use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
+use super::{Anomaly, Certainty, Fact, Kind, Verdict};
 use crate::flow::{Endpoint, Tuple};
-use crate::wire::{Nanos, Way};
+use crate::wire::Nanos;
 
 /// Below this nobody notices, whatever the baseline is (a tenth of a second reads as "at once", a fifth does not).
 const NOTICED: u64 = 200 * Nanos::MS;
@@ -92,24 +92,12 @@ impl Slow {
                 duration(p99)
             );
             out(Anomaly {
-                kind: Kind::SlowHandshake,
-                severity: Severity::Info,
                 verdict: Verdict::Responder,
                 certainty: Certainty::Possible,
-                summary: text,
-                time: at,
-                first: Nanos(at.0.saturating_sub(latency_ns)),
-                last: at,
-                count: 1,
                 point: Some(point),
-                way: Way::Unknown,
                 tuple: Some(*tuple),
-                vlan: None,
-                tunnel: None,
-                history: String::new(),
-                conn_state: "",
                 facts: vec![("ms", Fact::F64(ms(latency_ns))), ("baseline", Fact::F64(ms(p99)))],
-                packets: Vec::new(),
+                ..Anomaly::new(Kind::SlowHandshake, text, Nanos(at.0.saturating_sub(latency_ns)), at)
             });
         }
         b.add(latency_ns);

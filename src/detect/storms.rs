@@ -8,7 +8,7 @@ use super::evidence::{duration, endpoint};
 use super::{Anomaly, Certainty, Fact, Facts, Kind, Life, Severity, Verdict};
 use crate::flow::Endpoint;
 use crate::track::Flow;
-use crate::wire::{Nanos, Way};
+use crate::wire::Nanos;
 
 /// Responders and originators remembered.
 const PLACES: usize = 1024;
@@ -109,24 +109,11 @@ fn place<'a>(places: &'a mut [Place], who: &Endpoint) -> &'a mut Place {
 
 fn anomaly(kind: Kind, point: u8, at: (Nanos, Nanos), count: u64, summary: String, facts: Facts) -> Anomaly {
     Anomaly {
-        kind,
-        severity: Severity::Info,
-        verdict: Verdict::Unknown,
         certainty: Certainty::Likely,
-        summary,
-        time: at.1,
-        first: at.0,
-        last: at.1,
         count,
         point: Some(point),
-        way: Way::Unknown,
-        tuple: None,
-        vlan: None,
-        tunnel: None,
-        history: String::new(),
-        conn_state: "",
         facts,
-        packets: Vec::new(),
+        ..Anomaly::new(kind, summary, at.0, at.1)
     }
 }
 

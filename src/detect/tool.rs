@@ -1,7 +1,7 @@
 //! What the tool says about itself: packets it lost, packets it shed. Always written.
 
-use super::{Anomaly, Certainty, Fact, Facts, Kind, Severity, Verdict};
-use crate::wire::{Nanos, Way};
+use super::{Anomaly, Fact, Facts, Kind, Severity};
+use crate::wire::Nanos;
 
 /// What was lost in a gap, and so what it means to the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,24 +118,5 @@ fn of_tool(
     last: Nanos,
     facts: Facts,
 ) -> Anomaly {
-    Anomaly {
-        kind,
-        severity,
-        verdict: Verdict::Unknown,
-        certainty: Certainty::Proven,
-        summary,
-        time: last,
-        first,
-        last,
-        count: 1,
-        point: None,
-        way: Way::Unknown,
-        tuple: None,
-        vlan: None,
-        tunnel: None,
-        history: String::new(),
-        conn_state: "",
-        facts,
-        packets: Vec::new(),
-    }
+    Anomaly { severity, facts, ..Anomaly::new(kind, summary, first, last) }
 }
