@@ -3,16 +3,14 @@
 mod net;
 
 use std::env;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libbpf_rs::query::ProgInfoIter;
-use net::tap::{RawSender, Seen, config, drain, ifindex, ping, send_raw, serve};
+use net::tap::{RawSender, Seen, config, drain, ifindex, ping, send_raw, serve, transfer};
 use net::{FAR_IP, NEAR_IP, Namespace, Wire, pin, skip};
 use syntap::bpf::abi::reason;
 use syntap::bpf::attach::{self, TcxHook, XdpMode};
@@ -95,35 +93,6 @@ fn gaps(wire: &Wire) -> u64 {
     one(&wire.near) + one(&wire.far)
 }
 
-/// Sends `len` bytes from far to near and back, and checks every one.
-fn transfer(wire: &Wire, port: u16, len: usize) {
-    let address = format!("{NEAR_IP}:{port}");
-    let (ready, is_ready) = mpsc::channel();
-    let data: Vec<u8> = (0..len).map(|i| ((i * 31) >> 3) as u8).collect();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            wire.near.run(|| {
-                pin();
-                let listener = TcpListener::bind(&address).unwrap();
-                ready.send(()).unwrap();
-                let (mut peer, _) = listener.accept().unwrap();
-                let mut all = vec![0; len];
-                peer.read_exact(&mut all).unwrap();
-                peer.write_all(&all).unwrap();
-            });
-        });
-        is_ready.recv().unwrap();
-        wire.far.run(|| {
-            pin();
-            let mut peer = TcpStream::connect(&address).unwrap();
-            peer.write_all(&data).unwrap();
-            let mut back = Vec::new();
-            peer.read_to_end(&mut back).unwrap();
-            assert!(back == data, "every byte came back");
-        });
-    });
-}
-
 #[test]
 fn both_directions_of_many_tuples_meet_in_one_ring_each() {
     if skip("both_directions_of_many_tuples_meet_in_one_ring_each") {
@@ -187,7 +156,7 @@ fn a_large_offloaded_packet_is_cut_to_its_headers_and_counted_as_its_segments() 
     }
     let wire = Wire::new();
     let (tap, mut sources) = wire.near.run(|| Tap::open(&config("near", None, "8081"))).unwrap();
-    transfer(&wire, 8081, 4 << 20);
+    transfer(&wire, &format!("{NEAR_IP}:8081"), 4 << 20);
     let seen = drain(&mut sources);
     let stats = tap.close().unwrap();
     let large: Vec<_> = seen.iter().filter(|s| s.meta.gso_segs > 1).collect();
@@ -223,7 +192,7 @@ fn a_tap_that_nobody_reads_does_not_hold_traffic_up() {
             })
         });
     });
-    transfer(&wire, 8082, 8 << 20);
+    transfer(&wire, &format!("{NEAR_IP}:8082"), 8 << 20);
     assert_eq!(gaps(&wire), 0);
     let seen = drain(&mut sources);
     // Every frame is somewhere, and every packet was either seen or is counted as lost.
@@ -629,7 +598,7 @@ fn a_killed_tap_leaves_nothing_behind_and_loses_no_packet_of_the_traffic() {
     assert!(ids.len() >= 5, "{line}");
 
     thread::scope(|scope| {
-        let traffic = scope.spawn(|| transfer(&wire, 8083, 64 << 20));
+        let traffic = scope.spawn(|| transfer(&wire, &format!("{NEAR_IP}:8083"), 64 << 20));
         thread::sleep(Duration::from_millis(30));
         child.kill().unwrap();
         child.wait().unwrap();

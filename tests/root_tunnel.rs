@@ -10,8 +10,8 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use net::tap::{Seen, config, drain, ping, send_raw, serve};
-use net::{FAR_IP, NEAR_IP, Namespace, Wire, pin, skip};
+use net::tap::{Seen, config, drain, ping, send_raw, serve, transfer};
+use net::{FAR_IP, NEAR_IP, Namespace, Wire, skip};
 use reference::build;
 use syntap::bpf::abi::{CARRY_MAX, reason};
 use syntap::bpf::{Counter, hash};
@@ -81,35 +81,6 @@ fn sums_hold(stats: &TapStats, seen: usize) {
     assert_eq!(total.malformed(), 0, "{stats:#?}");
 }
 
-/// Sends `len` bytes from far to near through the tunnel and back, and checks every one.
-fn transfer(wire: &Wire, port: u16, len: usize) {
-    let server = format!("{INNER_NEAR}:{port}");
-    let (ready, is_ready) = mpsc::channel();
-    let data: Vec<u8> = (0..len).map(|i| ((i * 31) >> 3) as u8).collect();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            wire.near.run(|| {
-                pin();
-                let listener = TcpListener::bind(&server).unwrap();
-                ready.send(()).unwrap();
-                let (mut peer, _) = listener.accept().unwrap();
-                let mut all = vec![0; len];
-                peer.read_exact(&mut all).unwrap();
-                peer.write_all(&all).unwrap();
-            });
-        });
-        is_ready.recv().unwrap();
-        wire.far.run(|| {
-            pin();
-            let mut peer = TcpStream::connect(&server).unwrap();
-            peer.write_all(&data).unwrap();
-            let mut back = Vec::new();
-            peer.read_to_end(&mut back).unwrap();
-            assert!(back == data, "every byte came back");
-        });
-    });
-}
-
 #[test]
 fn a_connection_in_a_tunnel_is_mirrored_under_the_tunnel() {
     if skip("a_connection_in_a_tunnel_is_mirrored_under_the_tunnel") {
@@ -176,7 +147,7 @@ fn a_long_transfer_in_a_tunnel_arrives_whole_and_its_data_is_mirrored_or_counted
         // Read after each: the ring of 512 frames is short.
         let mut seen = Vec::new();
         for i in 0..TIMES {
-            transfer(&wire, 8081 + i as u16, 2 << 20);
+            transfer(&wire, &format!("{INNER_NEAR}:{}", 8081 + i as u16), 2 << 20);
             seen.extend(drain(&mut sources));
         }
         let stats = tap.close().unwrap();

@@ -7,9 +7,12 @@ use crate::flow::{Digest, Side};
 use crate::track::{Ended, SegClass, State, Step, note, seen};
 use crate::wire::{IcmpError, Nanos, Segment, Seq};
 
+/// A flow remembers what was told of it in one word.
+const _: () = assert!(Kind::ALL.len() <= u64::BITS as usize);
+
 /// Remembers in the flow that a kind was told; true if it was not before.
 fn once(told: &mut u64, kind: Kind) -> bool {
-    let bit = 1u64 << (kind as u64 % 64);
+    let bit = 1u64 << kind as u64;
     let new = *told & bit == 0;
     *told |= bit;
     new

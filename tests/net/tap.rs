@@ -14,7 +14,7 @@ use syntap::capture::tap::{Mode, TapConfig, TapInterface};
 use syntap::capture::xsk::XskSource;
 use syntap::wire::Way;
 
-use super::{Namespace, Wire};
+use super::{Namespace, Wire, pin};
 
 pub fn config(interface: &str, mode: Option<Mode>, ports: &str) -> TapConfig {
     TapConfig {
@@ -153,4 +153,32 @@ impl RawSender {
 pub fn send_raw(wire: &Wire, frames: &[Vec<u8>]) {
     let sender = RawSender::new(wire);
     frames.iter().for_each(|f| sender.send(f));
+}
+
+/// Sends `len` bytes from far to an address of near and back, and checks every one.
+pub fn transfer(wire: &Wire, address: &str, len: usize) {
+    let (ready, is_ready) = mpsc::channel();
+    let data: Vec<u8> = (0..len).map(|i| ((i * 31) >> 3) as u8).collect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            wire.near.run(|| {
+                pin();
+                let listener = TcpListener::bind(address).unwrap();
+                ready.send(()).unwrap();
+                let (mut peer, _) = listener.accept().unwrap();
+                let mut all = vec![0; len];
+                peer.read_exact(&mut all).unwrap();
+                peer.write_all(&all).unwrap();
+            });
+        });
+        is_ready.recv().unwrap();
+        wire.far.run(|| {
+            pin();
+            let mut peer = TcpStream::connect(address).unwrap();
+            peer.write_all(&data).unwrap();
+            let mut back = Vec::new();
+            peer.read_to_end(&mut back).unwrap();
+            assert!(back == data, "every byte came back");
+        });
+    });
 }
