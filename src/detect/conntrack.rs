@@ -19,8 +19,8 @@ pub const KEEPS_SENDING: u64 = 60 * Nanos::SEC;
 /// A closing connection with this much time left had packets lately; FIN_WAIT has 120 s and CLOSE_WAIT 60 s after the last of them.
 const LIVELY_S: u32 = 30;
 
-/// Readings of the counters remembered: records that need them wait a few seconds.
-const READINGS: usize = 64;
+/// Readings of the counters remembered, four a second: records that need them wait a few seconds.
+const READINGS: usize = 256;
 
 /// A packet stamped at the edge of two readings may be counted in either.
 const EDGE: u64 = 10 * Nanos::MS;

@@ -14,7 +14,7 @@ the outside's egress.",
         "conntrack refused the entry (`conntrack -S`: insert_failed, drop, early_drop)",
     ],
     remedy: &[
-        "insert_failed_delta and drop_delta over 0: conntrack lost it in that second; both 0: look at the counters of nftables rules",
+        "insert_failed_delta and drop_delta over 0: conntrack lost it, to within a quarter of a second; both 0: look at the counters of nftables rules",
         "see `dmesg` for \"table full\"",
     ],
     or_else: &["syntap itself lost the SYN outside: `loss` in the record says so"],

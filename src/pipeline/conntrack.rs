@@ -20,8 +20,9 @@ use crate::detect::{Anomaly, Sight, tool};
 use crate::flow::{Endpoint, Tuple};
 use crate::wire::Nanos;
 
-/// How often the counters are read: a record names the second in which a SYN was lost.
-const READ_EVERY: Duration = Duration::from_secs(1);
+/// How often the counters are read. A record of a lost SYN names what was counted then, and is made when the SYN is sent again, a second
+/// later at the earliest (RFC 6298): by then the reading must be here, also from a thread that had to wait for its CPU.
+const READ_EVERY: Duration = Duration::from_millis(250);
 
 /// How long it waits for an event before it looks whether the run ends.
 const WAIT_MS: u16 = 50;
