@@ -33,7 +33,20 @@ impl FlowKey {
         }
     }
 
+    /// The addresses of ends A and B.
+    #[inline]
+    pub(super) fn addresses(&self) -> [&Addr; 2] {
+        [&self.a, &self.b]
+    }
+
+    /// The ports of ends A and B.
+    #[inline]
+    pub(super) fn ports(&self) -> [u16; 2] {
+        [self.a_port, self.b_port]
+    }
+
     /// The tap point.
+    #[inline]
     pub fn point(&self) -> u8 {
         self.point
     }

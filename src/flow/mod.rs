@@ -4,6 +4,7 @@
 
 mod digest;
 mod key;
+mod line;
 mod recorder;
 mod table;
 mod tunnels;
@@ -12,6 +13,7 @@ mod wheel;
 
 pub use digest::{Digest, Side};
 pub use key::{FlowKey, Seed};
+pub use line::{Line, LineEnd, Phase, bit};
 pub use recorder::{Mark, Recorder};
 pub use table::{Class, FlowId, Table};
 pub use tunnels::{TunnelId, Tunnels};

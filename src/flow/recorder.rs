@@ -8,7 +8,15 @@ use super::Digest;
 /// The place of a digest in the stream of all digests ever written; 0 means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct Mark(u64);
+pub struct Mark(pub(super) u64);
+
+impl Mark {
+    /// True if there is no digest.
+    #[inline]
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
 
 #[derive(Clone, Copy, Default)]
 struct Entry {
@@ -43,6 +51,12 @@ impl Recorder {
         }
         self.next += 1;
         mark
+    }
+
+    /// The mark that the next digest will get.
+    #[inline]
+    pub fn next(&self) -> Mark {
+        Mark(self.next)
     }
 
     /// One digest and the mark of the one before it in its flow; `None` if it is overwritten.

@@ -1,25 +1,39 @@
-//! The flow table: fixed capacity, bounded probing, keyed hash, eviction by class without a scan.
+//! The flow table: fixed capacity, bounded probing, keyed hash, eviction by class without a scan of all.
 //!
-//! An index of 64-byte buckets (8 tags and 8 flow numbers: one cache line a probe) points into a slab of flows. A
-//! key has two buckets, so a look-up reads at most two lines of the index and then the flow's own. Flows stand in
-//! one list for each [`Class`]; when the slab or both buckets are full, [`Table::victim`] names the flow to give
-//! up: half-open ones first, then closed, then idle. Memory is reserved at start and never grows beyond.
+//! An index of 64-byte buckets (10 tags and 10 flow numbers: one cache line a probe) points into a slab of [`Line`]s, one cache line a
+//! flow. A key has two buckets and goes into the emptier one, so a look-up reads at most two lines of the index and then the flow's
+//! own; tags that agree by chance are one in 6,500 look-ups. What a line cannot hold is in a pool of whole flows (`V`), and the
+//! addresses of IPv6 flows in a list of their own. When the slab or both buckets are full, [`Table::victim`] names the flow to give
+//! up: half-open ones first, then closed, then open, of each the one that was quiet longest among a few. Memory is reserved at start
+//! and never grows beyond.
 
-use super::{FlowKey, Seed};
+use super::line::{Narrow, bit};
+use super::{FlowKey, Line, Phase, Seed};
+use crate::wire::{Addr, Nanos};
 
 /// The number of a flow in the slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct FlowId(pub u32);
 
-/// No flow: the end of a list, an empty place of a bucket.
+/// No flow: an empty place.
 const NONE: u32 = u32::MAX;
 
 /// Places in a bucket: what fits a cache line as tag and number.
-const WAYS: usize = 8;
+const WAYS: usize = 10;
 
-/// How many of a class's oldest flows are looked at for one that is idle before the oldest is taken anyway.
-const SECOND_CHANCES: usize = 8;
+/// Flows for ten places of the index: with two buckets to choose from, hardly any pair of buckets is full at this load.
+const LOAD: usize = 8;
+
+/// Flows of the cheapest class that are compared when one must go, and places of the class list looked at for them: 64 cache lines,
+/// in a row. The next search goes on from there, so that a rare class is found in time.
+const CANDIDATES: usize = 8;
+const LOOKED_AT: usize = 4096;
+
+/// Whole flows in the pool for each flow in the table, at least; and how many there are in any case. A flow needs one while it does
+/// something that connections do not do as a rule.
+const FLOWS_A_WHOLE: usize = 256;
+const WHOLES: usize = 16_384;
 
 /// What a flow is worth when room is needed: the first variant is given up first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,76 +50,84 @@ pub enum Class {
 
 const CLASSES: usize = 3;
 
+/// In place of a class: no flow.
+const VACANT: u8 = CLASSES as u8;
+
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Bucket {
-    tags: [u32; WAYS],
     ids: [u32; WAYS],
+    /// 0 is an empty place.
+    tags: [u16; WAYS],
 }
 
-const EMPTY: Bucket = Bucket { tags: [0; WAYS], ids: [NONE; WAYS] };
+const EMPTY: Bucket = Bucket { ids: [NONE; WAYS], tags: [0; WAYS] };
 
-/// A flow with what the table must know of it. The key comes first, so that comparing it and reading the state
-/// behind it touch one line.
-#[repr(C, align(64))]
-struct Slot<V> {
-    key: FlowKey,
-    hash: u64,
-    used: bool,
-    class: Class,
-    prev: u32,
-    next: u32,
-    /// Set by a touch, cleared when the flow was spared once.
-    recent: bool,
-    value: V,
-}
-
-impl<V: Default> Slot<V> {
-    fn empty() -> Slot<V> {
-        Slot {
-            key: FlowKey::default(),
-            hash: 0,
-            used: false,
-            class: Class::HalfOpen,
-            prev: NONE,
-            next: NONE,
-            recent: false,
-            value: V::default(),
+impl Bucket {
+    /// The places with this tag, a bit each.
+    #[inline]
+    fn matching(&self, tag: u16) -> u32 {
+        let mut found = 0;
+        for (way, &t) in self.tags.iter().enumerate() {
+            found |= u32::from(t == tag) << way;
         }
+        found
     }
 }
 
-#[derive(Clone, Copy)]
-struct List {
-    head: u32,
-    tail: u32,
-    len: u32,
+/// A whole flow and the line it belongs to.
+struct Whole<V> {
+    owner: u32,
+    value: V,
 }
 
 /// See the module.
 pub struct Table<V> {
     buckets: Box<[Bucket]>,
     /// Grows up to `capacity`, for which memory was reserved; never beyond.
-    slots: Vec<Slot<V>>,
+    lines: Vec<Line>,
+    classes: Vec<u8>,
+    counts: [u32; CLASSES],
     capacity: usize,
-    lists: [List; CLASSES],
     free: u32,
     len: u32,
+    hand: usize,
+    wholes: Vec<Whole<V>>,
+    wholes_free: Vec<u32>,
+    wholes_most: usize,
+    whole_hand: usize,
+    /// Addresses of IPv6 flows. Reserved for all flows and touched as far as there are any.
+    wide: Vec<[Addr; 2]>,
+    wide_free: Vec<u32>,
     seed: Seed,
 }
 
 impl<V: Clone + Default> Table<V> {
-    /// A table for up to `capacity` flows (at least 16, at most 2^30). The index has twice as many places.
+    /// A table for up to `capacity` flows (at least 16, at most 2^30).
     pub fn new(capacity: usize, seed: Seed) -> Table<V> {
         let capacity = capacity.clamp(16, 1 << 30);
-        let buckets = (capacity * 2 / WAYS).next_power_of_two();
+        Table::with_wholes(capacity, Self::wholes_for(capacity), seed)
+    }
+
+    /// A table for up to `capacity` flows, of which `wholes` may be whole at one time.
+    pub fn with_wholes(capacity: usize, wholes: usize, seed: Seed) -> Table<V> {
+        let capacity = capacity.clamp(16, 1 << 30);
+        let wholes = wholes.clamp(16, capacity);
         Table {
-            buckets: vec![EMPTY; buckets].into_boxed_slice(),
-            slots: Vec::with_capacity(capacity),
+            buckets: vec![EMPTY; capacity.div_ceil(LOAD)].into_boxed_slice(),
+            lines: Vec::with_capacity(capacity),
+            classes: Vec::with_capacity(capacity),
+            counts: [0; CLASSES],
             capacity,
-            lists: [List { head: NONE, tail: NONE, len: 0 }; CLASSES],
             free: NONE,
             len: 0,
+            hand: 0,
+            wholes: Vec::with_capacity(wholes),
+            wholes_free: Vec::with_capacity(wholes),
+            wholes_most: wholes,
+            whole_hand: 0,
+            wide: Vec::with_capacity(capacity),
+            wide_free: Vec::with_capacity(capacity),
             seed,
         }
     }
@@ -125,9 +147,22 @@ impl<V: Clone + Default> Table<V> {
         self.capacity
     }
 
-    /// Bytes taken for each flow, index included.
+    /// Bytes taken for each IPv4 flow: its line, its class, its part of the index and of the whole flows. An IPv6 flow has 32 more for
+    /// its addresses.
     pub fn bytes_per_flow(&self) -> usize {
-        size_of::<Slot<V>>() + self.buckets.len() * size_of::<Bucket>() / self.capacity
+        Self::bytes_for_each(self.capacity, self.wholes_most)
+    }
+
+    /// [`Table::bytes_per_flow`] of one that [`Table::with_wholes`] would make; 0 whole flows are those of [`Table::new`].
+    pub fn bytes_for_each(capacity: usize, wholes: usize) -> usize {
+        let wholes = if wholes == 0 { Self::wholes_for(capacity) } else { wholes };
+        let index = capacity.div_ceil(LOAD) * size_of::<Bucket>();
+        let pool = wholes.min(capacity) * (size_of::<Whole<V>>() + size_of::<u32>());
+        size_of::<Line>() + size_of::<u8>() + (index + pool).div_ceil(capacity)
+    }
+
+    fn wholes_for(capacity: usize) -> usize {
+        (capacity / FLOWS_A_WHOLE).max(WHOLES)
     }
 
     /// The key's hash under this table's seed.
@@ -140,176 +175,260 @@ impl<V: Clone + Default> Table<V> {
     /// instead of waiting for memory one after the other.
     #[inline]
     pub fn touch(&self, hash: u64) -> u32 {
-        self.buckets[self.places(hash)[0]].tags[0]
+        self.buckets[self.places(hash)[0]].ids[0]
+    }
+
+    /// Reads a word of the line that the key of this hash most likely has, after [`Table::touch`] and for the same reason.
+    #[inline]
+    pub fn touch_line(&self, hash: u64) -> u32 {
+        let bucket = &self.buckets[self.places(hash)[0]];
+        let way = bucket.matching(Self::tag(hash)).trailing_zeros() as usize;
+        let id = bucket.ids.get(way).copied().unwrap_or(NONE);
+        self.lines.get(id as usize).map_or(0, |l| l.a)
     }
 
     /// The two buckets of a hash. They may be the same one.
     #[inline]
     fn places(&self, hash: u64) -> [usize; 2] {
-        let mask = self.buckets.len() - 1;
-        [hash as usize & mask, (hash >> 32 ^ hash.rotate_left(9)) as usize & mask]
+        let n = self.buckets.len() as u64;
+        let place = |half: u64| ((half * n) >> 32) as usize;
+        [place(hash >> 32), place((hash.rotate_left(17) ^ hash) & 0xffff_ffff)]
     }
 
     #[inline]
-    fn tag(hash: u64) -> u32 {
-        (hash >> 24) as u32
+    fn tag(hash: u64) -> u16 {
+        hash as u16 | 1
     }
 
     /// The flow of `key`.
     #[inline]
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<FlowId> {
         let tag = Self::tag(hash);
+        let narrow = Narrow::of(key);
         for place in self.places(hash) {
             let bucket = &self.buckets[place];
-            for way in 0..WAYS {
-                if bucket.tags[way] == tag && bucket.ids[way] != NONE {
-                    let id = bucket.ids[way];
-                    if self.slots[id as usize].key == *key {
-                        return Some(FlowId(id));
-                    }
+            let mut found = bucket.matching(tag);
+            while found != 0 {
+                let id = bucket.ids[found.trailing_zeros() as usize];
+                let line = &self.lines[id as usize];
+                let same = match &narrow {
+                    Some(narrow) => line.is_narrow(narrow),
+                    None => line.may_be_wide(key) && self.key(FlowId(id)) == *key,
+                };
+                if same {
+                    return Some(FlowId(id));
                 }
+                found &= found - 1;
             }
         }
         None
     }
 
-    /// A flow that must be removed before a key with `hash` can be inserted, or `None` if there is room.
-    pub fn victim(&mut self, hash: u64) -> Option<FlowId> {
-        if self.free == NONE && self.slots.len() == self.capacity {
-            return self.oldest();
+    /// A flow that must be removed before a key with `hash` can be inserted, or `None` if there is room. `now` is the newest packet
+    /// time.
+    pub fn victim(&mut self, hash: u64, now: Nanos) -> Option<FlowId> {
+        if self.free == NONE && self.lines.len() == self.capacity {
+            return self.quietest(now);
         }
         let places = self.places(hash);
-        if places.iter().any(|&p| self.buckets[p].ids.contains(&NONE)) {
+        if places.iter().any(|&p| self.buckets[p].tags.contains(&0)) {
             return None;
         }
-        // Both buckets are full: the cheapest class of these sixteen, the first one found.
+        // Both buckets are full: the cheapest class of these twenty, and of that the one that was quiet longest.
         let ids = places.iter().flat_map(|&p| self.buckets[p].ids);
-        ids.min_by_key(|&id| self.slots[id as usize].class).map(FlowId)
+        ids.min_by_key(|&id| (self.classes[id as usize], self.lines[id as usize].last(now))).map(FlowId)
     }
 
-    /// The oldest idle flow of the cheapest class that has any.
-    fn oldest(&mut self) -> Option<FlowId> {
-        let class = (0..CLASSES).find(|&c| self.lists[c].len > 0)?;
-        for _ in 0..SECOND_CHANCES.min(self.lists[class].len as usize) {
-            let id = self.lists[class].head;
-            if !self.slots[id as usize].recent {
-                return Some(FlowId(id));
+    /// Of the first few of the cheapest class the one that was quiet longest; of the next class, if there is none of it near.
+    fn quietest(&mut self, now: Nanos) -> Option<FlowId> {
+        let cheapest = self.counts.iter().position(|&n| n > 0)?;
+        let mut best: [Option<(Nanos, u32)>; CLASSES] = [None; CLASSES];
+        let mut found = [0; CLASSES];
+        for _ in 0..LOOKED_AT.min(self.classes.len()) {
+            self.hand = if self.hand + 1 < self.classes.len() { self.hand + 1 } else { 0 };
+            let class = usize::from(self.classes[self.hand]);
+            if class >= CLASSES || found[class] == CANDIDATES {
+                continue;
             }
-            self.slots[id as usize].recent = false;
-            self.unlink(id);
-            self.link(id, class);
-        }
-        Some(FlowId(self.lists[class].head))
-    }
-
-    /// Puts a new flow in, half-open, with a default value. [`Table::victim`] must have returned `None` for this hash.
-    pub fn insert(&mut self, key: FlowKey, hash: u64) -> FlowId {
-        let id = match self.free {
-            NONE => {
-                assert!(self.slots.len() < self.capacity, "the caller makes room first");
-                self.slots.push(Slot::empty());
-                self.slots.len() as u32 - 1
+            found[class] += 1;
+            let last = self.lines[self.hand].last(now);
+            if best[class].is_none_or(|(other, _)| last < other) {
+                best[class] = Some((last, self.hand as u32));
             }
-            id => {
-                self.free = self.slots[id as usize].next;
-                id
-            }
-        };
-        let place = self.places(hash).into_iter().find_map(|p| {
-            let way = self.buckets[p].ids.iter().position(|&i| i == NONE)?;
-            Some((p, way))
-        });
-        let Some((place, way)) = place else { unreachable!("the caller makes room first") };
-        self.slots[id as usize] = Slot { key, hash, used: true, ..Slot::empty() };
-        self.buckets[place].tags[way] = Self::tag(hash);
-        self.buckets[place].ids[way] = id;
-        self.len += 1;
-        self.link(id, Class::HalfOpen as usize);
-        FlowId(id)
-    }
-
-    /// Takes a flow out.
-    pub fn remove(&mut self, id: FlowId) {
-        let hash = self.slots[id.0 as usize].hash;
-        assert!(self.slots[id.0 as usize].used, "a flow is removed once");
-        for place in self.places(hash) {
-            if let Some(way) = self.buckets[place].ids.iter().position(|&i| i == id.0) {
-                self.buckets[place].ids[way] = NONE;
+            if found[cheapest] == CANDIDATES {
                 break;
             }
         }
-        self.unlink(id.0);
-        let slot = &mut self.slots[id.0 as usize];
-        slot.used = false;
-        slot.next = self.free;
+        best.into_iter().flatten().next().map(|(_, id)| FlowId(id))
+    }
+
+    /// Puts a new flow in, half-open, with an empty line. [`Table::victim`] must have returned `None` for this hash.
+    pub fn insert(&mut self, key: FlowKey, hash: u64) -> FlowId {
+        let mut line = Line { point: key.point(), ..Line::default() };
+        [line.a_port, line.b_port] = key.ports();
+        match Narrow::of(&key) {
+            Some(narrow) => (line.a, line.b) = (narrow.a, narrow.b),
+            None => {
+                line.bits = bit::WIDE;
+                line.a = self.widen(key.addresses().map(|a| *a));
+            }
+        }
+        let id = match self.free {
+            NONE => {
+                assert!(self.lines.len() < self.capacity, "the caller makes room first");
+                self.lines.push(line);
+                self.classes.push(VACANT);
+                self.lines.len() as u32 - 1
+            }
+            id => {
+                self.free = self.lines[id as usize].a;
+                self.lines[id as usize] = line;
+                id
+            }
+        };
+        let room = |p: usize| self.buckets[p].matching(0);
+        let places = self.places(hash);
+        let rooms = places.map(room);
+        let choice = usize::from(rooms[1].count_ones() > rooms[0].count_ones());
+        let way = rooms[choice].trailing_zeros() as usize;
+        assert!(way < WAYS, "the caller makes room first");
+        let bucket = &mut self.buckets[places[choice]];
+        bucket.tags[way] = Self::tag(hash);
+        bucket.ids[way] = id;
+        self.len += 1;
+        self.classes[id as usize] = Class::HalfOpen as u8;
+        self.counts[Class::HalfOpen as usize] += 1;
+        FlowId(id)
+    }
+
+    fn widen(&mut self, pair: [Addr; 2]) -> u32 {
+        match self.wide_free.pop() {
+            Some(at) => {
+                self.wide[at as usize] = pair;
+                at
+            }
+            None => {
+                self.wide.push(pair);
+                self.wide.len() as u32 - 1
+            }
+        }
+    }
+
+    /// Takes a flow out, and its whole flow with it.
+    pub fn remove(&mut self, id: FlowId) {
+        let class = self.classes[id.0 as usize];
+        assert!(class != VACANT, "a flow is removed once");
+        let hash = self.hash(&self.key(id));
+        for place in self.places(hash) {
+            let bucket = &mut self.buckets[place];
+            if let Some(way) = bucket.ids.iter().zip(bucket.tags).position(|(&i, t)| i == id.0 && t != 0) {
+                bucket.tags[way] = 0;
+                break;
+            }
+        }
+        self.give_back(id);
+        let line = &mut self.lines[id.0 as usize];
+        if line.has(bit::WIDE) {
+            self.wide_free.push(line.a);
+        }
+        *line = Line { a: self.free, ..Line::default() };
         self.free = id.0;
+        self.classes[id.0 as usize] = VACANT;
+        self.counts[usize::from(class)] -= 1;
         self.len -= 1;
     }
 
-    /// Moves a flow to another class, as its youngest.
+    /// Moves a flow to another class.
     #[inline]
     pub fn set_class(&mut self, id: FlowId, class: Class) {
-        let slot = &mut self.slots[id.0 as usize];
-        slot.recent = true;
-        if slot.class != class {
-            self.unlink(id.0);
-            self.link(id.0, class as usize);
-            self.slots[id.0 as usize].class = class;
+        let had = &mut self.classes[id.0 as usize];
+        if *had != class as u8 {
+            self.counts[usize::from(*had)] -= 1;
+            self.counts[class as usize] += 1;
+            *had = class as u8;
         }
     }
 
     /// The key of a flow.
     #[inline]
-    pub fn key(&self, id: FlowId) -> &FlowKey {
-        &self.slots[id.0 as usize].key
+    pub fn key(&self, id: FlowId) -> FlowKey {
+        let line = &self.lines[id.0 as usize];
+        line.key(line.has(bit::WIDE).then(|| self.wide[line.a as usize]))
     }
 
-    /// The flow itself.
+    /// A flow's line.
+    #[inline]
+    pub fn line(&self, id: FlowId) -> &Line {
+        &self.lines[id.0 as usize]
+    }
+
+    /// A flow's line.
+    #[inline]
+    pub fn line_mut(&mut self, id: FlowId) -> &mut Line {
+        &mut self.lines[id.0 as usize]
+    }
+
+    /// Whether there is a whole flow beside the line.
+    #[inline]
+    pub fn is_whole(&self, id: FlowId) -> bool {
+        self.lines[id.0 as usize].phase == Phase::Whole
+    }
+
+    /// The whole flow, of one that [`Table::is_whole`].
     #[inline]
     pub fn get(&self, id: FlowId) -> &V {
-        &self.slots[id.0 as usize].value
+        &self.wholes[self.lines[id.0 as usize].whole()].value
     }
 
-    /// The flow itself.
+    /// The whole flow, of one that [`Table::is_whole`].
     #[inline]
     pub fn get_mut(&mut self, id: FlowId) -> &mut V {
-        &mut self.slots[id.0 as usize].value
+        &mut self.wholes[self.lines[id.0 as usize].whole()].value
     }
 
-    /// Any flow, for emptying the table at the end; in the order of the classes, oldest first.
-    pub fn first(&self) -> Option<FlowId> {
-        self.lists.iter().find(|l| l.len > 0).map(|l| FlowId(l.head))
-    }
-
-    fn link(&mut self, id: u32, class: usize) {
-        let tail = self.lists[class].tail;
-        let slot = &mut self.slots[id as usize];
-        slot.class = [Class::HalfOpen, Class::Closed, Class::Open][class];
-        slot.prev = tail;
-        slot.next = NONE;
-        if tail == NONE {
-            self.lists[class].head = id;
-        } else {
-            self.slots[tail as usize].next = id;
+    /// Some flows that are whole, if one more can not be: one of them must become a line, or go, first.
+    pub fn crowded(&mut self) -> Option<[FlowId; CANDIDATES]> {
+        if !self.wholes_free.is_empty() || self.wholes.len() < self.wholes_most {
+            return None;
         }
-        self.lists[class].tail = id;
-        self.lists[class].len += 1;
+        Some(std::array::from_fn(|_| {
+            self.whole_hand = (self.whole_hand + 1) % self.wholes.len();
+            FlowId(self.wholes[self.whole_hand].owner)
+        }))
     }
 
-    fn unlink(&mut self, id: u32) {
-        let (prev, next, class) = {
-            let s = &self.slots[id as usize];
-            (s.prev, s.next, s.class as usize)
+    /// Makes a flow whole. [`Table::crowded`] must have returned `None`.
+    pub fn make_whole(&mut self, id: FlowId, value: V) {
+        let whole = Whole { owner: id.0, value };
+        let at = match self.wholes_free.pop() {
+            Some(at) => {
+                self.wholes[at as usize] = whole;
+                at
+            }
+            None => {
+                assert!(self.wholes.len() < self.wholes_most, "the caller makes room first");
+                self.wholes.push(whole);
+                self.wholes.len() as u32 - 1
+            }
         };
-        match prev {
-            NONE => self.lists[class].head = next,
-            p => self.slots[p as usize].next = next,
+        let line = &mut self.lines[id.0 as usize];
+        line.phase = Phase::Whole;
+        line.ends[0].next.0 = at;
+    }
+
+    /// Gives the place of a whole flow back. The caller says what the line is now.
+    pub fn give_back(&mut self, id: FlowId) {
+        let line = &mut self.lines[id.0 as usize];
+        if line.phase == Phase::Whole {
+            line.phase = Phase::Free;
+            self.wholes_free.push(line.whole() as u32);
         }
-        match next {
-            NONE => self.lists[class].tail = prev,
-            n => self.slots[n as usize].prev = prev,
-        }
-        self.lists[class].len -= 1;
+    }
+
+    /// The first flow at `from` or behind, for emptying the table at the end.
+    pub fn first(&self, from: u32) -> Option<FlowId> {
+        let rest = self.classes.get(from as usize..)?;
+        rest.iter().position(|&c| c != VACANT).map(|n| FlowId(from + n as u32))
     }
 }
 
@@ -331,12 +450,12 @@ mod tests {
         let k = key(n);
         let h = t.hash(&k);
         let mut gone = Vec::new();
-        while let Some(v) = t.victim(h) {
+        while let Some(v) = t.victim(h, Nanos(0)) {
             gone.push(*t.get(v));
             t.remove(v);
         }
         let id = t.insert(k, h);
-        *t.get_mut(id) = n;
+        t.make_whole(id, n);
         gone
     }
 
@@ -391,7 +510,7 @@ mod tests {
                 prop_assert_eq!(t.len(), model.len());
                 prop_assert!(t.len() <= 64);
             }
-            while let Some(id) = t.first() {
+            while let Some(id) = t.first(0) {
                 prop_assert!(model.remove(t.get(id)).is_some());
                 t.remove(id);
             }

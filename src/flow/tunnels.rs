@@ -13,6 +13,13 @@ const MOST: usize = 16_384;
 #[repr(transparent)]
 pub struct TunnelId(u16);
 
+impl TunnelId {
+    /// True for no tunnel.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// See the module. Grows with each new pair up to a bound, and never shrinks.
 #[derive(Debug, Default)]
 pub struct Tunnels {

@@ -6,10 +6,14 @@
 use super::event::{Event, LifeOver, Outlet, Place, What};
 use super::latency::Interval;
 use crate::capture::{BATCH, Packet, PortSet};
-use crate::detect::{Anomaly, Listener, Sight, View, rules};
-use crate::flow::{Class, Digest, Endpoint, FlowId, FlowKey, Recorder, Seed, Side, Table, Tunnels, Wheel};
+use crate::detect::{Anomaly, Life, Listener, Seen, Sight, View, rules};
+use crate::flow::{
+    Class, Digest, Endpoint, FlowId, FlowKey, Mark, Phase, Recorder, Seed, Side, Table, Tunnels, Tuple,
+    Wheel, bit,
+};
+use crate::track::fold::{self, Folded};
 use crate::track::{Ended, Flow, Outcome, SegClass, State, Step};
-use crate::wire::{self, Body, Decoded, IcmpError, Malformed, Nanos, Segment, TcpFlags, Way};
+use crate::wire::{self, Body, Brief, Decoded, IcmpError, Malformed, Nanos, Segment, TcpFlags, Way};
 
 /// The same packet within this time is the same packet: crossing a hop takes microseconds, the shortest
 /// retransmission timeout is 200 ms.
@@ -43,8 +47,12 @@ pub struct WorkerConfig {
     pub seed: Seed,
     /// Packets with neither port in the set are passed over.
     pub ports: PortSet,
-    /// Hand over each life that is over, not only what was found in it.
+    /// Hand over each life that is over, not only what was found in it. Every flow is a whole one then.
     pub lives: bool,
+    /// Flows that may be whole at one time; 0 lets the table decide. `max_flows` keeps every flow that was ever whole so.
+    pub wholes: usize,
+    /// No flow is kept in its line alone, as with `lives`: what the lines are held against.
+    pub no_lines: bool,
     /// Responders whose figures are kept apart.
     pub responders: Vec<Endpoint>,
     /// Tap points at which they are taken, a bit a point: with both sides of a gateway tapped, one of them.
@@ -59,6 +67,8 @@ impl Default for WorkerConfig {
             seed: Seed::FIXED,
             ports: PortSet::all(),
             lives: false,
+            wholes: 0,
+            no_lines: false,
             responders: Vec::new(),
             figures_at: u32::MAX,
         }
@@ -66,13 +76,25 @@ impl Default for WorkerConfig {
 }
 
 impl WorkerConfig {
-    /// Memory that a worker takes for all this, bytes: some per cent more than it is.
+    /// Memory that a worker takes for all this, bytes: some per cent more than it is. IPv6 flows take 32 bytes more each.
     pub fn bytes(&self) -> u64 {
-        const PROBE: usize = 1024;
-        let flow = Table::<Flow>::new(PROBE, self.seed).bytes_per_flow() as u64;
-        // The index and the recorder round up to a power of two; the wheel has 12 bytes a flow.
+        // The recorder rounds up to a power of two; the wheel has 7 bytes a flow.
         let recorder = (self.recorder as u64).next_power_of_two() * (size_of::<Digest>() as u64 + 8);
-        (self.max_flows as u64).saturating_mul(flow + 16 + 12).saturating_add(recorder)
+        let wholes = if self.keeps_lines() { self.wholes } else { self.max_flows };
+        let flow = Table::<Flow>::bytes_for_each(self.max_flows, wholes) as u64 + 7;
+        (self.max_flows as u64).saturating_mul(flow).saturating_add(recorder)
+    }
+
+    fn keeps_lines(&self) -> bool {
+        !self.lives && !self.no_lines
+    }
+
+    fn table(&self) -> Table<Flow> {
+        match self.wholes {
+            _ if !self.keeps_lines() => Table::with_wholes(self.max_flows, self.max_flows, self.seed),
+            0 => Table::new(self.max_flows, self.seed),
+            wholes => Table::with_wholes(self.max_flows, wholes, self.seed),
+        }
     }
 }
 
@@ -134,8 +156,30 @@ struct Lookup {
     key: FlowKey,
     hash: u64,
     end: Side,
-    tcp: bool,
+    form: Form,
 }
+
+/// How far a packet was decoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The common packet, in `briefs`.
+    Brief,
+    /// TCP on a chosen port, in `decoded`.
+    Tcp,
+    /// Anything else, in `decoded`.
+    Other,
+    /// The common packet on ports that were not chosen.
+    PassedOver,
+}
+
+/// VLANs that flows in lines may have: more distinct ones than a gateway has at work. Flows in others are whole.
+const LABELS: usize = 256;
+
+/// Packets of a line that are looked at to make it whole. One that has more was quiet and in order for all of them.
+const UNFOLDED: usize = 512;
+
+/// Time that a worker lets pass at once.
+const STRIDE: u64 = 3_600 * Nanos::SEC;
 
 /// Gives what the rules say its place among all events.
 struct Speaker<'a> {
@@ -172,7 +216,13 @@ pub struct Worker {
     tunnels: Tunnels,
     ports: PortSet,
     lives: bool,
+    lines: bool,
+    /// VLAN identifiers plus 1 by label; label 0 is none.
+    labels: Vec<u16>,
+    /// Packets of a line that becomes whole.
+    chain: Vec<Digest>,
     events: u64,
+    briefs: Box<[Brief; BATCH]>,
     decoded: Box<[Decoded; BATCH]>,
     lookups: Box<[Lookup; BATCH]>,
     counters: WorkerCounters,
@@ -184,8 +234,10 @@ pub struct Worker {
 impl Worker {
     /// Takes all its memory.
     pub fn new(config: &WorkerConfig) -> Worker {
-        let table = Table::new(config.max_flows, config.seed);
-        let empty = Lookup { key: FlowKey::default(), hash: 0, end: Side::Orig, tcp: false };
+        let table = config.table();
+        let empty = Lookup { key: FlowKey::default(), hash: 0, end: Side::Orig, form: Form::Other };
+        let mut labels = Vec::with_capacity(LABELS);
+        labels.push(0);
         Worker {
             wheel: Wheel::new(table.capacity()),
             table,
@@ -193,7 +245,11 @@ impl Worker {
             tunnels: Tunnels::default(),
             ports: config.ports.clone(),
             lives: config.lives,
+            lines: config.keeps_lines(),
+            labels,
+            chain: Vec::with_capacity(UNFOLDED),
             events: 0,
+            briefs: Box::new([Brief::default(); BATCH]),
             decoded: Box::new([Decoded::NOTHING; BATCH]),
             lookups: Box::new([empty; BATCH]),
             counters: WorkerCounters::default(),
@@ -224,33 +280,241 @@ impl Worker {
         std::mem::replace(&mut self.interval, fresh)
     }
 
-    /// Works through one batch: decode all, hash all, touch all, then look up and step one by one.
+    /// Works through one batch: decode all, hash all, touch all buckets, then all lines, then look up and step one by one.
     pub fn batch(&mut self, packets: &[Packet<'_>], out: &mut dyn Outlet) {
         for chunk in packets.chunks(BATCH) {
             let mut touched = 0u32;
             for (i, p) in chunk.iter().enumerate() {
-                let d = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
-                let look = &mut self.lookups[i];
-                look.tcp = false;
-                if let Body::Tcp(seg) = &d.body
-                    && (self.ports.contains(seg.sport) || self.ports.contains(seg.dport))
-                {
-                    let src = Endpoint { addr: seg.src, port: seg.sport };
-                    let dst = Endpoint { addr: seg.dst, port: seg.dport };
-                    let (key, end) = FlowKey::new(src, dst, p.point.0);
-                    let hash = self.table.hash(&key);
-                    *look = Lookup { key, hash, end, tcp: true };
-                    touched ^= self.table.touch(hash);
+                touched ^= self.read(i, p);
+            }
+            for look in &self.lookups[..chunk.len()] {
+                if matches!(look.form, Form::Brief | Form::Tcp) {
+                    touched ^= self.table.touch_line(look.hash);
                 }
-                self.decoded[i] = d;
             }
             std::hint::black_box(touched);
             for (i, p) in chunk.iter().enumerate() {
                 self.advance(p.now, out);
+                if self.lookups[i].form == Form::Brief {
+                    if self.quick(i, p, out) {
+                        continue;
+                    }
+                    self.decoded[i] = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
+                    self.lookups[i].form = Form::Tcp;
+                }
                 self.packet(i, p, out);
             }
         }
         self.counters.live = self.table.len() as u64;
+    }
+
+    /// Decodes one packet of the batch as far as it needs, and touches its bucket.
+    #[inline]
+    fn read(&mut self, i: usize, p: &Packet<'_>) -> u32 {
+        if self.lines
+            && let Some(b) = wire::brief(p.link, p.bytes, p.vlan)
+        {
+            self.briefs[i] = b;
+            if !self.ports.contains(b.sport) && !self.ports.contains(b.dport) {
+                self.lookups[i].form = Form::PassedOver;
+                return 0;
+            }
+            let src = Endpoint { addr: b.src, port: b.sport };
+            return self.look(i, src, Endpoint { addr: b.dst, port: b.dport }, p.point.0, Form::Brief);
+        }
+        let d = &mut self.decoded[i];
+        *d = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
+        self.lookups[i].form = Form::Other;
+        if let Body::Tcp(seg) = &d.body
+            && (self.ports.contains(seg.sport) || self.ports.contains(seg.dport))
+        {
+            let src = Endpoint { addr: seg.src, port: seg.sport };
+            let dst = Endpoint { addr: seg.dst, port: seg.dport };
+            return self.look(i, src, dst, p.point.0, Form::Tcp);
+        }
+        0
+    }
+
+    #[inline]
+    fn look(&mut self, i: usize, src: Endpoint, dst: Endpoint, point: u8, form: Form) -> u32 {
+        let (key, end) = FlowKey::new(src, dst, point);
+        let hash = self.table.hash(&key);
+        self.lookups[i] = Lookup { key, hash, end, form };
+        self.table.touch(hash)
+    }
+
+    /// The common packet on a flow that is kept in its line alone, or that may be: false for any other, and nothing was done.
+    #[inline]
+    fn quick(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
+        let Lookup { key, hash, end, .. } = self.lookups[i];
+        let Some(id) = self.table.find(&key, hash) else { return self.begin(i, p, out) };
+        let b = &self.briefs[i];
+        let line = self.table.line_mut(id);
+        if line.phase == Phase::Whole {
+            return false;
+        }
+        let before = line.phase;
+        let Some(folded) = fold::step(line, b, end, p.ts, p.now) else { return false };
+        let (role, phase) = (fold::role(line, end), line.phase);
+        let digest = brief_digest(b, p, end);
+        let mark = self.recorder.push(line.mark(self.recorder.next()), digest);
+        line.packet(role, p.ts, mark, b.payload > 0);
+        if line.armed == 0 {
+            self.wheel.arm(id, fold::deadline(line, p.now), &mut line.armed);
+        }
+        if phase != before {
+            self.table.set_class(id, fold::class(phase));
+        }
+        self.counters.packets += 1;
+        self.counters.segments += 1;
+        match folded {
+            Folded::Quiet => {}
+            Folded::Completed(ns) => self.interval.acks.record(ns),
+            Folded::Answered(ns) => {
+                let tuple = toward(&key, end.other());
+                self.answered(&key, hash, Seen { tuple, digest: Digest { from: role, ..digest } }, ns, out);
+            }
+        }
+        true
+    }
+
+    /// The SYN-ACK of a connection in its line.
+    fn answered(&mut self, key: &FlowKey, hash: u64, seen: Seen, latency_ns: u64, out: &mut dyn Outlet) {
+        self.counters.attempts += 1;
+        self.counters.handshakes += 1;
+        self.interval.syn_acks.record(latency_ns);
+        self.figure(key, &seen.tuple.dst, Some(latency_ns), false);
+        let (tuple, point) = (seen.tuple, key.point());
+        let mut to = Speaker { out, at: seen.digest.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+        to.sight(Sight::SynAck(seen));
+        to.sight(Sight::Answered { tuple, point, latency_ns, syns: 1 });
+    }
+
+    /// The first packet of a tuple: a connection that may be kept in a line alone begins with a SYN.
+    fn begin(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
+        let Lookup { key, hash, end, .. } = self.lookups[i];
+        let b = self.briefs[i];
+        let Some(label) = self.label(b.vlan).filter(|_| fold::begins(&b)) else { return false };
+        self.make_room(hash, p.ts, out);
+        self.counters.packets += 1;
+        self.counters.segments += 1;
+        self.counters.flows += 1;
+        let id = self.table.insert(key, hash);
+        let digest = brief_digest(&b, p, end);
+        let mark = self.recorder.push(Mark::default(), digest);
+        let line = self.table.line_mut(id);
+        fold::begin(line, &b, end, p.ts);
+        line.label = label;
+        line.packet(Side::Orig, p.ts, mark, false);
+        self.wheel.arm(id, fold::deadline(line, p.ts), &mut line.armed);
+        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+        to.sight(Sight::Syn(Seen {
+            tuple: toward(&key, end),
+            digest: Digest { from: Side::Orig, ..digest },
+        }));
+        true
+    }
+
+    /// The label of a VLAN; `None` if there are too many.
+    #[inline]
+    fn label(&mut self, vlan: u16) -> Option<u8> {
+        if vlan == 0 {
+            return Some(0);
+        }
+        let known = self.labels.iter().position(|&v| v == vlan);
+        if known.is_none() && self.labels.len() < LABELS {
+            self.labels.push(vlan);
+            return Some((self.labels.len() - 1) as u8);
+        }
+        known.map(|n| n as u8)
+    }
+
+    /// Makes a flow whole, if it is not: from its packets in the recorder, or from its line where they are overwritten.
+    fn unfold(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) {
+        if self.table.is_whole(id) {
+            return;
+        }
+        self.make_room_for_a_whole(now, out);
+        let line = *self.table.line(id);
+        let newest = line.mark(self.recorder.next());
+        let all = !line.has(bit::FOLDED) && self.gather(newest);
+        let mut flow = if all { fold::unfold(&self.chain) } else { fold::unfold_line(&line, now) };
+        flow.newest = newest;
+        flow.vlan = self.labels[usize::from(line.label)];
+        self.table.make_whole(id, flow);
+    }
+
+    /// Collects the packets up to `newest`, oldest first; false if some are overwritten, or there are too many.
+    fn gather(&mut self, newest: Mark) -> bool {
+        self.chain.clear();
+        let mut mark = newest;
+        while !mark.is_none() && self.chain.len() < UNFOLDED {
+            let Some((digest, older)) = self.recorder.get(mark) else { return false };
+            self.chain.push(digest);
+            mark = older;
+        }
+        self.chain.reverse();
+        mark.is_none()
+    }
+
+    /// If no more flows can be whole, one that is becomes a line with what fits there; if none can, one is given up.
+    fn make_room_for_a_whole(&mut self, now: Nanos, out: &mut dyn Outlet) {
+        while let Some(some) = self.table.crowded() {
+            let order = |&id: &FlowId| {
+                let flow = self.table.get(id);
+                (flow.attempt.pending, class_of(flow.state) != Class::Closed, flow.last)
+            };
+            let Some(id) = some.into_iter().min_by_key(order) else { return };
+            let flow = self.table.get(id).clone();
+            let label = if flow.tunnel.is_none() { self.label(flow.vlan) } else { None };
+            let mut line = *self.table.line(id);
+            let folds = label.is_some() && fold::fold(&flow, &mut line);
+            if folds {
+                self.table.give_back(id);
+                line.label = label.unwrap_or(0);
+                *self.table.line_mut(id) = line;
+            } else {
+                self.counters.evicted += 1;
+                self.forget(id, now, Nanos(0), out);
+            }
+        }
+    }
+
+    /// The end of a flow that is kept in its line alone and in whose life nothing is missing.
+    fn over(&mut self, id: FlowId, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
+        let (key, line) = (self.table.key(id), *self.table.line(id));
+        let met = line.has(bit::MET);
+        let first = self.first(id, at);
+        let life = Life {
+            tuple: toward(&key, line.orig()),
+            point: key.point(),
+            first,
+            last: line.last(at),
+            packets: [line.packets(Side::Orig).into(), line.packets(Side::Resp).into()],
+            went_on: line.phase >= Phase::Established,
+            opened: line.phase > Phase::SynSent && !met,
+            closed: line.phase >= Phase::FinWait,
+            reset: false,
+            requests: line.requests().into(),
+        };
+        let lane = self.table.hash(&key);
+        let mut to = Speaker { out, at, age, lane, events: &mut self.events };
+        to.sight(Sight::Over(life));
+        self.table.remove(id);
+    }
+
+    /// When the first packet of a flow came that is kept in its line alone.
+    fn first(&mut self, id: FlowId, now: Nanos) -> Nanos {
+        let line = *self.table.line(id);
+        let all = !line.has(bit::FOLDED) && self.gather(line.mark(self.recorder.next()));
+        let first = self.chain.first().filter(|_| all);
+        first.map_or_else(|| line.first(now), |d| d.ts)
+    }
+
+    /// True if nothing that a rule looks for can be missing when this line ends: neither an answer nor the other end's FIN.
+    fn ends_well(&self, id: FlowId) -> bool {
+        use Phase::{Established, FinWait, LastAck, TimeWait};
+        matches!(self.table.line(id).phase, Established | FinWait | LastAck | TimeWait)
     }
 
     /// Lets time go on without packets.
@@ -262,8 +526,8 @@ impl Worker {
     /// Lets all that is due by `now` fire, which [`Worker::idle`] may do a tick of the wheel later.
     pub fn settle(&mut self, now: Nanos, out: &mut dyn Outlet) {
         self.advance(now, out);
-        while let Some(id) = self.wheel.advance(now.add(Wheel::TICK_NS)) {
-            self.due(id, now, out);
+        while let Some((id, tick)) = self.wheel.advance(now.add(Wheel::TICK_NS)) {
+            self.due(id, tick, now, out);
         }
         self.counters.live = self.table.len() as u64;
     }
@@ -272,7 +536,15 @@ impl Worker {
     pub fn finish(&mut self, now: Nanos, out: &mut dyn Outlet) {
         let now = now.max(self.now);
         self.settle(now, out);
-        while let Some(id) = self.table.first() {
+        let mut from = 0;
+        while let Some(id) = self.table.first(from) {
+            from = id.0;
+            if !self.table.is_whole(id) && self.ends_well(id) {
+                let age = self.first(id, now);
+                self.over(id, now, age, out);
+                continue;
+            }
+            self.unfold(id, now, out);
             let age = self.table.get(id).first;
             if let Some(ended) = self.table.get_mut(id).finish(now) {
                 self.silence(id, &ended, now, age, out);
@@ -289,8 +561,12 @@ impl Worker {
         self.counters.packets += 1;
         let point = p.point.0;
         let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: 0, events: &mut self.events };
+        if self.lookups[i].form == Form::PassedOver {
+            self.counters.others += 1;
+            return;
+        }
         match self.decoded[i].body {
-            Body::Tcp(seg) if self.lookups[i].tcp => {
+            Body::Tcp(seg) if self.lookups[i].form == Form::Tcp => {
                 self.counters.segments += 1;
                 self.segment(i, &seg, p, out);
             }
@@ -313,6 +589,7 @@ impl Worker {
         let found = self.table.find(&key, hash);
         let id = match found {
             Some(id) => {
+                self.unfold(id, p.now, out);
                 // A deadline that lies before this packet is met before it, whatever the wheel's tick.
                 if self.table.get(id).deadline <= p.now && !self.wake(id, p.now, out) {
                     self.open(key, hash, i, p.ts, out)
@@ -346,7 +623,7 @@ impl Worker {
         let deadline = flow.deadline;
         self.count(&key, &step, began);
         if deadline < before || before.0 == 0 {
-            self.wheel.arm(id, deadline);
+            self.wheel.arm(id, deadline, &mut self.table.line_mut(id).armed);
         }
         self.table.set_class(id, class);
         let control = seg.flags.any(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN);
@@ -427,6 +704,7 @@ impl Worker {
         let (key, end) = FlowKey::new(src, dst, p.point.0);
         let hash = self.table.hash(&key);
         let Some(id) = self.table.find(&key, hash) else { return };
+        self.unfold(id, p.now, out);
         if let Some(ended) = self.table.get_mut(id).icmp(end, error.seq, p.ts) {
             self.counters.attempts += 1;
             self.counters.failed += 1;
@@ -466,17 +744,26 @@ impl Worker {
     }
 
     fn open(&mut self, key: FlowKey, hash: u64, i: usize, at: Nanos, out: &mut dyn Outlet) -> FlowId {
-        while let Some(victim) = self.table.victim(hash) {
-            self.counters.evicted += 1;
-            self.forget(victim, at, Nanos(0), out);
-        }
+        self.make_room(hash, at, out);
+        self.make_room_for_a_whole(at, out);
         self.counters.flows += 1;
         let id = self.table.insert(key, hash);
         let tunnel = self.tunnels.id(&self.decoded[i].tunnel);
-        let flow = self.table.get_mut(id);
-        flow.vlan = self.decoded[i].vlans.id().map_or(0, |v| v + 1);
-        flow.tunnel = tunnel;
+        let vlan = self.decoded[i].vlans.id().map_or(0, |v| v + 1);
+        self.table.make_whole(id, Flow { vlan, tunnel, ..Flow::default() });
         id
+    }
+
+    fn make_room(&mut self, hash: u64, at: Nanos, out: &mut dyn Outlet) {
+        while let Some(victim) = self.table.victim(hash, self.now.max(at)) {
+            self.counters.evicted += 1;
+            if self.table.is_whole(victim) || self.table.line(victim).phase == Phase::HalfClosed {
+                self.unfold(victim, at, out);
+                self.forget(victim, at, Nanos(0), out);
+            } else {
+                self.over(victim, at, Nanos(0), out);
+            }
+        }
     }
 
     /// Fires what is due by `now`.
@@ -484,17 +771,44 @@ impl Worker {
         if now <= self.now {
             return;
         }
+        // A line knows its last packet's time on a circle of three days. Within a few hours every flow is forgotten.
+        while now.since(self.now) > STRIDE && !self.table.is_empty() {
+            self.now = self.now.add(STRIDE);
+            self.fire(self.now, out);
+        }
         self.now = now;
-        while let Some(id) = self.wheel.advance(now) {
-            self.due(id, now, out);
+        self.fire(now, out);
+    }
+
+    #[inline]
+    fn fire(&mut self, now: Nanos, out: &mut dyn Outlet) {
+        while let Some((id, tick)) = self.wheel.advance(now) {
+            self.due(id, tick, now, out);
         }
     }
 
     /// A flow that the wheel offers.
-    fn due(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) {
+    fn due(&mut self, id: FlowId, tick: u16, now: Nanos, out: &mut dyn Outlet) {
+        let line = self.table.line_mut(id);
+        if line.armed != tick {
+            return; // Of a flow that is gone, or waits for another tick.
+        }
+        line.armed = 0;
+        if line.phase != Phase::Whole {
+            let deadline = fold::deadline(line, now);
+            if deadline > now {
+                self.wheel.arm(id, deadline, &mut line.armed);
+                return;
+            }
+            if self.ends_well(id) {
+                self.over(id, deadline, Nanos(0), out);
+                return;
+            }
+            self.unfold(id, now, out);
+        }
         if self.wake(id, now, out) {
             let deadline = self.table.get(id).deadline;
-            self.wheel.arm(id, deadline);
+            self.wheel.arm(id, deadline, &mut self.table.line_mut(id).armed);
         }
     }
 
@@ -521,38 +835,38 @@ impl Worker {
 
     /// The figures of the responder that the attempt asked.
     fn figures(&mut self, key: &FlowKey, ended: &Ended) {
-        if self.interval.responders.is_empty() || self.figures_at >> key.point() & 1 == 0 {
-            return;
-        }
-        let tuple = key.tuple();
-        let responder = if ended.attempt.from == Side::Orig { tuple.dst } else { tuple.src };
         let answered = (ended.outcome == Outcome::Accepted).then(|| ended.at.since(ended.attempt.first));
         if ended.outcome != Outcome::Unfinished {
-            self.interval.attempt(&responder, answered, failed(ended));
+            self.figure(key, &toward(key, ended.attempt.from).dst, answered, failed(ended));
+        }
+    }
+
+    fn figure(&mut self, key: &FlowKey, responder: &Endpoint, answered: Option<u64>, failed: bool) {
+        if !self.interval.responders.is_empty() && self.figures_at >> key.point() & 1 != 0 {
+            self.interval.attempt(responder, answered, failed);
         }
     }
 
     fn silence(&mut self, id: FlowId, ended: &Ended, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
         self.counters.attempts += 1;
         self.counters.failed += u64::from(failed(ended));
-        let key = *self.table.key(id);
+        let key = self.table.key(id);
         self.figures(&key, ended);
-        let (key, flow) = (self.table.key(id), self.table.get(id));
-        let view = View { key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
-        let mut to = Speaker { out, at, age, lane: self.table.hash(key), events: &mut self.events };
+        let flow = self.table.get(id);
+        let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+        let mut to = Speaker { out, at, age, lane: self.table.hash(&key), events: &mut self.events };
         rules::silence(&view, ended, &mut to);
     }
 
     fn forget(&mut self, id: FlowId, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
         let (key, flow) = (self.table.key(id), self.table.get(id));
-        let view = View { key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
-        let mut to = Speaker { out, at, age, lane: self.table.hash(key), events: &mut self.events };
+        let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
+        let mut to = Speaker { out, at, age, lane: self.table.hash(&key), events: &mut self.events };
         rules::over(&view, at, &mut to);
         if self.lives {
             let tunnel = self.tunnels.get(flow.tunnel);
-            to.say(What::Life(Box::new(LifeOver { key: *key, flow: flow.clone(), tunnel })));
+            to.say(What::Life(Box::new(LifeOver { key, flow: flow.clone(), tunnel })));
         }
-        self.wheel.disarm(id);
         self.table.remove(id);
     }
 }
@@ -566,6 +880,37 @@ fn class_of(state: State) -> Class {
         State::New | State::SynSent | State::SynCrossed | State::SynRecv => Class::HalfOpen,
         State::LastAck | State::TimeWait | State::Reset => Class::Closed,
         State::Established | State::FinWait | State::HalfClosed => Class::Open,
+    }
+}
+
+/// The tuple of a key, from the end that is the originator.
+fn toward(key: &FlowKey, orig: Side) -> Tuple {
+    if orig == Side::Orig { key.tuple() } else { key.tuple().reversed() }
+}
+
+/// What the flight recorder keeps of a common packet, as [`digest`] has it.
+fn brief_digest(b: &Brief, p: &Packet<'_>, end: Side) -> Digest {
+    let syn = b.flags.any(TcpFlags::SYN);
+    Digest {
+        ts: p.ts,
+        seq: b.seq,
+        ack: b.ack,
+        tsval: b.tsval,
+        tsecr: b.tsecr,
+        len: b.payload,
+        flags: b.flags,
+        win: b.win,
+        ip_id: b.ip_id,
+        vlan: b.vlan,
+        src_mac: b.src_mac,
+        dst_mac: b.dst_mac,
+        ttl: b.ttl,
+        point: p.point.0,
+        way: p.way,
+        from: end,
+        has_ts: b.has_ts,
+        mss: if syn { b.mss } else { 0 },
+        wscale: if syn { b.wscale } else { 0 },
     }
 }
 

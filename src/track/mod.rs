@@ -3,6 +3,7 @@
 //! Pure. A tracker in the middle may have missed any packet and may have been started at any time; it says what the
 //! packets it saw prove, and leaves to the rules (`detect`) what that means.
 
+pub mod fold;
 mod life;
 mod middle;
 mod open;

@@ -8,17 +8,17 @@ use crate::wire::{Nanos, Segment, Seq, TcpFlags};
 
 /// The shortest wait before an attempt without answer counts as given up: over the 6 s of the oldest initial timeouts (BSD; 3 s in
 /// RFC 1122, 1 s in RFC 6298), so that a retry always comes first.
-const GIVE_UP_AFTER: u64 = 7 * Nanos::SEC;
+pub(super) const GIVE_UP_AFTER: u64 = 7 * Nanos::SEC;
 
 /// Idle times after which a flow is forgotten. Half-open: Linux sends its last SYN 63 s after the first and gives up
 /// at 127 s (`tcp_syn_retries` 6).
-const FORGET_OPENING: u64 = 130 * Nanos::SEC;
+pub(super) const FORGET_OPENING: u64 = 130 * Nanos::SEC;
 /// Over: 60 s of TIME_WAIT (`TCP_TIMEWAIT_LEN`), which a SYN refused for its timestamp can start anew once.
-const FORGET_OVER: u64 = 120 * Nanos::SEC;
+pub(super) const FORGET_OVER: u64 = 120 * Nanos::SEC;
 /// One direction closed: Linux holds an orphaned FIN_WAIT2 60 s, others for long; conntrack 120 s.
-const FORGET_CLOSING: u64 = 300 * Nanos::SEC;
+pub(super) const FORGET_CLOSING: u64 = 300 * Nanos::SEC;
 /// Established: a NAT must keep an idle mapping 2 h 4 min (RFC 5382 REQ-5), since keep-alives start after 2 h.
-const FORGET_OPEN: u64 = 7_440 * Nanos::SEC;
+pub(super) const FORGET_OPEN: u64 = 7_440 * Nanos::SEC;
 
 /// See [`Flow::lingered`].
 const CLOSE_DELAY: u64 = 5 * Nanos::SEC;
@@ -210,7 +210,7 @@ impl Flow {
         })
     }
 
-    fn next_deadline(&self) -> Nanos {
+    pub(super) fn next_deadline(&self) -> Nanos {
         if self.attempt.pending { self.give_up_at().min(self.forget_at()) } else { self.forget_at() }
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Pure: no kernel, no threads, no clock, no unsafe. Malformed input is a value, never an error or a panic.
 
+mod brief;
 mod decode;
 mod icmp;
 mod seq;
 mod tunnel;
 mod types;
 
+pub use brief::{Brief, brief};
 pub use decode::decode;
 pub use seq::Seq;
 pub use types::*;

@@ -1,0 +1,293 @@
+//! A flow that is kept in its line alone gives the events that a whole one gives, exactly.
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use common::corpus;
+use common::packet::{ACK, FIN, PSH, SYN, Tcp};
+use proptest::prelude::*;
+use syntap::capture::{CaptureFile, Packet, Point, PortSet, ReplaySource};
+use syntap::flow::Seed;
+use syntap::pipeline::{Event, Worker, WorkerConfig};
+use syntap::wire::{LinkType, Nanos, OffloadedVlan, Way, brief, decode};
+
+fn worker(no_lines: bool, recorder: usize) -> Worker {
+    Worker::new(&WorkerConfig {
+        max_flows: 4_096,
+        recorder,
+        seed: Seed::FIXED,
+        ports: PortSet::all(),
+        no_lines,
+        ..WorkerConfig::default()
+    })
+}
+
+/// What two workers say of the same packets, one with lines and one without.
+fn both(packets: &[Packet<'_>], end: Nanos) -> [Vec<String>; 2] {
+    [false, true].map(|no_lines| {
+        let mut worker = worker(no_lines, 1 << 16);
+        let mut events: Vec<Event> = Vec::new();
+        packets.chunks(7).for_each(|some| worker.batch(some, &mut events));
+        worker.settle(end, &mut events);
+        worker.finish(end, &mut events);
+        let mut counted = *worker.counters();
+        counted.live = 0;
+        let mut said: Vec<String> = events.iter().map(|e| format!("{:?} {:?}", e.place, e.what)).collect();
+        said.push(format!("{counted:?}"));
+        said
+    })
+}
+
+fn same(packets: &[Packet<'_>], end: Nanos, name: &str) {
+    let [lines, wholes] = both(packets, end);
+    for (line, whole) in lines.iter().zip(&wholes) {
+        assert_eq!(line, whole, "{name}");
+    }
+    assert_eq!(lines.len(), wholes.len(), "{name}");
+}
+
+#[test]
+fn every_capture_gives_the_same_events() {
+    let mut seen = 0;
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
+    let mut dirs = vec![own];
+    dirs.extend(corpus("."));
+    let mut files: Vec<_> = dirs.iter().flat_map(|d| captures_in(d)).collect();
+    files.sort();
+    for path in files {
+        let Ok(file) = CaptureFile::open(&path) else { continue };
+        let mut source = ReplaySource::new(vec![(Point(0), 1, file)]);
+        let round = source.round(40_000);
+        let Some(end) = round.iter().map(|p| p.now).max() else { continue };
+        same(&round, end, &path.display().to_string());
+        seen += 1;
+    }
+    assert!(seen > 1, "{seen} captures");
+}
+
+fn captures_in(dir: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let paths = entries.filter_map(|e| Some(e.ok()?.path()));
+    paths
+        .flat_map(|p| if p.is_dir() { captures_in(&p) } else { vec![p] })
+        .filter(|p| p.extension().is_some_and(|e| e == "pcap" || e == "pcapng"))
+        .collect()
+}
+
+/// A packet of a faultless connection: from the originator, flags, sequence and acknowledgement past the ISNs, payload.
+const LIFE: [(bool, u8, u32, u32, usize); 11] = [
+    (true, SYN, 0, 0, 0),
+    (false, SYN | ACK, 0, 1, 0),
+    (true, ACK, 1, 1, 0),
+    (true, PSH | ACK, 1, 1, 100),
+    (false, ACK, 1, 101, 0),
+    (false, PSH | ACK, 1, 101, 200),
+    (true, ACK, 101, 201, 0),
+    (true, FIN | ACK, 101, 201, 0),
+    (false, ACK, 201, 102, 0),
+    (false, FIN | ACK, 201, 102, 0),
+    (true, ACK, 102, 202, 0),
+];
+
+/// What happens to a packet on its way to the tap.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Comes,
+    Lost,
+    Twice,
+    Late,
+    Reset,
+    OtherMac,
+    Altered(u8),
+}
+
+/// A connection: which tuple, both ways turned, timestamps, when each packet comes after the one before, and its fate.
+type Connection = (u8, bool, bool, Vec<(u64, Fate)>);
+
+fn connections() -> impl Strategy<Value = Vec<Connection>> {
+    let step = prop_oneof![
+        12 => 0u64..200_000,
+        4 => 200_000u64..2_000_000_000,
+        1 => 2_000_000_000u64..70_000_000_000,
+        1 => Just(400_000_000_000u64),
+    ];
+    let fate = prop_oneof![
+        40 => Just(Fate::Comes),
+        2 => Just(Fate::Lost),
+        1 => Just(Fate::Twice),
+        1 => Just(Fate::Late),
+        1 => Just(Fate::Reset),
+        1 => Just(Fate::OtherMac),
+        1 => any::<u8>().prop_map(Fate::Altered),
+    ];
+    let life = proptest::collection::vec((step, fate), LIFE.len());
+    proptest::collection::vec((0u8..6, any::<bool>(), any::<bool>(), life), 1..12)
+}
+
+fn frame(connection: u32, tuple: u8, turned: bool, ts: bool, n: usize, fate: Fate) -> Vec<u8> {
+    let (from_orig, mut flags, mut seq, mut ack, payload) = LIFE[n];
+    let (low, high) =
+        ((Ipv4Addr::new(10, 0, 0, tuple), 4_000 + u16::from(tuple)), (Ipv4Addr::new(192, 0, 2, 1), 443));
+    let (orig, resp) = if turned { (high, low) } else { (low, high) };
+    let isn = |from_orig: bool| connection.wrapping_mul(if from_orig { 0x3000_0001 } else { 0x7000_0003 });
+    match fate {
+        Fate::Reset => flags = 0x14,
+        Fate::Altered(how) => match how % 4 {
+            0 => seq = seq.wrapping_add(u32::from(how)),
+            1 => ack = ack.wrapping_sub(u32::from(how)),
+            2 => ack = ack.wrapping_add(u32::from(how)),
+            _ => flags = how,
+        },
+        _ => {}
+    }
+    let clock = connection * 1_000 + n as u32;
+    let times = [&[1, 1, 8, 10][..], &clock.to_be_bytes(), &(clock / 2).to_be_bytes()].concat();
+    let options = match (flags & SYN != 0, ts) {
+        (true, true) => [&[2, 4, 5, 180, 4, 2][..], &times[2..], &[1, 3, 3, 7]].concat(),
+        (true, false) => vec![2, 4, 5, 180],
+        (false, true) => times,
+        (false, false) => vec![],
+    };
+    let tcp = Tcp {
+        src: if from_orig { orig } else { resp },
+        dst: if from_orig { resp } else { orig },
+        flags,
+        seq: isn(from_orig).wrapping_add(seq),
+        ack: if flags & ACK != 0 { isn(!from_orig).wrapping_add(ack) } else { 0 },
+        win: 500,
+        options,
+        payload,
+        ttl: 64,
+        id: (connection as u16) << 4 | n as u16,
+    };
+    let mut frame = tcp.frame();
+    if matches!(fate, Fate::OtherMac) {
+        frame[11] ^= 0x55;
+    }
+    frame
+}
+
+fn wire_of(connections: &[Connection]) -> Vec<(u64, Vec<u8>)> {
+    let mut out = Vec::new();
+    for (n, (tuple, turned, ts, life)) in connections.iter().enumerate() {
+        let mut at = 1_700_000_000_000_000_000u64 + n as u64 * 3_000_000_000;
+        for (k, (step, fate)) in life.iter().enumerate() {
+            at += step;
+            let frame = frame(n as u32 + 1, *tuple, *turned, *ts, k, *fate);
+            match fate {
+                Fate::Lost => {}
+                Fate::Twice => out.extend([(at, frame.clone()), (at + 300_000_000, frame)]),
+                Fate::Late => out.push((at + 1_000_000, frame)),
+                _ => out.push((at, frame)),
+            }
+        }
+    }
+    out.sort_by_key(|(at, _)| *at);
+    out
+}
+
+fn packets(wire: &[(u64, Vec<u8>)]) -> Vec<Packet<'_>> {
+    let packet = |(at, bytes): &'_ (u64, Vec<u8>)| (*at, bytes.len() as u32);
+    wire.iter()
+        .map(|p| {
+            let (at, wire_len) = packet(p);
+            Packet {
+                ts: Nanos(at),
+                now: Nanos(at),
+                point: Point(0),
+                way: Way::Ingress,
+                link: LinkType::Ethernet,
+                wire_len,
+                vlan: OffloadedVlan::default(),
+                reason: 0,
+                bytes: &p.1,
+            }
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn connections_with_some_trouble_give_the_same_events(connections in connections()) {
+        let wire = wire_of(&connections);
+        let packets = packets(&wire);
+        let end = packets.last().map_or(Nanos(0), |p| p.ts);
+        same(&packets, end, "as made");
+    }
+
+    /// With most of its packets overwritten a connection is known by its line only. Nothing may be made up then.
+    #[test]
+    fn what_the_recorder_has_lost_makes_no_false_alarm(gaps in proptest::collection::vec(0u64..3_000_000_000, 11), ts: bool) {
+        let life = |gaps: &[u64]| gaps.iter().map(|g| (*g, Fate::Comes)).collect::<Vec<_>>();
+        let mut many: Vec<Connection> = (0..6).map(|n| (n, n % 2 == 0, ts, life(&gaps))).collect();
+        many[0].3[9].0 += 5_000_000_000; // A half close on purpose.
+        let mut wire = wire_of(&many);
+        // A sixth of what is no SYN is sent twice, so that flows become whole after their packets were overwritten. A SYN once more so
+        // late is a retransmission, and its flow was whole when it came.
+        let plain = wire.iter().filter(|(_, f)| f[47] & SYN == 0);
+        let again: Vec<_> = plain.step_by(6).map(|(at, f)| (at + 250_000_000, f.clone())).collect();
+        wire.extend(again);
+        wire.sort_by_key(|(at, _)| *at);
+        let packets = packets(&wire);
+        let mut small = worker(false, 1);
+        let mut events: Vec<Event> = Vec::new();
+        packets.iter().for_each(|p| {
+            small.batch(&[*p], &mut events);
+            // The noise of others overwrites all.
+            let noise: Vec<_> = (0..40u32).map(|n| frame(n + 100, 200, false, false, 0, Fate::Comes)).collect();
+            let noise: Vec<_> = noise.iter().map(|b| Packet { bytes: b, ..*p }).collect();
+            small.batch(&noise, &mut events);
+        });
+        let end = packets.last().map_or(Nanos(0), |p| p.ts);
+        small.finish(end.add(400 * Nanos::SEC), &mut events);
+        for e in &events {
+            if let syntap::pipeline::What::Anomaly(a) = &e.what {
+                let noise = a.tuple.is_some_and(|t| t.src.port == 4_200);
+                let known = ["synack_unacknowledged", "half_closed_stuck", "seen_twice"];
+                prop_assert!(noise || known.contains(&a.kind.name()), "{a:?}");
+            }
+        }
+    }
+
+    /// The quick decoder says what the other one says, or nothing.
+    #[test]
+    fn the_common_packet_is_read_alike(
+        n in 0usize..11, ts: bool, at in 0usize..90, value: u8, cut in 0usize..200, tag: bool,
+    ) {
+        let mut bytes = frame(3, 9, false, ts, n, Fate::Comes);
+        if tag {
+            bytes.splice(12..12, [0x81, 0, 0x20, 7]);
+        }
+        if let Some(b) = bytes.get_mut(at) {
+            *b = value;
+        }
+        let wire_len = bytes.len() as u32;
+        bytes.truncate(cut);
+        let slow = decode(LinkType::Ethernet, &bytes, wire_len, OffloadedVlan::default());
+        if let Some(b) = brief(LinkType::Ethernet, &bytes, OffloadedVlan::default()) {
+            let syntap::wire::Body::Tcp(mut seg) = slow.body else {
+                return Err(TestCaseError::fail(format!("{b:?} of {slow:?}")));
+            };
+            prop_assert!(seg.options.nop_row < 4 && !seg.options.broken);
+            (seg.text, seg.text_len, seg.options.nop_row) = ([0; 32], 0, 0);
+            let slow_vlan = slow.vlans.id().map_or(0, |v| v + 1);
+            prop_assert_eq!(b.segment(), seg);
+            prop_assert_eq!((b.src_mac, b.dst_mac, b.vlan), (slow.src_mac, slow.dst_mac, slow_vlan));
+        }
+    }
+}
+
+#[test]
+fn a_faultless_connection_is_never_whole_and_is_told_as_one() {
+    let life = LIFE.map(|_| (1_000, Fate::Comes)).to_vec();
+    let wire = wire_of(&[(1, false, true, life)]);
+    let packets = packets(&wire);
+    assert!(packets.iter().all(|p| brief(p.link, p.bytes, p.vlan).is_some()));
+    let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC));
+    assert_eq!(lines, wholes);
+    assert_eq!(lines.len(), 5, "SYN, SYN-ACK, answered, over, counters: {lines:#?}");
+}
