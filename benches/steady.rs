@@ -79,14 +79,15 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn new(flows: usize) -> Traffic {
+    fn new() -> Traffic {
         Traffic {
             templates: (0..8).map(template).collect(),
             slab: Vec::new(),
             meta: Vec::new(),
             at: 1_000 * SEC,
-            // The closed ones, kept for two minutes, are a quarter of those that live.
-            dt: 60 * SEC / flows as u64,
+            // A million packets a second: closed connections, kept for two minutes where there is room, fill the table and make
+            // room for new ones, as at line rate they must.
+            dt: SEC / 1_000_000,
             random: 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -139,7 +140,7 @@ fn main() {
     let asked = if asked.is_empty() { vec![1 << 16, 1 << 20] } else { asked };
     for flows in asked {
         let config = WorkerConfig {
-            max_flows: flows * 3 / 2,
+            max_flows: flows * 5 / 4,
             recorder: 1 << 18,
             seed: Seed::FIXED,
             ports: PortSet::all(),
@@ -147,7 +148,7 @@ fn main() {
         };
         let mut worker = Worker::new(&config);
         let mut out = Nowhere(0);
-        let mut traffic = Traffic::new(flows);
+        let mut traffic = Traffic::new();
         let mut live: Vec<u32> = (0..flows as u32).collect();
         for some in live.chunks(4096) {
             traffic.clear();

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use syntap::capture::{CaptureFile, Packet, Point, PortSet, ReplaySource};
 use syntap::flow::Seed;
 use syntap::pipeline::{Event, Worker, WorkerConfig};
-use syntap::wire::{LinkType, Nanos, OffloadedVlan, Way, brief, decode};
+use syntap::wire::{Brief, LinkType, Nanos, OffloadedVlan, Way, brief, decode};
 
 fn worker(no_lines: bool, recorder: usize) -> Worker {
     Worker::new(&WorkerConfig {
@@ -268,7 +268,8 @@ proptest! {
         let wire_len = bytes.len() as u32;
         bytes.truncate(cut);
         let slow = decode(LinkType::Ethernet, &bytes, wire_len, OffloadedVlan::default());
-        if let Some(b) = brief(LinkType::Ethernet, &bytes, OffloadedVlan::default()) {
+        let mut b = Brief { mss: 7, has_ts: true, tsval: 9, ip_id: 3, vlan: 5, ..Brief::default() };
+        if brief(LinkType::Ethernet, &bytes, OffloadedVlan::default(), &mut b) {
             let syntap::wire::Body::Tcp(mut seg) = slow.body else {
                 return Err(TestCaseError::fail(format!("{b:?} of {slow:?}")));
             };
@@ -286,7 +287,7 @@ fn a_faultless_connection_is_never_whole_and_is_told_as_one() {
     let life = LIFE.map(|_| (1_000, Fate::Comes)).to_vec();
     let wire = wire_of(&[(1, false, true, life)]);
     let packets = packets(&wire);
-    assert!(packets.iter().all(|p| brief(p.link, p.bytes, p.vlan).is_some()));
+    assert!(packets.iter().all(|p| brief(p.link, p.bytes, p.vlan, &mut Brief::default())));
     let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC));
     assert_eq!(lines, wholes);
     assert_eq!(lines.len(), 5, "SYN, SYN-ACK, answered, over, counters: {lines:#?}");

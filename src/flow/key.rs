@@ -18,7 +18,8 @@ impl FlowKey {
     /// The key of a packet from `src` to `dst`, and which end sent it (`Orig` stands for end A here).
     #[inline]
     pub fn new(src: Endpoint, dst: Endpoint, point: u8) -> (FlowKey, Side) {
-        if (src.addr, src.port) <= (dst.addr, dst.port) {
+        let place = |e: &Endpoint| (u128::from_be_bytes(e.addr.0), e.port);
+        if place(&src) <= place(&dst) {
             (FlowKey { a: src.addr, b: dst.addr, a_port: src.port, b_port: dst.port, point }, Side::Orig)
         } else {
             (FlowKey { a: dst.addr, b: src.addr, a_port: dst.port, b_port: src.port, point }, Side::Resp)
@@ -31,6 +32,12 @@ impl FlowKey {
             src: Endpoint { addr: self.a, port: self.a_port },
             dst: Endpoint { addr: self.b, port: self.b_port },
         }
+    }
+
+    /// Of ends that are in order already.
+    #[inline]
+    pub(super) fn ordered([a, b]: [Addr; 2], [a_port, b_port]: [u16; 2], point: u8) -> FlowKey {
+        FlowKey { a, b, a_port, b_port, point }
     }
 
     /// The addresses of ends A and B.

@@ -4,7 +4,7 @@
 //! recorder. Most connections never need more. One that does something else gets a whole flow beside its line (`track::Flow`), made
 //! from the recorder's packets, and from the line alone where those are overwritten.
 
-use super::{Endpoint, FlowKey, Mark, Side};
+use super::{FlowKey, Mark, Side};
 use crate::wire::{Addr, Mac, Nanos, Seq};
 
 /// Where a flow stands that is kept in its line alone.
@@ -220,10 +220,10 @@ impl Line {
     }
 
     /// The key; `wide` is the pair of addresses of an IPv6 flow.
+    #[inline]
     pub(super) fn key(&self, wide: Option<[Addr; 2]>) -> FlowKey {
-        let [a, b] = wide.unwrap_or_else(|| [Addr::v4(self.a.to_be_bytes()), Addr::v4(self.b.to_be_bytes())]);
-        let (src, dst) = (Endpoint { addr: a, port: self.a_port }, Endpoint { addr: b, port: self.b_port });
-        FlowKey::new(src, dst, self.point).0
+        let ends = wide.unwrap_or_else(|| [Addr::v4(self.a.to_be_bytes()), Addr::v4(self.b.to_be_bytes())]);
+        FlowKey::ordered(ends, [self.a_port, self.b_port], self.point)
     }
 }
 

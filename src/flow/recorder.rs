@@ -4,6 +4,7 @@
 //! the ring has overwritten it; nothing is ever freed.
 
 use super::Digest;
+use crate::wire::Nanos;
 
 /// The place of a digest in the stream of all digests ever written; 0 means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,11 +63,29 @@ impl Recorder {
     /// One digest and the mark of the one before it in its flow; `None` if it is overwritten.
     #[inline]
     pub fn get(&self, mark: Mark) -> Option<(Digest, Mark)> {
+        let entry = self.entry(mark)?;
+        Some((entry.digest, entry.before))
+    }
+
+    /// When the first packet of the chain that ends at `newest` came; `None` if it is overwritten, or more than `limit` back.
+    pub fn first(&self, newest: Mark, limit: usize) -> Option<Nanos> {
+        let (mut mark, mut first) = (newest, None);
+        for _ in 0..limit {
+            if mark.is_none() {
+                return first;
+            }
+            let entry = self.entry(mark)?;
+            (mark, first) = (entry.before, Some(entry.digest.ts));
+        }
+        None
+    }
+
+    #[inline]
+    fn entry(&self, mark: Mark) -> Option<&Entry> {
         if mark.0 == 0 || self.next - mark.0 > self.capacity as u64 {
             return None;
         }
-        let entry = &self.ring[(mark.0 - 1) as usize & (self.capacity - 1)];
-        Some((entry.digest, entry.before))
+        self.ring.get((mark.0 - 1) as usize & (self.capacity - 1))
     }
 
     /// Up to `limit` digests of the chain that ends at `newest`, oldest first. Those already overwritten are missing.

@@ -4,7 +4,7 @@
 //! flow. A key has two buckets and goes into the emptier one, so a look-up reads at most two lines of the index and then the flow's
 //! own; tags that agree by chance are one in 6,500 look-ups. What a line cannot hold is in a pool of whole flows (`V`), and the
 //! addresses of IPv6 flows in a list of their own. When the slab or both buckets are full, [`Table::victim`] names the flow to give
-//! up: half-open ones first, then closed, then open, of each the one that was quiet longest among a few. Memory is reserved at start
+//! up: half-open ones first unless they are young, then closed, then open, of each the one that was quiet longest among a few. Memory is reserved at start
 //! and never grows beyond.
 
 use super::line::{Narrow, bit};
@@ -25,15 +25,21 @@ const WAYS: usize = 10;
 /// Flows for ten places of the index: with two buckets to choose from, hardly any pair of buckets is full at this load.
 const LOAD: usize = 8;
 
-/// Flows of the cheapest class that are compared when one must go, and places of the class list looked at for them: 64 cache lines,
-/// in a row. The next search goes on from there, so that a rare class is found in time.
-const CANDIDATES: usize = 8;
+/// Flows that are compared when one must go, none of them open, and places of the class list looked at for them: 64 cache lines in a
+/// row. The next search goes on from there. So open flows make room only if hardly one in 4,096 is anything else.
+const CANDIDATES: usize = 4;
 const LOOKED_AT: usize = 4096;
+
+/// A handshake takes less; and a SYN is sent again after a second at the earliest (RFC 6298).
+const HANDSHAKE: u64 = Nanos::SEC;
 
 /// Whole flows in the pool for each flow in the table, at least; and how many there are in any case. A flow needs one while it does
 /// something that connections do not do as a rule.
 const FLOWS_A_WHOLE: usize = 256;
 const WHOLES: usize = 16_384;
+
+/// Whole flows that are compared when one must become a line.
+const WHOLE_CANDIDATES: usize = 8;
 
 /// What a flow is worth when room is needed: the first variant is given up first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,14 +70,24 @@ struct Bucket {
 const EMPTY: Bucket = Bucket { ids: [NONE; WAYS], tags: [0; WAYS] };
 
 impl Bucket {
-    /// The places with this tag, a bit each.
+    /// The places with this tag, a bit each. Four at a time: a lane of `x` is zero where the tags agree; adding 0x7fff to the lower
+    /// 15 bits of any other carries into its upper bit, unless that is set anyway.
     #[inline]
     fn matching(&self, tag: u16) -> u32 {
-        let mut found = 0;
-        for (way, &t) in self.tags.iter().enumerate() {
-            found |= u32::from(t == tag) << way;
-        }
-        found
+        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+        let all = u64::from(tag) * 0x0001_0001_0001_0001;
+        let t = &self.tags;
+        let four = |n: usize| {
+            let word = u64::from(t[n])
+                | u64::from(t[n + 1]) << 16
+                | u64::from(t[n + 2]) << 32
+                | u64::from(t[n + 3]) << 48;
+            let x = word ^ all;
+            let zero = !(((x & LOW) + LOW) | x | LOW);
+            // The upper bits of four lanes, brought together: bits 15, 31, 47, 63 to 0, 1, 2, 3.
+            ((zero >> 15).wrapping_mul(0x1000_2000_4000_8000) >> 60) as u32
+        };
+        four(0) | four(4) << 4 | u32::from(t[8] == tag) << 8 | u32::from(t[9] == tag) << 9
     }
 }
 
@@ -239,27 +255,35 @@ impl<V: Clone + Default> Table<V> {
         ids.min_by_key(|&id| (self.classes[id as usize], self.lines[id as usize].last(now))).map(FlowId)
     }
 
-    /// Of the first few of the cheapest class the one that was quiet longest; of the next class, if there is none of it near.
+    /// Of the first few that may go, the one that should go first; an open flow only if none of the others is near.
     fn quietest(&mut self, now: Nanos) -> Option<FlowId> {
-        let cheapest = self.counts.iter().position(|&n| n > 0)?;
-        let mut best: [Option<(Nanos, u32)>; CLASSES] = [None; CLASSES];
-        let mut found = [0; CLASSES];
+        let (mut best, mut open): (Option<(u8, Nanos, u32)>, Option<(Nanos, u32)>) = (None, None);
+        let mut left = CANDIDATES;
         for _ in 0..LOOKED_AT.min(self.classes.len()) {
             self.hand = if self.hand + 1 < self.classes.len() { self.hand + 1 } else { 0 };
-            let class = usize::from(self.classes[self.hand]);
-            if class >= CLASSES || found[class] == CANDIDATES {
+            let (class, id) = (self.classes[self.hand], self.hand as u32);
+            if class == Class::Open as u8 {
+                if open.is_none() {
+                    open = Some((self.lines[self.hand].last(now), id));
+                }
                 continue;
             }
-            found[class] += 1;
-            let last = self.lines[self.hand].last(now);
-            if best[class].is_none_or(|(other, _)| last < other) {
-                best[class] = Some((last, self.hand as u32));
+            if class == VACANT {
+                continue;
             }
-            if found[cheapest] == CANDIDATES {
+            let last = self.lines[self.hand].last(now);
+            // A handshake that is under way is worth more than what is over.
+            let young = class == Class::HalfOpen as u8 && now.since(last) < HANDSHAKE;
+            let candidate = (if young { VACANT } else { class }, last, id);
+            if best.is_none_or(|b| candidate < b) {
+                best = Some(candidate);
+            }
+            left -= 1;
+            if left == 0 {
                 break;
             }
         }
-        best.into_iter().flatten().next().map(|(_, id)| FlowId(id))
+        best.map(|(_, _, id)| id).or(open.map(|(_, id)| id)).map(FlowId)
     }
 
     /// Puts a new flow in, half-open, with an empty line. [`Table::victim`] must have returned `None` for this hash.
@@ -387,7 +411,7 @@ impl<V: Clone + Default> Table<V> {
     }
 
     /// Some flows that are whole, if one more can not be: one of them must become a line, or go, first.
-    pub fn crowded(&mut self) -> Option<[FlowId; CANDIDATES]> {
+    pub fn crowded(&mut self) -> Option<[FlowId; WHOLE_CANDIDATES]> {
         if !self.wholes_free.is_empty() || self.wholes.len() < self.wholes_most {
             return None;
         }
@@ -450,7 +474,7 @@ mod tests {
         let k = key(n);
         let h = t.hash(&k);
         let mut gone = Vec::new();
-        while let Some(v) = t.victim(h, Nanos(0)) {
+        while let Some(v) = t.victim(h, Nanos(90 * Nanos::SEC)) {
             gone.push(*t.get(v));
             t.remove(v);
         }
@@ -460,23 +484,57 @@ mod tests {
     }
 
     #[test]
-    fn half_open_flows_go_before_closed_ones_and_those_before_open_ones() {
+    fn tags_are_found_wherever_they_stand() {
+        for n in 0..1u32 << WAYS {
+            let tags =
+                std::array::from_fn(
+                    |way| if n >> way & 1 == 1 { 0x8001 } else { [0, 1, 0x8000, 0x7fff][way % 4] },
+                );
+            assert_eq!(Bucket { tags, ..EMPTY }.matching(0x8001), n);
+        }
+        assert_eq!(EMPTY.matching(0), (1 << WAYS) - 1);
+    }
+
+    #[test]
+    fn open_flows_stay_while_there_is_anything_else() {
         let mut t: Table<u16> = Table::new(16, Seed::FIXED);
         for n in 0..16 {
             put(&mut t, n);
             let id = t.find(&key(n), t.hash(&key(n))).unwrap();
             t.set_class(id, [Class::Open, Class::Closed, Class::HalfOpen][n as usize % 3]);
         }
-        let mut order = Vec::new();
+        let mut gone = Vec::new();
         for n in 100..116 {
-            let gone = put(&mut t, n);
-            order.extend(gone.iter().map(|g| g % 3));
+            gone.extend(put(&mut t, n));
             let id = t.find(&key(n), t.hash(&key(n))).unwrap();
             t.set_class(id, Class::Open);
         }
-        assert_eq!(order[..5], [2; 5], "half-open first");
-        assert_eq!(order[5..10], [1; 5], "then closed");
+        assert!(gone[..10].iter().all(|g| g % 3 != 0), "half-open and closed ones first: {gone:?}");
+        assert!(gone[10..].iter().all(|g| g % 3 == 0 || *g >= 100), "then open ones: {gone:?}");
         assert_eq!(t.len(), 16);
+    }
+
+    #[test]
+    fn a_handshake_under_way_stays_while_there_is_anything_closed() {
+        let now = Nanos(90 * Nanos::SEC);
+        let mut t: Table<u16> = Table::new(16, Seed::FIXED);
+        for n in 0..16 {
+            put(&mut t, n);
+            let id = t.find(&key(n), t.hash(&key(n))).unwrap();
+            t.give_back(id);
+            let closed = n % 2 == 0;
+            t.set_class(id, if closed { Class::Closed } else { Class::HalfOpen });
+            t.line_mut(id).set_times(now, if n == 3 { Nanos(80 * Nanos::SEC) } else { now });
+        }
+        let mut order = Vec::new();
+        for _ in 0..16 {
+            let Some(id) = t.victim(t.hash(&key(500)), now) else { break };
+            order.push(t.key(id).ports()[0]);
+            t.set_class(id, Class::Open); // Takes it out of the choice.
+        }
+        let place = |n: u16| order.iter().position(|&o| o == n);
+        assert!(place(3) < place(5), "{order:?}");
+        assert!(order[..4].iter().filter(|n| **n % 2 == 0).count() >= 3, "{order:?}");
     }
 
     proptest! {

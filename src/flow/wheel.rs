@@ -41,6 +41,8 @@ pub struct Wheel {
     free: u32,
     /// The tick up to which everything has fired; `None` before the first packet.
     now: Option<u64>,
+    /// The end of that tick, ns; 0 before the first packet.
+    idle_until: u64,
     /// Flows for which there was no room.
     unarmed: u64,
 }
@@ -62,6 +64,7 @@ impl Wheel {
             chunks: (0..chunks).map(chunk).collect(),
             free: 0,
             now: None,
+            idle_until: 0,
             unarmed: 0,
         }
     }
@@ -69,6 +72,7 @@ impl Wheel {
     /// Forgets what time it is, and all entries.
     pub fn rewind(&mut self) {
         self.now = None;
+        self.idle_until = 0;
         for slot in 0..SLOTS {
             while self.pop(slot).is_some() {}
         }
@@ -137,11 +141,8 @@ impl Wheel {
     /// it is stale. Call until `None`. Time never goes back.
     #[inline]
     pub fn advance(&mut self, now: Nanos) -> Option<(FlowId, u16)> {
-        let target = now.0 / Self::TICK_NS;
-        if self.now == Some(target) && self.heads[(target % SLOTS as u64) as usize] == NONE {
-            return None;
-        }
-        self.move_on(target)
+        // Nothing is armed for the tick that is passing.
+        if now.0 < self.idle_until { None } else { self.move_on(now.0 / Self::TICK_NS) }
     }
 
     fn move_on(&mut self, target: u64) -> Option<(FlowId, u16)> {
@@ -153,6 +154,7 @@ impl Wheel {
             }
             if tick >= target {
                 self.now = Some(tick);
+                self.idle_until = (tick + 1) * Self::TICK_NS;
                 return None;
             }
             // After a jump of more than a turn the slots are gone through once, each under the name of the tick it was filled for.

@@ -311,16 +311,15 @@ impl Worker {
     /// Decodes one packet of the batch as far as it needs, and touches its bucket.
     #[inline]
     fn read(&mut self, i: usize, p: &Packet<'_>) -> u32 {
-        if self.lines
-            && let Some(b) = wire::brief(p.link, p.bytes, p.vlan)
-        {
-            self.briefs[i] = b;
+        let b = &mut self.briefs[i];
+        if self.lines && wire::brief(p.link, p.bytes, p.vlan, b) {
             if !self.ports.contains(b.sport) && !self.ports.contains(b.dport) {
                 self.lookups[i].form = Form::PassedOver;
                 return 0;
             }
             let src = Endpoint { addr: b.src, port: b.sport };
-            return self.look(i, src, Endpoint { addr: b.dst, port: b.dport }, p.point.0, Form::Brief);
+            let dst = Endpoint { addr: b.dst, port: b.dport };
+            return self.look(i, src, dst, p.point.0, Form::Brief);
         }
         let d = &mut self.decoded[i];
         *d = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
@@ -504,11 +503,14 @@ impl Worker {
     }
 
     /// When the first packet of a flow came that is kept in its line alone.
-    fn first(&mut self, id: FlowId, now: Nanos) -> Nanos {
-        let line = *self.table.line(id);
-        let all = !line.has(bit::FOLDED) && self.gather(line.mark(self.recorder.next()));
-        let first = self.chain.first().filter(|_| all);
-        first.map_or_else(|| line.first(now), |d| d.ts)
+    fn first(&self, id: FlowId, now: Nanos) -> Nanos {
+        let line = self.table.line(id);
+        let exact = if line.has(bit::FOLDED) {
+            None
+        } else {
+            self.recorder.first(line.mark(self.recorder.next()), UNFOLDED)
+        };
+        exact.unwrap_or_else(|| line.first(now))
     }
 
     /// True if nothing that a rule looks for can be missing when this line ends: neither an answer nor the other end's FIN.

@@ -2,7 +2,7 @@
 //! an IPv4 header without options or an IPv6 header without extensions.
 //!
 //! [`brief`] answers for those only, and what it says is what [`super::decode`] would say; a test holds the two against each other.
-//! Everything else, also what is malformed, a reset or a mixture of flags, gets `None` and takes the long way.
+//! Everything else, also what is malformed, a reset or a mixture of flags, takes the long way.
 
 use super::{Addr, LinkType, Mac, OffloadedVlan, Segment, Seq, TcpFlags, TcpOptions};
 
@@ -63,41 +63,38 @@ const TIMESTAMPS: [u8; 4] = [1, 1, 8, 10];
 
 const VLAN: [u8; 2] = [0x81, 0x00];
 
-/// Reads the common packet; `None` for any other. See the module.
+/// Reads the common packet into `seg`; false for any other, and then `seg` means nothing. See the module.
 #[inline]
-pub fn brief(link: LinkType, b: &[u8], offloaded: OffloadedVlan) -> Option<Brief> {
-    let front = b.first_chunk::<{ ETHERNET + TAG }>()?;
+pub fn brief(link: LinkType, b: &[u8], offloaded: OffloadedVlan, seg: &mut Brief) -> bool {
+    let Some(front) = b.first_chunk::<{ ETHERNET + TAG }>() else { return false };
     if link != LinkType::Ethernet {
-        return None;
+        return false;
     }
-    let mut seg = Brief::default();
-    seg.dst_mac.0.copy_from_slice(&front[..6]);
-    seg.src_mac.0.copy_from_slice(&front[6..12]);
+    seg.dst_mac.0 = [front[0], front[1], front[2], front[3], front[4], front[5]];
+    seg.src_mac.0 = [front[6], front[7], front[8], front[9], front[10], front[11]];
+    seg.vlan = if offloaded.tpid == 0 { 0 } else { (offloaded.tci & 0x0fff) + 1 };
     let mut kind = [front[12], front[13]];
     let mut at = ETHERNET;
-    if offloaded.tpid != 0 {
-        seg.vlan = (offloaded.tci & 0x0fff) + 1;
-    }
     if kind == VLAN && offloaded.tpid == 0 {
         seg.vlan = (u16::from_be_bytes([front[14], front[15]]) & 0x0fff) + 1;
         kind = [front[16], front[17]];
         at += TAG;
     }
     match kind {
-        [0x08, 0x00] => ipv4(b.get(at..)?, seg),
-        [0x86, 0xdd] => ipv6(b.get(at..)?, seg),
-        _ => None,
+        [0x08, 0x00] => ipv4(&b[at..], seg),
+        [0x86, 0xdd] => ipv6(&b[at..], seg),
+        _ => false,
     }
 }
 
 #[inline]
-fn ipv4(b: &[u8], mut seg: Brief) -> Option<Brief> {
-    let h = b.first_chunk::<{ IPV4 + TCP }>()?;
+fn ipv4(b: &[u8], seg: &mut Brief) -> bool {
+    let Some(h) = b.first_chunk::<{ IPV4 + TCP }>() else { return false };
     let total = u32::from(u16::from_be_bytes([h[2], h[3]]));
     let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff;
     // A length of 0 is for the frame to tell.
     if h[0] != 0x45 || h[9] != 6 || fragment != 0 || total < (IPV4 + TCP) as u32 {
-        return None;
+        return false;
     }
     seg.src = Addr::v4([h[12], h[13], h[14], h[15]]);
     seg.dst = Addr::v4([h[16], h[17], h[18], h[19]]);
@@ -107,28 +104,28 @@ fn ipv4(b: &[u8], mut seg: Brief) -> Option<Brief> {
 }
 
 #[inline]
-fn ipv6(b: &[u8], mut seg: Brief) -> Option<Brief> {
-    let h = b.first_chunk::<{ IPV6 + TCP }>()?;
+fn ipv6(b: &[u8], seg: &mut Brief) -> bool {
+    let Some(h) = b.first_chunk::<{ IPV6 + TCP }>() else { return false };
     let length = u32::from(u16::from_be_bytes([h[4], h[5]]));
     if h[0] >> 4 != 6 || h[6] != 6 || length < TCP as u32 {
-        return None;
+        return false;
     }
     seg.src.0.copy_from_slice(&h[8..24]);
     seg.dst.0.copy_from_slice(&h[24..40]);
     seg.ttl = h[7];
+    seg.ip_id = 0;
     tcp(&b[IPV6..], length, seg)
 }
 
 /// `len` is what the IP header leaves, header included.
 #[inline]
-fn tcp(b: &[u8], len: u32, mut seg: Brief) -> Option<Brief> {
-    let h = b.first_chunk::<TCP>()?;
+fn tcp(b: &[u8], len: u32, seg: &mut Brief) -> bool {
+    let Some(h) = b.first_chunk::<TCP>() else { return false };
     let header = usize::from(h[12] >> 4) * 4;
-    let options = b.get(TCP..header)?;
     seg.flags = TcpFlags(u16::from(h[13]));
-    let usual = h[12] & 1 == 0 && !seg.flags.any(TcpFlags::RST | TcpFlags::URG) && h[18] | h[19] == 0;
-    if header as u32 > len || !usual {
-        return None;
+    let unusual = h[12] & 1 != 0 || seg.flags.any(TcpFlags::RST | TcpFlags::URG) || h[18] | h[19] != 0;
+    if header as u32 > len || unusual {
+        return false;
     }
     seg.sport = u16::from_be_bytes([h[0], h[1]]);
     seg.dport = u16::from_be_bytes([h[2], h[3]]);
@@ -136,18 +133,22 @@ fn tcp(b: &[u8], len: u32, mut seg: Brief) -> Option<Brief> {
     seg.ack = Seq(u32::from_be_bytes([h[8], h[9], h[10], h[11]]));
     seg.win = u16::from_be_bytes([h[14], h[15]]);
     seg.payload = len - header as u32;
+    (seg.mss, seg.wscale, seg.has_ts, seg.sack_permitted) = (0, 0, false, false);
+    (seg.tsval, seg.tsecr) = (0, 0);
     if seg.flags.any(TcpFlags::SYN) {
-        return syn_options(options, seg);
+        return b.get(TCP..header).is_some_and(|options| syn_options(options, seg));
     }
-    if let Some(t) = options.first_chunk::<12>() {
-        if options.len() != 12 || t[..4] != TIMESTAMPS {
-            return None;
-        }
-        times(&mut seg, [t[4], t[5], t[6], t[7]], [t[8], t[9], t[10], t[11]]);
-    } else if !options.is_empty() {
-        return None;
+    match header {
+        // What every stack sends after the handshake.
+        32 => match b.first_chunk::<32>() {
+            Some(t) if t[20..24] == TIMESTAMPS => {
+                times(seg, [t[24], t[25], t[26], t[27]], [t[28], t[29], t[30], t[31]]);
+                true
+            }
+            _ => false,
+        },
+        header => header == TCP,
     }
-    Some(seg)
 }
 
 #[inline]
@@ -157,8 +158,15 @@ fn times(seg: &mut Brief, value: [u8; 4], echo: [u8; 4]) {
 }
 
 /// The options of a SYN or SYN-ACK that a stack sends: an MSS, if there is any option at all, and each of the others once at most.
-#[inline]
-fn syn_options(mut b: &[u8], mut seg: Brief) -> Option<Brief> {
+fn syn_options(mut b: &[u8], seg: &mut Brief) -> bool {
+    // What Linux sends: MSS, SACK permitted, timestamps, a NOP and the window scale.
+    if let [2, 4, m0, m1, 4, 2, 8, 10, v0, v1, v2, v3, e0, e1, e2, e3, 1, 3, 3, shift] = *b
+        && shift <= 14
+    {
+        times(seg, [v0, v1, v2, v3], [e0, e1, e2, e3]);
+        (seg.mss, seg.sack_permitted, seg.wscale) = (u16::from_be_bytes([m0, m1]), true, shift + 1);
+        return seg.mss != 0;
+    }
     let none = b.is_empty();
     let mut nops = 0;
     loop {
@@ -183,14 +191,14 @@ fn syn_options(mut b: &[u8], mut seg: Brief) -> Option<Brief> {
                 b = &b[2..];
             }
             [8, 10, v0, v1, v2, v3, e0, e1, e2, e3, ..] if !seg.has_ts => {
-                times(&mut seg, [v0, v1, v2, v3], [e0, e1, e2, e3]);
+                times(seg, [v0, v1, v2, v3], [e0, e1, e2, e3]);
                 b = &b[10..];
             }
-            _ => return None,
+            _ => return false,
         }
         nops = 0;
     }
-    (none || seg.mss != 0).then_some(seg)
+    none || seg.mss != 0
 }
 
 impl Brief {

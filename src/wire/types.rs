@@ -97,7 +97,7 @@ impl Addr {
     /// True for an address that came from an IPv4 header.
     #[inline]
     pub fn is_v4(&self) -> bool {
-        self.0[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
+        u128::from_be_bytes(self.0) >> 32 == 0xffff
     }
 
     /// As the standard library's type.
