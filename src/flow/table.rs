@@ -194,13 +194,24 @@ impl<V: Clone + Default> Table<V> {
         self.buckets[self.places(hash)[0]].ids[0]
     }
 
-    /// Reads a word of the line that the key of this hash most likely has, after [`Table::touch`] and for the same reason.
+    /// The flow that the key of this hash most likely is, if there is one, and a word of its line. Called after [`Table::touch`] and
+    /// for the same reason; what it found is to be confirmed with [`Table::is`].
     #[inline]
-    pub fn touch_line(&self, hash: u64) -> u32 {
+    pub fn guess(&self, hash: u64) -> (FlowId, u32) {
         let bucket = &self.buckets[self.places(hash)[0]];
         let way = bucket.matching(Self::tag(hash)).trailing_zeros() as usize;
         let id = bucket.ids.get(way).copied().unwrap_or(NONE);
-        self.lines.get(id as usize).map_or(0, |l| l.a)
+        (FlowId(id), self.lines.get(id as usize).map_or(0, |l| l.a))
+    }
+
+    /// True if `id` is a flow, and `key` its key.
+    #[inline]
+    pub fn is(&self, id: FlowId, key: &FlowKey) -> bool {
+        let Some(line) = self.lines.get(id.0 as usize) else { return false };
+        match Narrow::of(key) {
+            Some(narrow) => line.is_narrow(&narrow) && line.phase != Phase::Free,
+            None => line.may_be_wide(key) && self.key(id) == *key,
+        }
     }
 
     /// The two buckets of a hash. They may be the same one.
