@@ -3,6 +3,7 @@
 mod coalesce;
 mod community_id;
 mod connection;
+mod json;
 mod model;
 mod shard;
 

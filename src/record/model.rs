@@ -224,6 +224,12 @@ impl Record {
         }
     }
 
+    /// Appends the record as one line of JSON, its end with it: the bytes that [`Serialize`] gives.
+    pub fn write_line(&self, out: &mut Vec<u8>) {
+        super::json::write(self, out);
+        out.push(b'\n');
+    }
+
     /// The originator and the responder as `address:port`, for people.
     pub fn tuple_text(&self) -> Option<String> {
         let end =

@@ -172,8 +172,7 @@ impl ShardWriter {
             self.span = (record.ts_ns, record.ts_ns);
         }
         self.span = (self.span.0.min(record.ts_ns), self.span.1.max(record.ts_ns));
-        serde_json::to_writer(&mut self.buffer, record)?;
-        self.buffer.push(b'\n');
+        record.write_line(&mut self.buffer);
         self.records += 1;
         // A frame that could not be written is tried again each second, not with each record.
         let wait = self.trouble.is_some() && self.since.elapsed() < FRAME_AGE;
