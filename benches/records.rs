@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench records` runs all of it under criterion. `cargo bench --bench records -- --lines` measures each
 //! stage once and prints a line for each figure: name, value, unit. `-- --stage NAME COUNT` does a stage COUNT times and nothing
-//! else, for `valgrind --tool=callgrind`.
+//! else, for `valgrind --tool=callgrind`; `-- --print COUNT` prints the records that the shards are measured with.
 
 #![allow(missing_docs)]
 
@@ -432,6 +432,13 @@ fn main() {
         let (done, time) = make().run(count.parse().expect("a count"));
         println!("{name} {done} {time:?}");
         return;
+    }
+    if let Some(rest) = after("--print") {
+        let (mut night, context, mut out) = (Night::new(7), context(), Vec::new());
+        for _ in 0..rest[0].parse().expect("a count") {
+            Record::from_anomaly(&night.any(), &context, None).write_line(&mut out);
+        }
+        return std::io::Write::write_all(&mut std::io::stdout(), &out).expect("written");
     }
     if let Some(rest) = after("--lines") {
         return print_lines(rest.iter().find(|a| !a.starts_with('-')).map_or("", String::as_str));
