@@ -403,8 +403,8 @@ fn stages() -> Vec<(String, u64, Box<dyn Fn() -> Box<dyn Stage>>)> {
     }
     all.push(("shard".into(), 200_000, Box::new(|| Box::new(Shards::new()))));
     all.push(("written".into(), 200_000, Box::new(|| Box::new(Written::new()))));
-    all.push(("desk_handshake".into(), 600_000, Box::new(|| Box::new(Handshakes::new(false)))));
-    all.push(("desk_handshake_two_sides".into(), 400_000, Box::new(|| Box::new(Handshakes::new(true)))));
+    all.push(("desk_handshake".into(), 800_000, Box::new(|| Box::new(Handshakes::new(false)))));
+    all.push(("desk_handshake_two_sides".into(), 800_000, Box::new(|| Box::new(Handshakes::new(true)))));
     all
 }
 
@@ -412,7 +412,7 @@ fn stages() -> Vec<(String, u64, Box<dyn Fn() -> Box<dyn Stage>>)> {
 fn print_lines(only: &str) {
     for (name, count, make) in stages().into_iter().filter(|(n, ..)| n.contains(only)) {
         let mut stage = make();
-        stage.run(count / 4);
+        stage.run(count / 2);
         let (done, time) = stage.run(count);
         println!("{name}_rate {:.0} 1/s", done as f64 / time.as_secs_f64());
         println!("{name}_time {:.1} ns", time.as_secs_f64() * 1e9 / done as f64);

@@ -164,14 +164,16 @@ impl<S: RecordSink> Desk<S> {
     /// Looks at the earliest event that waits, if it is not later than `horizon`; false without one.
     fn next(&mut self, horizon: Nanos) -> std::io::Result<bool> {
         let Some(event) = self.waiting.pop(horizon) else { return Ok(false) };
-        match event.what {
+        if let What::Sight(sight) = &event.what {
+            // Allocates nothing as long as nothing is found.
+            let mut found = Vec::new();
+            self.survey.sight(sight, event.place.at, &mut |a| found.push(a));
+            found.into_iter().try_for_each(|a| self.anomaly(a))?;
+            return Ok(true);
+        }
+        match std::mem::replace(&mut event.what, What::Taken) {
+            What::Sight(_) | What::Taken => {}
             What::Anomaly(a) => self.anomaly(*a)?,
-            What::Sight(sight) => {
-                // Allocates nothing as long as nothing is found.
-                let mut found = Vec::new();
-                self.survey.sight(&sight, event.place.at, &mut |a| found.push(a));
-                found.into_iter().try_for_each(|a| self.anomaly(a))?;
-            }
             What::Life(life) => {
                 let record = ConnectionRecord::of(&life.key, &life.flow, life.tunnel, &self.context);
                 let tuple = life.key.tuple();

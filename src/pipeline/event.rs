@@ -14,6 +14,8 @@ pub enum What {
     Sight(Sight),
     /// A life of a tuple is over, or the capture ended in it. Only if the worker was asked for lives.
     Life(Box<LifeOver>),
+    /// Nothing any more: what was here has been looked at.
+    Taken,
 }
 
 /// A life that is over, as it was.

@@ -1,11 +1,11 @@
 //! Events that wait for their turn: what several workers tell comes in any order, and is wanted in that of its places.
 //!
 //! Nearly all of it comes nearly in order, so events are laid into slices of time as they come, and a slice is put in
-//! order once, when its turn has come. An event is moved once in and once out; a heap would move it a dozen times.
+//! order once, when its turn has come. An event is laid down once and looked at where it lies; a heap would move it a dozen times.
 
 use std::collections::BTreeMap;
 
-use super::event::{Event, Place};
+use super::event::Event;
 use crate::wire::Nanos;
 
 /// Length of a slice as a power of two: a millisecond holds some hundred events of a busy gateway, which fit a cache.
@@ -17,17 +17,29 @@ const SPARE: usize = 1024;
 #[derive(Debug, Default)]
 struct Slice {
     number: u64,
-    events: Vec<Option<Event>>,
-    /// Those that wait, the earliest last if `sorted`.
-    order: Vec<(Place, u32)>,
+    events: Vec<Event>,
+    /// Those that wait: when within the slice (high half) and which event (low half). The earliest last if `sorted`.
+    order: Vec<u64>,
     sorted: bool,
+}
+
+impl Slice {
+    /// Puts in order what waits. By time first, in one word; few happened at the same moment.
+    fn sort(&mut self) {
+        let Slice { events, order, sorted, .. } = self;
+        order.sort_unstable_by(|a, b| b.cmp(a));
+        for same in order.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|same| same.len() > 1) {
+            same.sort_by(|a, b| events[*b as u32 as usize].place.cmp(&events[*a as u32 as usize].place));
+        }
+        *sorted = true;
+    }
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Waiting {
     slices: BTreeMap<u64, Slice>,
-    /// The slice that the event before went to, if it has events: most follow it there.
+    /// The slice that the event before went to, or came from.
     hand: Slice,
     spare: Vec<Slice>,
     len: usize,
@@ -40,51 +52,55 @@ impl Waiting {
     }
 
     /// Takes one.
+    #[inline]
     pub fn push(&mut self, event: Event) {
         let number = event.place.at.0 >> SLICE;
-        if self.hand.number != number || self.hand.events.is_empty() {
+        if self.hand.number != number || self.hand.order.is_empty() {
             self.lay_down();
             let fresh = || Slice { number, ..self.spare.pop().unwrap_or_default() };
             self.hand = self.slices.remove(&number).unwrap_or_else(fresh);
         }
         let slice = &mut self.hand;
-        slice.order.push((event.place, slice.events.len() as u32));
-        slice.events.push(Some(event));
+        let when = event.place.at.0 & ((1 << SLICE) - 1);
+        slice.order.push(when << 32 | slice.events.len() as u64);
+        slice.events.push(event);
         slice.sorted = false;
         self.len += 1;
     }
 
+    /// Puts the slice in hand to the others, or to the spare ones if nothing in it waits.
     fn lay_down(&mut self) {
-        let slice = std::mem::take(&mut self.hand);
-        if !slice.events.is_empty() {
+        let mut slice = std::mem::take(&mut self.hand);
+        if !slice.order.is_empty() {
             self.slices.insert(slice.number, slice);
+        } else if self.spare.len() < SPARE {
+            slice.events.clear();
+            self.spare.push(slice);
         }
     }
 
-    /// The earliest, if it is not later than `horizon`. Of two at one place the one that came first.
-    pub fn pop(&mut self, horizon: Nanos) -> Option<Event> {
-        self.lay_down();
-        let mut first = self.slices.first_entry().filter(|s| *s.key() <= horizon.0 >> SLICE)?;
-        let slice = first.get_mut();
-        if !slice.sorted {
-            slice.order.sort_by(|a, b| b.cmp(a));
-            slice.sorted = true;
+    /// The earliest, if it is not later than `horizon`. Of two at one place the one that came first. It stands where it was laid
+    /// until the next call, to be looked at there.
+    #[inline]
+    pub fn pop(&mut self, horizon: Nanos) -> Option<&mut Event> {
+        let first = self.slices.first_key_value().map(|(number, _)| *number);
+        let in_hand = !self.hand.order.is_empty() && first.is_none_or(|first| self.hand.number < first);
+        if !in_hand {
+            self.lay_down();
+            let first = self.slices.first_entry().filter(|s| *s.key() <= horizon.0 >> SLICE)?;
+            self.hand = first.remove();
         }
-        let &(place, n) = slice.order.last()?;
-        if place.at > horizon {
+        let slice = &mut self.hand;
+        if !slice.sorted {
+            slice.sort();
+        }
+        let event = &mut slice.events[*slice.order.last()? as u32 as usize];
+        if event.place.at > horizon {
             return None;
         }
         slice.order.pop();
-        let event = slice.events[n as usize].take();
         self.len -= 1;
-        if slice.order.is_empty() {
-            let mut slice = first.remove();
-            slice.events.clear();
-            if self.spare.len() < SPARE {
-                self.spare.push(slice);
-            }
-        }
-        event
+        Some(event)
     }
 }
 
