@@ -7,6 +7,7 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
@@ -23,13 +24,39 @@ use anomalies::{Night, context};
 
 /// Something that can be done a number of times; setting up and generating input are not in the time.
 trait Stage {
-    /// Does it about `count` times; how often it was, and how long that took.
-    fn run(&mut self, count: u64) -> (u64, Duration);
+    /// Does it `count` times.
+    fn run(&mut self, count: u64) -> Spent;
 
     /// Figures besides the time, after a run: name, value, unit.
     fn more(&mut self) -> Vec<(&'static str, f64, &'static str)> {
         Vec::new()
     }
+}
+
+/// Time that something took.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    wall: Duration,
+    /// Of this process's CPUs: what it costs, whatever the disk and the neighbours make it wait.
+    cpu: Duration,
+}
+
+impl AddAssign for Spent {
+    fn add_assign(&mut self, other: Spent) {
+        self.wall += other.wall;
+        self.cpu += other.cpu;
+    }
+}
+
+fn cpu_time() -> Duration {
+    let clock = nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID;
+    nix::time::clock_gettime(clock).expect("every kernel has it").into()
+}
+
+fn timed(what: impl FnOnce()) -> Spent {
+    let (wall, cpu) = (Instant::now(), cpu_time());
+    what();
+    Spent { wall: wall.elapsed(), cpu: cpu_time() - cpu }
 }
 
 type Make = fn(&mut Night) -> Anomaly;
@@ -47,7 +74,7 @@ struct Lines {
     write: fn(&Record, &mut Vec<u8>),
     out: Vec<u8>,
     bytes: u64,
-    time: Duration,
+    spent: Spent,
     next: usize,
 }
 
@@ -56,32 +83,32 @@ impl Lines {
         let (mut night, context) = (Night::new(1), context());
         let record = |_| Record::from_anomaly(&make(&mut night), &context, None);
         let records = (0..DIFFERENT).map(record).collect();
-        Lines { records, write, out: Vec::with_capacity(1 << 20), bytes: 0, time: Duration::ZERO, next: 0 }
+        Lines { records, write, out: Vec::with_capacity(1 << 20), bytes: 0, spent: Spent::default(), next: 0 }
     }
 }
 
 impl Stage for Lines {
-    fn run(&mut self, count: u64) -> (u64, Duration) {
-        let start = Instant::now();
-        for _ in 0..count {
-            if self.out.len() > 256 << 10 {
-                self.bytes += self.out.len() as u64;
-                black_box(&self.out);
-                self.out.clear();
+    fn run(&mut self, count: u64) -> Spent {
+        let spent = timed(|| {
+            for _ in 0..count {
+                if self.out.len() > 256 << 10 {
+                    self.bytes += self.out.len() as u64;
+                    black_box(&self.out);
+                    self.out.clear();
+                }
+                (self.write)(&self.records[self.next % DIFFERENT], &mut self.out);
+                self.next += 1;
             }
-            (self.write)(&self.records[self.next % DIFFERENT], &mut self.out);
-            self.next += 1;
-        }
-        let time = start.elapsed();
-        self.time += time;
-        (count, time)
+        });
+        self.spent += spent;
+        spent
     }
 
     fn more(&mut self) -> Vec<(&'static str, f64, &'static str)> {
         let bytes = (self.bytes + self.out.len() as u64) as f64;
         vec![
             ("size", bytes / self.next as f64, "bytes"),
-            ("throughput", bytes / self.time.as_secs_f64() / 1e6, "MB/s"),
+            ("throughput", bytes / self.spent.cpu.as_secs_f64() / 1e6, "MB/s"),
         ]
     }
 }
@@ -106,22 +133,14 @@ impl Made {
 }
 
 impl Stage for Made {
-    fn run(&mut self, count: u64) -> (u64, Duration) {
-        let start = Instant::now();
-        for _ in 0..count {
-            black_box(Record::from_anomaly(&self.anomalies[self.next % DIFFERENT], &self.context, None));
-            self.next += 1;
-        }
-        (count, start.elapsed())
+    fn run(&mut self, count: u64) -> Spent {
+        timed(|| {
+            for _ in 0..count {
+                black_box(Record::from_anomaly(&self.anomalies[self.next % DIFFERENT], &self.context, None));
+                self.next += 1;
+            }
+        })
     }
-}
-
-/// CPU time of this process so far: what the shards cost, whatever the disk makes them wait.
-fn cpu_time() -> Duration {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("usage");
-    let part =
-        |t: nix::sys::time::TimeVal| Duration::from_micros((t.tv_sec() * 1_000_000 + t.tv_usec()) as u64);
-    part(usage.user_time()) + part(usage.system_time())
 }
 
 /// Records on their way into shards in a directory: to the page cache, with the sync at the end of each shard.
@@ -131,22 +150,21 @@ struct Shards {
     context: Context,
     raw: u64,
     count: u64,
-    cpu: Duration,
 }
 
 impl Shards {
     fn new() -> Shards {
         // Beside the build's output, which is on a disk; /tmp may be memory.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        Shards { dir, night: Night::new(7), context: context(), raw: 0, count: 0, cpu: Duration::ZERO }
+        Shards { dir, night: Night::new(7), context: context(), raw: 0, count: 0 }
     }
 }
 
 impl Stage for Shards {
-    fn run(&mut self, count: u64) -> (u64, Duration) {
+    fn run(&mut self, count: u64) -> Spent {
         let mut shards =
             ShardWriter::create(self.dir.path(), "bench", ShardOptions::default()).expect("shards");
-        let (mut time, mut left, mut line) = (Duration::ZERO, count, Vec::new());
+        let (mut spent, mut left, mut line) = (Spent::default(), count, Vec::new());
         while left > 0 {
             let n = left.min(DIFFERENT as u64);
             let records: Vec<Record> =
@@ -156,31 +174,20 @@ impl Stage for Shards {
                 r.write_line(&mut line);
                 self.raw += line.len() as u64;
             }
-            let (start, cpu) = (Instant::now(), cpu_time());
-            for r in &records {
-                shards.push(r).expect("taken");
-            }
-            time += start.elapsed();
-            self.cpu += cpu_time() - cpu;
+            spent += timed(|| records.iter().for_each(|r| shards.push(r).expect("taken")));
             left -= n;
         }
-        let (start, cpu) = (Instant::now(), cpu_time());
-        shards.close().expect("written");
-        time += start.elapsed();
-        self.cpu += cpu_time() - cpu;
+        spent += timed(|| shards.close().expect("written"));
         self.count += count;
-        (count, time)
+        spent
     }
 
     fn more(&mut self) -> Vec<(&'static str, f64, &'static str)> {
         let paths = shard_paths(&[self.dir.path().to_owned()]).expect("listed");
         let stored: u64 = paths.iter().map(|p| std::fs::metadata(p).expect("there").len()).sum();
-        let each = self.cpu.as_secs_f64() / self.count as f64;
         vec![
             ("size", self.raw as f64 / self.count as f64, "bytes"),
             ("ratio", self.raw as f64 / stored as f64, "x"),
-            ("cpu", each * 1e9, "ns"),
-            ("cpu_at_100k", each * 1e5, "cores"),
         ]
     }
 }
@@ -198,22 +205,20 @@ impl RecordSink for Sink {
 struct Written {
     dir: tempfile::TempDir,
     night: Night,
-    count: u64,
-    cpu: Duration,
 }
 
 impl Written {
     fn new() -> Written {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        Written { dir, night: Night::new(7), count: 0, cpu: Duration::ZERO }
+        Written { dir, night: Night::new(7) }
     }
 }
 
 impl Stage for Written {
-    fn run(&mut self, count: u64) -> (u64, Duration) {
+    fn run(&mut self, count: u64) -> Spent {
         let shards = ShardWriter::create(self.dir.path(), "bench", ShardOptions::default()).expect("shards");
         let mut desk = Desk::new(context(), Sink(shards));
-        let (mut time, mut left) = (Duration::ZERO, count);
+        let (mut spent, mut left) = (Spent::default(), count);
         while left > 0 {
             let n = left.min(DIFFERENT as u64);
             let events: Vec<Event> = (0..n)
@@ -223,27 +228,15 @@ impl Stage for Written {
                     Event { place, what: What::Anomaly(Box::new(a)) }
                 })
                 .collect();
-            let (start, cpu) = (Instant::now(), cpu_time());
-            for e in events {
-                desk.event_of(0, e).expect("taken");
-            }
-            desk.advance(Nanos(self.night.now - 500 * Nanos::MS)).expect("taken");
-            time += start.elapsed();
-            self.cpu += cpu_time() - cpu;
+            let horizon = Nanos(self.night.now - 500 * Nanos::MS);
+            spent += timed(|| {
+                events.into_iter().for_each(|e| desk.event_of(0, e).expect("taken"));
+                desk.advance(horizon).expect("taken");
+            });
             left -= n;
         }
-        let (start, cpu) = (Instant::now(), cpu_time());
-        let (sink, _) = desk.finish().expect("taken");
-        sink.0.close().expect("written");
-        time += start.elapsed();
-        self.cpu += cpu_time() - cpu;
-        self.count += count;
-        (count, time)
-    }
-
-    fn more(&mut self) -> Vec<(&'static str, f64, &'static str)> {
-        let each = self.cpu.as_secs_f64() / self.count as f64;
-        vec![("cpu", each * 1e9, "ns"), ("cpu_at_100k", each * 1e5, "cores")]
+        spent += timed(|| desk.finish().expect("taken").0.0.close().expect("written"));
+        spent
     }
 }
 
@@ -364,24 +357,23 @@ impl Handshakes {
 }
 
 impl Stage for Handshakes {
-    fn run(&mut self, count: u64) -> (u64, Duration) {
-        let mut time = Duration::ZERO;
+    fn run(&mut self, count: u64) -> Spent {
+        let mut spent = Spent::default();
         let mut left = count;
         while left > 0 {
             let n = left.min(256);
             (0..n).for_each(|_| self.step());
             left -= n;
-            let start = Instant::now();
-            for ring in 0..2 {
-                for event in self.bites[ring].drain(..) {
-                    self.desk.event_of(ring, event).expect("taken");
+            let horizon = Nanos(anomalies::BEGIN + self.next * APART - 500 * Nanos::MS);
+            let Handshakes { desk, bites, .. } = self;
+            spent += timed(|| {
+                for (ring, bite) in bites.iter_mut().enumerate() {
+                    bite.drain(..).for_each(|event| desk.event_of(ring, event).expect("taken"));
                 }
-            }
-            let now = anomalies::BEGIN + self.next * APART;
-            self.desk.advance(Nanos(now - 500 * Nanos::MS)).expect("taken");
-            time += start.elapsed();
+                desk.advance(horizon).expect("taken");
+            });
         }
-        (count, time)
+        spent
     }
 }
 
@@ -413,9 +405,12 @@ fn print_lines(only: &str) {
     for (name, count, make) in stages().into_iter().filter(|(n, ..)| n.contains(only)) {
         let mut stage = make();
         stage.run(count / 2);
-        let (done, time) = stage.run(count);
-        println!("{name}_rate {:.0} 1/s", done as f64 / time.as_secs_f64());
-        println!("{name}_time {:.1} ns", time.as_secs_f64() * 1e9 / done as f64);
+        let spent = stage.run(count);
+        let [cpu, wall] = [spent.cpu, spent.wall].map(|t| t.as_secs_f64() / count as f64);
+        println!("{name}_rate {:.0} 1/s/core", 1.0 / cpu);
+        println!("{name}_cpu {:.1} ns", cpu * 1e9);
+        println!("{name}_wall {:.1} ns", wall * 1e9);
+        println!("{name}_cpu_at_100k {:.3} cores", cpu * 1e5);
         for (figure, value, unit) in stage.more() {
             println!("{name}_{figure} {value:.2} {unit}");
         }
@@ -429,8 +424,8 @@ fn main() {
         let [name, count, ..] = rest else { panic!("--stage NAME COUNT") };
         let stages = stages();
         let (_, _, make) = stages.iter().find(|(n, ..)| n == name).expect("a stage by that name");
-        let (done, time) = make().run(count.parse().expect("a count"));
-        println!("{name} {done} {time:?}");
+        let spent = make().run(count.parse().expect("a count"));
+        println!("{name} {count} {:?} {:?}", spent.cpu, spent.wall);
         return;
     }
     if let Some(rest) = after("--print") {
@@ -448,7 +443,7 @@ fn main() {
     group.throughput(Throughput::Elements(1)).sample_size(10);
     for (name, _, make) in stages() {
         let mut stage = make();
-        group.bench_function(name, |b| b.iter_custom(|n| stage.run(n).1));
+        group.bench_function(name, |b| b.iter_custom(|n| stage.run(n).wall));
     }
     group.finish();
     c.final_summary();

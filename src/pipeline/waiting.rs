@@ -108,7 +108,7 @@ impl Waiting {
 mod tests {
     use super::*;
     use crate::detect::Sight;
-    use crate::pipeline::What;
+    use crate::pipeline::{Place, What};
     use crate::wire::Malformed;
     use proptest::prelude::*;
 
