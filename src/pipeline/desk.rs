@@ -17,7 +17,7 @@ const LOSSES: usize = 256;
 /// Anomalies held at most while news of losses may come.
 const HELD: usize = 4096;
 
-/// Events that wait for their turn at most: ten seconds of 100,000 a second. Beyond that the earliest are looked at
+/// Events that wait for their turn at most: two seconds of 100,000 handshakes a second; half a second of them waits as a rule. Beyond that the earliest are looked at
 /// before their time, which can only mistake the order of what happened at the same moment on two workers.
 const WAITING: usize = 1 << 20;
 
