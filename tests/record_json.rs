@@ -154,8 +154,8 @@ prop_compose! {
         (mss, wscale) in (maybe(any::<u16>()), maybe(any::<u8>())),
     ) -> PacketRecord {
         PacketRecord {
-            ts_ns, interface: interface.into(), direction: direction.map(Into::into), from: from.into(),
-            src_mac: src_mac.map(Into::into), dst_mac: dst_mac.map(Into::into), flags: flags.into(),
+            ts_ns, interface, direction: direction.map(Into::into), from: from.into(),
+            src_mac, dst_mac, flags: flags.into(),
             seq, ack, win, len, ttl, ip_id, tsval, tsecr, mss, wscale,
         }
     }
@@ -178,8 +178,8 @@ prop_compose! {
     ) -> Record {
         Record {
             kind: kind.into(), severity: severity.into(), verdict: verdict.into(), certainty: certainty.into(),
-            summary, time, ts_ns, first_ns, last_ns, mono_ns, count, host: host.into(),
-            interface: interface.map(Into::into), role: role.map(Into::into), direction: direction.map(Into::into),
+            summary, time, ts_ns, first_ns, last_ns, mono_ns, count, host,
+            interface, role, direction: direction.map(Into::into),
             src_ip, src_port, dst_ip, dst_port, vlan,
             tunnel: tunnel.map(|(kind, id, src_ip, dst_ip)| TunnelRecord { kind, id, src_ip, dst_ip }),
             community_id,

@@ -341,11 +341,13 @@ fn is_plain(bytes: &[u8]) -> bool {
 fn odd_bytes(chunk: [u8; 8]) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
+    const QUOTES: u64 = b'"' as u64 * ONES;
+    const BACKSLASHES: u64 = b'\\' as u64 * ONES;
     let word = u64::from_le_bytes(chunk);
     let zero = |w: u64| w.wrapping_sub(ONES) & !w;
     // A borrow can only mark a byte above one that is marked anyway: none is marked wrongly if none is.
     let control = word.wrapping_sub(0x20 * ONES) & !word;
-    (control | zero(word ^ u64::from(b'"') * ONES) | zero(word ^ u64::from(b'\\') * ONES)) & TOPS
+    (control | zero(word ^ QUOTES) | zero(word ^ BACKSLASHES)) & TOPS
 }
 
 /// How a byte is escaped: 0 not at all, `u` by its number, or by this letter.
