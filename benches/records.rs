@@ -377,9 +377,12 @@ impl Stage for Handshakes {
     }
 }
 
+/// Sets a stage up.
+type Start = Box<dyn Fn() -> Box<dyn Stage>>;
+
 /// What there is to measure: name, how often for a figure, and how it is made.
-fn stages() -> Vec<(String, u64, Box<dyn Fn() -> Box<dyn Stage>>)> {
-    let mut all: Vec<(String, u64, Box<dyn Fn() -> Box<dyn Stage>>)> = Vec::new();
+fn stages() -> Vec<(String, u64, Start)> {
+    let mut all: Vec<(String, u64, Start)> = Vec::new();
     for (name, make) in KINDS {
         all.push((
             format!("record_line_{name}"),

@@ -259,7 +259,12 @@ pub fn rfc3339(at: Nanos) -> String {
     put(14..16, seconds / 60 % 60);
     put(17..19, seconds % 60);
     put(20..29, ns);
-    String::from_utf8_lossy(&text).into_owned()
+    ascii(&text)
+}
+
+/// Text that holds nothing but ASCII.
+fn ascii(text: &[u8]) -> String {
+    std::str::from_utf8(text).unwrap_or_default().to_owned()
 }
 
 /// Year, month and day of a day since the epoch: years begin with March here, so that the odd day comes last, and 400 of them are one
@@ -289,7 +294,7 @@ fn mac(mac: Mac) -> String {
         place[0] = HEX[usize::from(byte >> 4)];
         place[1] = HEX[usize::from(byte & 15)];
     }
-    String::from_utf8_lossy(&text).into_owned()
+    ascii(&text)
 }
 
 /// As they display themselves; those that packets have are known beforehand.
