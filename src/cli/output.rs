@@ -21,6 +21,8 @@ pub struct Output<'a> {
     json: Option<Box<dyn Write + Send + 'a>>,
     connections: Option<Box<dyn Write + Send + 'a>>,
     shards: Option<ShardWriter>,
+    /// The record being printed.
+    line: Vec<u8>,
     /// It was said that records cannot be written.
     said: bool,
     /// Lost records that are in a `capture_gap`.
@@ -130,8 +132,9 @@ impl RecordSink for Output<'_> {
             return Ok(());
         }
         if let Some(json) = &mut self.json {
-            let written = serde_json::to_writer(&mut *json, record).map_err(io::Error::from);
-            match written.and_then(|()| json.write_all(b"\n")) {
+            self.line.clear();
+            record.write_line(&mut self.line);
+            match json.write_all(&self.line) {
                 // Nobody reads the lines any more, and the shards are still wanted.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe && self.shards.is_some() => self.json = None,
                 other => other?,

@@ -35,6 +35,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let stdout = io::stdout();
     let style = Style::of_stdout(stdout.is_terminal());
     let mut out = BufWriter::new(stdout.lock());
+    let mut line = Vec::new();
     let mut shown = 0u64;
     let mut failed: io::Result<()> = Ok(());
     let read = shards_of(&args.paths, &mut |record| {
@@ -43,9 +44,9 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         }
         shown += 1;
         failed = if args.json {
-            serde_json::to_writer(&mut out, &record)
-                .map_err(io::Error::from)
-                .and_then(|()| out.write_all(b"\n"))
+            line.clear();
+            record.write_line(&mut line);
+            out.write_all(&line)
         } else {
             print(&record, &style, &mut out)
         };

@@ -9,7 +9,10 @@
 //! Routing keeps the tuple, and is joined the same way. A device that answers for the responder, or that rewrites sequence numbers,
 //! cannot be joined: that is said (`nat_not_stitchable`), and nothing is concluded from what did not cross.
 
+use std::collections::HashMap;
+
 use hdrhistogram::Histogram;
+use smallvec::SmallVec;
 
 use super::bounded::Bounded;
 use super::sight::Seen;
@@ -84,10 +87,10 @@ pub struct Crossing {
     /// Its tuple by side, originator to responder; the newest, if the gateway gave it several.
     pub tuples: [Option<Tuple>; 2],
     /// All tuples it had outside, newest last.
-    pub outsides: Vec<Given>,
+    pub outsides: SmallVec<[Given; 1]>,
     like: Like,
     /// Its SYNs.
-    pub tries: Vec<Try>,
+    pub tries: SmallVec<[Try; 1]>,
     /// When its SYN-ACK was first seen, by side.
     pub syn_ack: [Option<Nanos>; 2],
     /// The side it came from: 0 inside, 1 outside.
@@ -155,7 +158,7 @@ struct Recent {
 #[derive(Debug, Default)]
 struct Pool {
     /// Outside ports and their last SYN.
-    ports: std::collections::HashMap<u16, Nanos>,
+    ports: HashMap<u16, Nanos, foldhash::quality::RandomState>,
     /// When a port was last used that was not in use before.
     fresh: Nanos,
 }
@@ -170,11 +173,12 @@ const POOLS: usize = 256;
 #[derive(Debug)]
 pub struct Join {
     roles: Vec<Role>,
-    crossings: Bounded<Seq, Vec<Crossing>>,
+    /// Nearly all ISNs have one, which stands in the map itself: those of the last moments lie side by side.
+    crossings: Bounded<Seq, SmallVec<[Crossing; 1]>>,
     /// The newest ISN of a tuple, by side.
     isns: [Bounded<Tuple, Seq>; 2],
     owners: Bounded<Tuple, Owner>,
-    recent: Bounded<(Endpoint, u16), Vec<Recent>>,
+    recent: Bounded<(Endpoint, u16), SmallVec<[Recent; 1]>>,
     pools: Bounded<Endpoint, Pool>,
     /// How long the gateway held a SYN, us.
     pub held: Histogram<u32>,
@@ -262,7 +266,7 @@ impl Join {
         let Some(side) = self.side(d.point) else { return };
         let other = 1 - side;
         let (isn, at, tuple) = (d.seq, d.ts, seen.tuple);
-        let list = self.crossings.entry(isn, Vec::new);
+        let list = self.crossings.entry(isn, SmallVec::new);
         // The other side's newest SYN, not seen here yet, a moment ago.
         let waits = |c: &Crossing| {
             c.tries.last().is_some_and(|t| {
@@ -289,9 +293,9 @@ impl Join {
             list.push(Crossing {
                 isn,
                 tuples: [None; 2],
-                outsides: Vec::new(),
+                outsides: SmallVec::new(),
                 like: Like::of(d),
-                tries: Vec::with_capacity(1),
+                tries: SmallVec::new(),
                 syn_ack: [None; 2],
                 from: side,
             });
@@ -341,7 +345,7 @@ impl Join {
         }
         if side == 0 && outbound {
             self.asked.put(tuple.dst, (at, None));
-            let list = self.recent.entry((tuple.dst, tuple.src.port), Vec::new);
+            let list = self.recent.entry((tuple.dst, tuple.src.port), SmallVec::new);
             if list.len() == SAME_ISN {
                 list.remove(0);
             }
@@ -364,12 +368,11 @@ impl Join {
 
     /// Whose the tuple was before, if it was another's.
     fn owns(&mut self, inside: Tuple, outside: Tuple, at: Nanos, outbound: bool) -> Option<Tuple> {
-        let before = match self.owners.get(&outside) {
-            Some(o) if o.inside != inside => Some(o.inside),
-            Some(o) => o.before,
-            None => None,
-        };
-        self.owners.put(outside, Owner { inside, before });
+        let owner = self.owners.entry(outside, || Owner { inside, before: None });
+        if owner.inside != inside {
+            *owner = Owner { inside, before: Some(owner.inside) };
+        }
+        let before = owner.before;
         if outbound {
             self.responders.entry(inside.dst, Responder::default).crossed += 1;
             let pool = self.pools.entry(outside.dst, Pool::default);

@@ -65,12 +65,20 @@ pub struct Mappings {
     next_hop: Option<(Nanos, [Fact; 2])>,
     /// Made room, and not told yet.
     due: Vec<Incident>,
+    /// Nothing of what is open is due before: a thousand that gather are not looked at with each packet.
+    look: Nanos,
 }
 
 impl Mappings {
     /// None yet.
     pub fn new() -> Mappings {
-        Mappings { conntrack: Conntrack::default(), open: Vec::new(), next_hop: None, due: Vec::new() }
+        Mappings {
+            conntrack: Conntrack::default(),
+            open: Vec::new(),
+            next_hop: None,
+            due: Vec::new(),
+            look: Nanos(0),
+        }
     }
 
     fn incident(&mut self, inside: Tuple, outside: Tuple, at: Nanos, point: Option<u8>) -> &mut Incident {
@@ -100,6 +108,8 @@ impl Mappings {
             });
             self.open.len() - 1
         });
+        // What is known of it may make it due earlier. Elsewhere it only becomes due later.
+        self.look = Nanos(0);
         let i = &mut self.open[n];
         i.last = i.last.max(at);
         i.point = i.point.or(point);
@@ -252,6 +262,9 @@ impl Mappings {
     /// Lets time pass.
     pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
         self.due.drain(..).for_each(|i| i.tell(self.next_hop.as_ref(), out));
+        if now < self.look {
+            return;
+        }
         for i in &mut self.open {
             if i.waiting.as_ref().is_some_and(|(_, at)| now.since(*at) >= LATE) {
                 i.tell_change(out);
@@ -261,6 +274,7 @@ impl Mappings {
         while let Some(n) = self.open.iter().position(ripe) {
             self.open.remove(n).tell(self.next_hop.as_ref(), out);
         }
+        self.look = self.open.iter().map(Incident::due).min().unwrap_or(Nanos(u64::MAX));
     }
 
     /// What gathered and was not told.
@@ -279,6 +293,12 @@ fn sides(join: &Join, original: Tuple, translated: Tuple) -> (Tuple, Tuple) {
 }
 
 impl Incident {
+    /// When it, or the change that it waits with, is told if nothing more comes.
+    fn due(&self) -> Nanos {
+        let change = self.waiting.as_ref().map_or(u64::MAX, |(_, at)| at.add(LATE).0);
+        self.last.add(QUIET).min(self.first.add(GATHER)).min(Nanos(change))
+    }
+
     fn is_of(&self, original: &Tuple) -> bool {
         self.inside == *original || self.outside == *original
     }

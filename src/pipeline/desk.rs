@@ -1,9 +1,10 @@
 //! Where all events meet: one place that knows every responder and every loss, and makes records of anomalies.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
 use super::event::{Event, What};
 use super::latency::Durations;
+use super::waiting::Waiting;
 use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Survey};
 use crate::flow::{Side, Tuple};
 use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Nat, Record};
@@ -16,7 +17,7 @@ const LOSSES: usize = 256;
 /// Anomalies held at most while news of losses may come.
 const HELD: usize = 4096;
 
-/// Events that wait for their turn at most: ten seconds of 100,000 a second. Beyond that the earliest are looked at
+/// Events that wait for their turn at most: two seconds of 100,000 handshakes a second; half a second of them waits as a rule. Beyond that the earliest are looked at
 /// before their time, which can only mistake the order of what happened at the same moment on two workers.
 const WAITING: usize = 1 << 20;
 
@@ -78,7 +79,7 @@ impl Tally {
 /// See the module.
 pub struct Desk<S> {
     /// Events of all workers that wait until none earlier can come.
-    waiting: BinaryHeap<Event>,
+    waiting: Waiting,
     survey: Survey,
     rings: Rings,
     losses: VecDeque<LossSpan>,
@@ -104,7 +105,7 @@ impl<S: RecordSink> Desk<S> {
     pub fn new(context: Context, sink: S) -> Desk<S> {
         let roles = context.interfaces.iter().map(|i| Role::from_name(i.role.as_deref())).collect();
         Desk {
-            waiting: BinaryHeap::new(),
+            waiting: Waiting::default(),
             survey: Survey::new(roles),
             rings: Rings::default(),
             losses: VecDeque::with_capacity(LOSSES),
@@ -137,8 +138,9 @@ impl<S: RecordSink> Desk<S> {
     /// Takes an event of a worker. It is looked at by [`Desk::advance`].
     pub fn event(&mut self, event: Event) -> std::io::Result<()> {
         self.waiting.push(event);
-        while self.waiting.len() > WAITING {
-            self.next()?;
+        if self.waiting.len() > WAITING {
+            // A bite, so that what has been put in order is worth it.
+            (0..WAITING / 64).try_for_each(|_| self.next(Nanos(u64::MAX)).map(|_| ()))?;
         }
         Ok(())
     }
@@ -155,30 +157,32 @@ impl<S: RecordSink> Desk<S> {
 
     /// Looks at what happened up to `horizon`: no worker will tell of anything earlier.
     pub fn advance(&mut self, horizon: Nanos) -> std::io::Result<()> {
-        while self.waiting.peek().is_some_and(|e| e.place.at <= horizon) {
-            self.next()?;
-        }
+        while self.next(horizon)? {}
         Ok(())
     }
 
-    /// Looks at the earliest event that waits.
-    fn next(&mut self) -> std::io::Result<()> {
-        let Some(event) = self.waiting.pop() else { return Ok(()) };
-        match event.what {
-            What::Anomaly(a) => self.anomaly(*a),
-            What::Sight(sight) => {
-                let mut found = Vec::new();
-                self.survey.sight(&sight, event.place.at, &mut |a| found.push(a));
-                found.into_iter().try_for_each(|a| self.anomaly(a))
-            }
+    /// Looks at the earliest event that waits, if it is not later than `horizon`; false without one.
+    fn next(&mut self, horizon: Nanos) -> std::io::Result<bool> {
+        let Some(event) = self.waiting.pop(horizon) else { return Ok(false) };
+        if let What::Sight(sight) = &event.what {
+            // Allocates nothing as long as nothing is found.
+            let mut found = Vec::new();
+            self.survey.sight(sight, event.place.at, &mut |a| found.push(a));
+            found.into_iter().try_for_each(|a| self.anomaly(a))?;
+            return Ok(true);
+        }
+        match std::mem::replace(&mut event.what, What::Taken) {
+            What::Sight(_) | What::Taken => {}
+            What::Anomaly(a) => self.anomaly(*a)?,
             What::Life(life) => {
                 let record = ConnectionRecord::of(&life.key, &life.flow, life.tunnel, &self.context);
                 let tuple = life.key.tuple();
                 let tuple = if life.flow.orig == Side::Orig { tuple } else { tuple.reversed() };
                 let nat = self.survey.nat(life.key.point(), &tuple).map(Nat::from);
-                self.sink.connection(&ConnectionRecord { nat, ..record })
+                self.sink.connection(&ConnectionRecord { nat, ..record })?;
             }
         }
+        Ok(true)
     }
 
     /// Takes an anomaly, of a worker or of the tool itself. It is judged now, in its turn, by what is known of its time; only its
@@ -248,9 +252,7 @@ impl<S: RecordSink> Desk<S> {
 
     /// Ends: what was held back is written. Gives back the sink and the tally.
     pub fn finish(mut self) -> std::io::Result<(S, Tally)> {
-        while !self.waiting.is_empty() {
-            self.next()?;
-        }
+        self.advance(Nanos(u64::MAX))?;
         let mut found = Vec::new();
         self.survey.finish(&mut |a| found.push(a));
         found.into_iter().try_for_each(|a| self.anomaly(a))?;

@@ -1,7 +1,5 @@
 //! What workers hand over, and in which order it is to be looked at.
 
-use std::cmp::Ordering;
-
 use crate::detect::{Anomaly, Sight};
 use crate::flow::FlowKey;
 use crate::track::Flow;
@@ -16,6 +14,8 @@ pub enum What {
     Sight(Sight),
     /// A life of a tuple is over, or the capture ended in it. Only if the worker was asked for lives.
     Life(Box<LifeOver>),
+    /// Nothing any more: what was here has been looked at.
+    Taken,
 }
 
 /// A life that is over, as it was.
@@ -51,27 +51,6 @@ pub struct Event {
     /// What it is.
     pub what: What,
 }
-
-// A heap gives the greatest first; the earliest is wanted.
-impl Ord for Event {
-    fn cmp(&self, other: &Event) -> Ordering {
-        other.place.cmp(&self.place)
-    }
-}
-
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Event) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Event) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for Event {}
 
 /// Where a worker's events go: a ring to the writer, or a list in a replay.
 pub trait Outlet {

@@ -8,6 +8,7 @@ mod latency;
 mod link;
 mod rounds;
 mod threads;
+mod waiting;
 mod worker;
 
 pub use conntrack::{ConntrackFeed, ConntrackTotals};

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::Record;
+use super::model::Word;
 
 /// Length of a window, in record time.
 const WINDOW_NS: u64 = 10_000_000_000;
@@ -20,7 +21,7 @@ const KEYS: usize = 4096;
 
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Key {
-    kind: String,
+    kind: Word,
     responder: Option<(IpAddr, u16)>,
 }
 

@@ -3,13 +3,14 @@
 mod coalesce;
 mod community_id;
 mod connection;
+mod json;
 mod model;
 mod shard;
 
 pub use coalesce::Coalescer;
 pub use community_id::community_id;
 pub use connection::ConnectionRecord;
-pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, TunnelRecord, rfc3339};
+pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, TunnelRecord, Word, rfc3339};
 pub use shard::{
     LostRecords, ShardError, ShardOptions, ShardState, ShardWriter, read_bytes, read_shard, shard_paths,
 };

@@ -22,8 +22,22 @@ const HEAD_LEN: usize = 24;
 /// Magic number of a zstd frame.
 const ZSTD: u32 = 0xfd2f_b528;
 
-/// Raw bytes after which a frame is written: large enough to compress well, small enough that a torn one is little.
-const FRAME_BYTES: usize = 256 * 1024;
+/// Raw bytes after which a frame is written: large enough to compress well (256 KiB cost 4 % more on the disk, 1 MiB 3 % less), small
+/// enough that a torn one is little.
+const FRAME_BYTES: usize = 512 * 1024;
+
+/// Raw bytes that are kept at most while frames cannot be written.
+const KEPT_BYTES: usize = 4 * FRAME_BYTES;
+
+/// zstd's level where records come in floods: the fastest, and of its levels below 5 the one that packs records best. It takes a
+/// third of a core for 100,000 records a second.
+const FLOOD_LEVEL: i32 = 1;
+
+/// The level where there is time: a fifth smaller, at a fifth of the speed (about 100 MB/s).
+const LEVEL: i32 = 6;
+
+/// Raw bytes a second from which on it is a flood: [`LEVEL`] takes less than a tenth of a core below.
+const FLOOD: u128 = 8_000_000;
 
 /// Age after which a frame is written, however small: what a power cut costs.
 const FRAME_AGE: Duration = Duration::from_secs(1);
@@ -97,6 +111,10 @@ pub struct ShardWriter {
     open: Option<Open>,
     sequence: u32,
     buffer: Vec<u8>,
+    /// Compresses all frames: its tables are taken once.
+    packer: zstd::bulk::Compressor<'static>,
+    /// The frame last written, with its head: room for the next.
+    frame: Vec<u8>,
     records: u32,
     since: Instant,
     /// Times of the first and last record in the buffer, ns since the epoch.
@@ -149,6 +167,8 @@ impl ShardWriter {
             open: None,
             sequence: 0,
             buffer: Vec::with_capacity(FRAME_BYTES + 64 * 1024),
+            packer: packer().map_err(|e| failed("compress records for", e))?,
+            frame: Vec::new(),
             records: 0,
             since: Instant::now(),
             span: (0, 0),
@@ -172,12 +192,11 @@ impl ShardWriter {
             self.span = (record.ts_ns, record.ts_ns);
         }
         self.span = (self.span.0.min(record.ts_ns), self.span.1.max(record.ts_ns));
-        serde_json::to_writer(&mut self.buffer, record)?;
-        self.buffer.push(b'\n');
+        record.write_line(&mut self.buffer);
         self.records += 1;
         // A frame that could not be written is tried again each second, not with each record.
         let wait = self.trouble.is_some() && self.since.elapsed() < FRAME_AGE;
-        if self.buffer.len() >= if wait { 4 * FRAME_BYTES } else { FRAME_BYTES } {
+        if self.buffer.len() >= if wait { KEPT_BYTES } else { FRAME_BYTES } {
             self.flush();
         }
         Ok(())
@@ -239,7 +258,7 @@ impl ShardWriter {
             Err(e) => {
                 self.trouble = Some(e);
                 self.since = Instant::now();
-                if self.buffer.len() >= 4 * FRAME_BYTES {
+                if self.buffer.len() >= KEPT_BYTES {
                     self.give_up();
                 }
                 return;
@@ -264,14 +283,13 @@ impl ShardWriter {
     }
 
     fn write_frame(&mut self) -> io::Result<()> {
-        let data = compress(&self.buffer)?;
-        let mut frame = head(&data, self.records).to_vec();
-        frame.extend_from_slice(&data);
+        self.pack()?;
         if self.open.is_none() {
             self.open = Some(self.begin()?);
         }
+        let frame = &self.frame;
         let Some(open) = &mut self.open else { return Ok(()) };
-        if let Err(e) = open.file.write_all(&frame) {
+        if let Err(e) = open.file.write_all(frame) {
             // Nothing half-written stays. If even that fails, the next shard begins clean.
             if open
                 .file
@@ -287,6 +305,20 @@ impl ShardWriter {
         if open.bytes >= self.options.max_bytes {
             self.rotate();
         }
+        Ok(())
+    }
+
+    /// Makes the frame of what is in the buffer.
+    fn pack(&mut self) -> io::Result<()> {
+        const HEAD: usize = 8 + HEAD_LEN;
+        let ShardWriter { buffer, packer, frame, .. } = self;
+        let flood = buffer.len() as u128 * 1_000 > FLOOD * self.since.elapsed().as_millis();
+        packer.set_compression_level(if flood { FLOOD_LEVEL } else { LEVEL })?;
+        frame.resize(HEAD + zstd::zstd_safe::compress_bound(buffer.len()), 0);
+        let len = packer.compress_to_buffer(buffer, &mut frame[HEAD..])?;
+        frame.truncate(HEAD + len);
+        let head = head(&frame[HEAD..], self.records);
+        frame[..HEAD].copy_from_slice(&head);
         Ok(())
     }
 
@@ -327,11 +359,10 @@ fn again(e: &io::Error) -> io::Error {
     e.raw_os_error().map_or_else(|| io::Error::new(e.kind(), e.to_string()), io::Error::from_raw_os_error)
 }
 
-fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = zstd::stream::Encoder::new(Vec::with_capacity(raw.len() / 4), 3)?;
-    encoder.include_checksum(true)?;
-    encoder.write_all(raw)?;
-    encoder.finish()
+fn packer() -> io::Result<zstd::bulk::Compressor<'static>> {
+    let mut packer = zstd::bulk::Compressor::new(FLOOD_LEVEL)?;
+    packer.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
+    Ok(packer)
 }
 
 fn head(data: &[u8], records: u32) -> [u8; 8 + HEAD_LEN] {

@@ -234,7 +234,7 @@ impl Report {
         c.severity = c.severity.max(severity);
         c.first_ns = c.first_ns.min(r.first_ns);
         c.last_ns = c.last_ns.max(r.last_ns);
-        c.verdicts.add(r.verdict.clone(), r.count);
+        c.verdicts.add(r.verdict.to_string(), r.count);
         if let (Some(ip), Some(port)) = (r.dst_ip, r.dst_port) {
             c.responders.add(std::net::SocketAddr::new(ip, port).to_string(), r.count);
         }

@@ -1,6 +1,7 @@
 //! What several test files share. Each uses a part of it.
 #![allow(dead_code)]
 
+pub mod anomalies;
 pub mod packet;
 pub mod talk;
 
