@@ -14,7 +14,7 @@ use net::tap::{RawSender, Seen, config, drain, ifindex, ping, send_raw, serve, t
 use net::{FAR_IP, NEAR_IP, Namespace, Wire, pin, skip};
 use syntap::bpf::abi::reason;
 use syntap::bpf::attach::{self, TcxHook, XdpMode};
-use syntap::bpf::{Counter, hash};
+use syntap::bpf::{Budget, Counter, hash};
 use syntap::capture::tap::{Mode, Tap, TapError, TapInterface};
 use syntap::wire::{Addr, Way};
 
@@ -513,7 +513,7 @@ fn cost_of_a_clone() {
         let mut opened = tapped.map(|(mode, ports, _)| {
             let mut config = config("near", Some(mode), ports);
             config.frames = 4096;
-            config.budget_pps = 100_000_000;
+            config.budget = Budget::packets(100_000_000);
             wire.near.run(|| Tap::open(&config)).unwrap()
         });
         let sender = RawSender::new(&wire);

@@ -154,6 +154,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         lives: args.connections,
         responders: args.responders.clone(),
         figures_at: figures_at(&context.interfaces),
+        known: None,
     };
     let workers = match args.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS),

@@ -57,6 +57,28 @@ pub enum Sight {
         /// SYNs it took.
         syns: u16,
     },
+    /// The originator acknowledged the SYN-ACK: the handshake is complete.
+    Completed {
+        /// Who accepted it.
+        responder: Endpoint,
+        /// Tap point.
+        point: u8,
+        /// When the first SYN came.
+        asked: Nanos,
+    },
+    /// The kernel side did not mirror all that it should between two looks, to stay in its budget.
+    Shed {
+        /// Tap point.
+        point: u8,
+        /// The look before.
+        first: Nanos,
+        /// This one.
+        last: Nanos,
+        /// SYNs that passed the tap point meanwhile, mirrored or not.
+        syns: u64,
+        /// Packets of known tuples among those shed.
+        known: u64,
+    },
     /// A reset of an open flow.
     Reset {
         /// Originator to responder.
@@ -153,11 +175,13 @@ impl Sight {
             | Sight::Stray(s) => s.digest.point,
             Sight::Over(life) => life.point,
             Sight::Answered { point, .. }
+            | Sight::Completed { point, .. }
             | Sight::Reset { point, .. }
             | Sight::Probe { point, .. }
             | Sight::Arp { point, .. }
             | Sight::Malformed { point, .. } => *point,
-            Sight::Conntrack(_)
+            Sight::Shed { .. }
+            | Sight::Conntrack(_)
             | Sight::ConntrackStats { .. }
             | Sight::LinkChanged { .. }
             | Sight::FdbMoved { .. } => return None,

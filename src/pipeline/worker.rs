@@ -5,10 +5,11 @@
 
 use super::event::{Event, LifeOver, Outlet, Place, What};
 use super::latency::Interval;
+use crate::bpf::Known;
 use crate::capture::{BATCH, Packet, PortSet};
 use crate::detect::{Anomaly, Listener, Sight, View, rules};
 use crate::flow::{Class, Digest, Endpoint, FlowId, FlowKey, Recorder, Seed, Side, Table, Tunnels, Wheel};
-use crate::track::{Ended, Flow, Outcome, SegClass, State, Step};
+use crate::track::{Ended, Flow, Outcome, SegClass, State, Step, seen};
 use crate::wire::{self, Body, Decoded, IcmpError, Malformed, Nanos, Segment, TcpFlags, Way};
 
 /// The same packet within this time is the same packet: crossing a hop takes microseconds, the shortest
@@ -49,6 +50,8 @@ pub struct WorkerConfig {
     pub responders: Vec<Endpoint>,
     /// Tap points at which they are taken, a bit a point: with both sides of a gateway tapped, one of them.
     pub figures_at: u32,
+    /// Told which tuples are open, for the kernel side to keep when it sheds; `None` where nothing sheds.
+    pub known: Option<Known>,
 }
 
 impl Default for WorkerConfig {
@@ -61,6 +64,7 @@ impl Default for WorkerConfig {
             lives: false,
             responders: Vec::new(),
             figures_at: u32::MAX,
+            known: None,
         }
     }
 }
@@ -95,6 +99,8 @@ pub struct WorkerCounters {
     pub flows: u64,
     /// Flows given up for room before their time.
     pub evicted: u64,
+    /// Of these, open connections: there was nothing less to give up.
+    pub evicted_open: u64,
     /// Flows in the table now.
     pub live: u64,
     /// Handshakes that were answered with a SYN-ACK.
@@ -120,6 +126,7 @@ impl WorkerCounters {
         }
         self.flows += o.flows;
         self.evicted += o.evicted;
+        self.evicted_open += o.evicted_open;
         self.live += o.live;
         self.handshakes += o.handshakes;
         self.attempts += o.attempts;
@@ -178,6 +185,7 @@ pub struct Worker {
     counters: WorkerCounters,
     interval: Box<Interval>,
     figures_at: u32,
+    known: Option<Known>,
     now: Nanos,
 }
 
@@ -199,6 +207,7 @@ impl Worker {
             counters: WorkerCounters::default(),
             interval: Box::new(Interval::of(&config.responders)),
             figures_at: config.figures_at,
+            known: config.known.clone(),
             now: Nanos(0),
         }
     }
@@ -330,6 +339,7 @@ impl Worker {
         let flow = self.table.get_mut(id);
         flow.newest = self.recorder.push(flow.newest, digest);
         let before = flow.deadline;
+        let was_known = is_known(flow);
         let mut began = false;
         let (recorder, tunnels, lives) = (&self.recorder, &self.tunnels, self.lives);
         let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
@@ -344,6 +354,10 @@ impl Worker {
         });
         let class = class_of(flow.state);
         let deadline = flow.deadline;
+        let known = is_known(flow);
+        if known != was_known {
+            self.tell_known(&key, known);
+        }
         self.count(&key, &step, began);
         if deadline < before || before.0 == 0 {
             self.wheel.arm(id, deadline);
@@ -351,7 +365,8 @@ impl Worker {
         self.table.set_class(id, class);
         let control = seg.flags.any(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN);
         let met = found.is_none() && self.table.get(id).picked_up;
-        if control || step.notes != 0 || step.ended.is_some() || step.reset.is_some() || met {
+        let told = step.ended.is_some() || step.reset.is_some() || step.completed.is_some();
+        if control || step.notes != 0 || told || met {
             let mut told = self.table.get(id).tallies.told;
             let flow = self.table.get(id);
             let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
@@ -468,6 +483,7 @@ impl Worker {
     fn open(&mut self, key: FlowKey, hash: u64, i: usize, at: Nanos, out: &mut dyn Outlet) -> FlowId {
         while let Some(victim) = self.table.victim(hash) {
             self.counters.evicted += 1;
+            self.counters.evicted_open += u64::from(self.table.get(victim).state.is_open());
             self.forget(victim, at, Nanos(0), out);
         }
         self.counters.flows += 1;
@@ -552,9 +568,28 @@ impl Worker {
             let tunnel = self.tunnels.get(flow.tunnel);
             to.say(What::Life(Box::new(LifeOver { key: *key, flow: flow.clone(), tunnel })));
         }
+        if is_known(flow) {
+            self.tell_known(key, false);
+        }
         self.wheel.disarm(id);
         self.table.remove(id);
     }
+
+    /// Tells the kernel side that a tuple is open, or that nothing is known of it any more.
+    fn tell_known(&self, key: &FlowKey, open: bool) {
+        let Some(known) = &self.known else { return };
+        let tuple = key.tuple();
+        let (src, dst) = ((tuple.src.addr, tuple.src.port), (tuple.dst.addr, tuple.dst.port));
+        if open { known.insert(src, dst, key.point()) } else { known.remove(src, dst, key.point()) }
+    }
+}
+
+/// Whether both ends have shown that they are there: the originator has the responder's initial sequence number, or each has
+/// sent data. A forged SYN, answered or not, shows neither.
+fn is_known(flow: &Flow) -> bool {
+    let t = &flow.tallies;
+    let completed = t.acked_at.0 != 0 && !t.final_ack_wrong && !t.differed;
+    completed || flow.ends.iter().all(|e| e.has(seen::DATA))
 }
 
 fn failed(ended: &Ended) -> bool {
