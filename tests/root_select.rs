@@ -399,7 +399,9 @@ fn beside_the_model(program: Program, budget: Budget) -> (Bench, u64) {
         (state >> 33) % below
     };
     // One of `one_in` packets is of a known tuple. In the end there is little to do, and a pause.
-    for (one_in, packets, nap_us) in [(20, 20_000, 0), (2, 20_000, 0), (1, 6_000, 0), (20, 300, 300), (3, 9_000, 0)] {
+    for (one_in, packets, nap_us) in
+        [(20, 8_000, 0), (2, 6_000, 0), (1, 4_000, 0), (20, 300, 300), (3, 6_000, 0)]
+    {
         for n in 0..packets {
             let is_known = random(one_in) == 0;
             let sport = if is_known { 1_000 } else { 2_000 } + random(900) as u16;
@@ -434,8 +436,12 @@ fn beside_the_model(program: Program, budget: Budget) -> (Bench, u64) {
             assert_eq!(moved(Counter::ShedKnown), shed * (is_known && judged) as u64);
             hard += moved(Counter::ShedHard);
         }
-        if one_in == 20 && nap_us == 0 {
-            assert_eq!(bench.counters(0)[Counter::ShedKnown as usize], 0, "there was room for all known ones");
+        if one_in == 20 && nap_us == 0 && budget.share == 0 {
+            assert_eq!(
+                bench.counters(0)[Counter::ShedKnown as usize],
+                0,
+                "there was room for all known ones"
+            );
         }
     }
     assert!(rolled > 30, "{rolled} windows");
@@ -459,7 +465,7 @@ fn the_budget_in_time_moves_as_its_plain_model_says() {
         return;
     }
     // As many packets as anybody likes, and a hundredth of the time.
-    let (bench, hard) = beside_the_model(Program::Span, Budget { pps: 1_000_000, share: 1_000 });
+    let (bench, hard) = beside_the_model(Program::Span, Budget { pps: 1_000_000, share: 10_000 });
     let end = Model::read(&bench.budget());
     assert!(end.cap < 10_000, "time is what there is too little of: {end:?}");
     eprintln!("{hard} met the cap; {end:?}");

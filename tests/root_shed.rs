@@ -44,7 +44,12 @@ impl Talks {
             let (server, _) = listener.accept().expect("a connection");
             (client, server)
         };
-        let mut talks = Talks { ends: (0..count).map(|_| open()).collect() };
+        let mut talks = Talks { ends: Vec::new() };
+        for _ in 0..count {
+            talks.ends.push(open());
+            // So that the budget has room for all of it.
+            thread::sleep(Duration::from_millis(10));
+        }
         talks.say();
         talks
     }
@@ -99,6 +104,18 @@ fn flood(wire: &Wire, lasts: Duration, meanwhile: impl FnOnce()) -> u64 {
     flood.sent
 }
 
+#[derive(Default)]
+struct Stop(AtomicBool);
+
+/// Ends the reader also where the test fails.
+struct StopOnDrop<'a>(&'a Stop);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Release);
+    }
+}
+
 /// Keeps the lives of the tuples that are not the flood's.
 #[derive(Default)]
 struct Lives(Vec<Box<LifeOver>>);
@@ -116,7 +133,11 @@ impl Outlet for Lives {
 }
 
 /// Taps `near` with a worker of few flows, floods it with or without answers.
-fn flooded(wire: &Wire, budget: Budget, answers: bool) -> (u64, syntap::capture::TapStats, WorkerCounters, Lives, Vec<u16>) {
+fn flooded(
+    wire: &Wire,
+    budget: Budget,
+    answers: bool,
+) -> (u64, syntap::capture::TapStats, WorkerCounters, Lives, Vec<u16>) {
     const TALKS: usize = 30;
     if answers {
         let_answers_out(wire);
@@ -135,19 +156,20 @@ fn flooded(wire: &Wire, budget: Budget, answers: bool) -> (u64, syntap::capture:
         ..WorkerConfig::default()
     };
     let (mut worker, mut lives) = (Worker::new(&worker), Lives::default());
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let listener = listener(wire);
     let (mut sent, mut ports) = (0, Vec::new());
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
             loop {
-                let last = stop.load(Ordering::Acquire);
+                let last = stop.0.load(Ordering::Acquire);
                 let polled = sources[0].poll(20, &mut |packets| worker.batch(packets, &mut lives)).unwrap();
                 if last && polled == syntap::capture::Polled::Idle {
                     break;
                 }
             }
         });
+        let _stop = StopOnDrop(&stop);
         let mut talks = Talks::new(wire, &listener, TALKS);
         ports = talks.ports();
         thread::sleep(Duration::from_millis(200));
@@ -162,7 +184,7 @@ fn flooded(wire: &Wire, budget: Budget, answers: bool) -> (u64, syntap::capture:
         assert_eq!(known.refused(), 0);
         tap.detach();
         thread::sleep(Duration::from_millis(50));
-        stop.store(true, Ordering::Release);
+        drop(_stop);
         reader.join().expect("it reads");
     });
     let counters = *worker.counters();
@@ -213,7 +235,7 @@ fn root_connections_are_followed_to_their_ends_through_a_flood_that_nobody_answe
     }
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     let wire = Wire::new();
-    let (sent, stats, counters, lives, ports) = flooded(&wire, Budget::packets(4_000), false);
+    let (sent, stats, counters, lives, ports) = flooded(&wire, Budget::packets(20_000), false);
     counted(sent, &stats, ports.len() as u64);
     assert!(counters.evicted > 0 && counters.evicted_open == 0, "{counters:?}");
     whole(&lives, &ports);
@@ -226,7 +248,7 @@ fn root_connections_are_followed_to_their_ends_through_a_flood_that_is_answered(
     }
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     let wire = Wire::new();
-    let (sent, stats, counters, lives, ports) = flooded(&wire, Budget::packets(4_000), true);
+    let (sent, stats, counters, lives, ports) = flooded(&wire, Budget::packets(20_000), true);
     counted(sent, &stats, ports.len() as u64);
     let total = stats.total();
     let answers = total.get(Counter::SelectedControl) + total.get(Counter::ShedControl);
@@ -242,8 +264,8 @@ fn root_a_share_of_the_cpu_is_kept_to_and_connections_are_followed() {
     }
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
     let wire = Wire::new();
-    // Half a hundredth of each CPU; packets without end.
-    let budget = Budget { pps: 10_000_000, share: 5_000 };
+    // A twentieth of each CPU; packets without end.
+    let budget = Budget { pps: 10_000_000, share: 50_000 };
     let (sent, stats, counters, lives, ports) = flooded(&wire, budget, false);
     counted(sent, &stats, ports.len() as u64);
     assert_eq!(counters.evicted_open, 0, "{counters:?}");
@@ -280,11 +302,11 @@ impl Running {
         Running { child, reader: Some(reader) }
     }
 
-    /// Resident memory, KiB.
-    fn rss(&self) -> u64 {
+    /// Memory, KiB: taken (`VmData`), and of that touched (`VmRSS`).
+    fn memory(&self, which: &str) -> i64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        let line = status.lines().find_map(|l| l.strip_prefix(which)).unwrap();
+        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     fn stop(mut self) -> String {
@@ -316,23 +338,32 @@ fn root_a_flood_is_told_in_its_true_size_and_memory_stays_what_it_was() {
     let (wire, dir) = (Wire::new(), tempfile::tempdir().unwrap());
     let (records, mirror) = (dir.path().join("records"), dir.path().join("mirrored.pcapng"));
     fs::create_dir(&records).unwrap();
-    let args = format!("-w {} --mirror-to {} --budget 5000,50% --max-flows 1024", records.display(), mirror.display());
+    let args = format!(
+        "-w {} --mirror-to {} --budget 20000,50% --max-flows 1024",
+        records.display(),
+        mirror.display()
+    );
     let running = Running::start(&wire, &args);
     let listener = listener(&wire);
     let talks = Talks::new(&wire, &listener, 20);
     let ports = talks.ports();
     thread::sleep(Duration::from_millis(200));
-    // The first flood touches all memory there is to touch; the second is the one that counts.
+    // The first flood fills the tables; the second is the one that counts.
     let warm = flood(&wire, Duration::from_millis(1_500), || ());
-    let before = running.rss();
+    let (taken, touched) = (running.memory("VmData"), running.memory("VmRSS"));
     let sent = flood(&wire, Duration::from_millis(4_000), || {
         thread::sleep(Duration::from_millis(300));
         talks.end(10, Duration::from_millis(100));
     });
-    let grown = running.rss() as i64 - before as i64;
+    let grown = (running.memory("VmData") - taken, running.memory("VmRSS") - touched);
     thread::sleep(Duration::from_millis(300));
     let said = running.stop();
-    assert!(grown < 3_000, "{grown} KiB more than {before}: {said}");
+    // Queues have bounds and grow up to them, and what was taken at start is touched when it is first used. A SYN that
+    // left a flow of 600 bytes behind would make hundreds of MiB.
+    assert!(
+        grown.0 < 8 * 1_024 && grown.1 < 24 * 1_024,
+        "{grown:?} KiB more than {taken} and {touched}: {said}"
+    );
 
     let all = json_lines(&run(syntap().args(["show", "--json"]).arg(&records)));
     let shed = of_kind(&all, "budget_shed");
@@ -341,16 +372,16 @@ fn root_a_flood_is_told_in_its_true_size_and_memory_stays_what_it_was() {
     assert_eq!(packets, classes, "{shed:?}");
     assert!(said.contains(&format!(" {packets} shed, 0 of known connections")), "{packets}: {said}");
     assert_eq!(sum(&shed, "packets_of_known_tuples"), 0, "{shed:?}");
-    assert!(shed.iter().all(|r| r["interface"] == "near" && r["facts"]["budget_pps"] == 5_000), "{shed:?}");
+    assert!(shed.iter().all(|r| r["interface"] == "near" && r["facts"]["budget_pps"] == 20_000), "{shed:?}");
     assert!(shed.iter().all(|r| r["facts"]["budget_share"] == 0.5), "{shed:?}");
     let syns = sent + warm + ports.len() as u64;
     assert!(said.contains(&format!("[S] {syns}")), "{syns} SYNs in the census: {said}");
 
-    // Seconds and looks do not begin together: what a record says is right to some hundredths.
+    // A look at the counters finds some packets between the hook and the rules.
     let floods = of_kind(&all, "syn_flood");
     let (told, mirrored) = (sum(&floods, "syns"), sum(&floods, "mirrored"));
     let flood = sent + warm;
-    assert!(told.abs_diff(flood) < flood / 20, "{told} told, {flood} sent: {floods:#?}");
+    assert!(told.abs_diff(flood) < flood / 50, "{told} told, {flood} sent: {floods:#?}");
     assert!(mirrored < told / 4, "{floods:#?}");
     for r in &floods {
         assert_eq!(r["facts"]["responder"], format!("{NEAR_IP}:{PORT}"));
@@ -368,5 +399,7 @@ fn root_a_flood_is_told_in_its_true_size_and_memory_stays_what_it_was() {
         let of: Vec<_> = lives.iter().filter(|l| l["src_port"] == *port).collect();
         assert!(of.len() == 1 && of[0]["conn_state"] == "SF", "{port}: {of:?}");
     }
-    eprintln!("{sent} and {warm} sent, {told} told; RSS {before} KiB and {grown} more; {said}");
+    eprintln!(
+        "{sent} and {warm} sent, {told} told; {taken} KiB taken, {touched} touched, and then {grown:?} more; {said}"
+    );
 }

@@ -89,10 +89,8 @@ mod tests {
 
     fn config(args: &[&str]) -> Result<TapConfig, Fail> {
         let interface = |name: &str| TapInterface { name: name.into(), mode: None };
-        let mut config = TapConfig {
-            interfaces: ["eth0", "eth1"].map(interface).into(),
-            ..TapConfig::default()
-        };
+        let mut config =
+            TapConfig { interfaces: ["eth0", "eth1"].map(interface).into(), ..TapConfig::default() };
         let args = args.iter().map(|a| budget(a)).collect::<Result<Vec<_>, _>>()?;
         set(&args, &mut config).map(|()| config)
     }

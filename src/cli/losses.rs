@@ -53,11 +53,13 @@ impl PointLook {
         (lanes, censuses.into_iter().map(syns).sum())
     }
 
-    /// What was shed since the last look; and how many SYNs passed.
-    fn shed(&mut self, n: u8, point: &PointStats, first: Nanos, last: Nanos) -> Option<(Shed, u64)> {
+    /// What was counted since the last look, and what was shed.
+    fn look(&mut self, n: u8, point: &PointStats, first: Nanos, last: Nanos) -> (Sight, Shed) {
         let (lanes, syns) = PointLook::of(point);
         let since = |c: Counter| lanes.get(c) - self.lanes.get(c);
-        use Counter::{ShedControl, ShedHard, ShedIcmp, ShedKnown, ShedNeighbour, ShedSyn, ShedWatch};
+        use Counter::{
+            SelectedSyn, ShedControl, ShedHard, ShedIcmp, ShedKnown, ShedNeighbour, ShedSyn, ShedWatch,
+        };
         let kept = std::mem::replace(&mut self.kept, Kept::ALL);
         let below_all = |share: f64| (share < 1.0).then_some(share);
         let shed = Shed {
@@ -72,9 +74,9 @@ impl PointLook {
             first,
             last,
         };
-        let syns_since = syns - self.syns;
-        (self.lanes, self.syns) = (lanes, syns);
-        (shed.packets.iter().sum::<u64>() > 0).then_some((shed, syns_since))
+        let (syns, mirrored) = (syns - std::mem::replace(&mut self.syns, syns), since(SelectedSyn));
+        self.lanes = lanes;
+        (Sight::Counted { point: n, syns, mirrored, known_shed: shed.known }, shed)
     }
 }
 
@@ -194,12 +196,13 @@ impl Losses {
         self.shed_known = total.get(Counter::ShedKnown);
         let first = self.at;
         for (n, (look, point)) in self.points.iter_mut().zip(&stats.points).enumerate() {
-            let Some((shed, syns)) = look.shed(n as u8, point, first, now) else { continue };
+            let (counted, shed) = look.look(n as u8, point, first, now);
+            notices.push(Notice::Sight(counted, now));
             let misses = shed.packets.iter().sum();
-            notices.push(Notice::Lost { first, last: now, drops: 0, misses });
-            let (point, known) = (n as u8, shed.known);
-            notices.push(Notice::Sight(Sight::Shed { point, first, last: now, syns, known }, now));
-            notices.push(Notice::Anomaly(Box::new(budget_shed(&shed))));
+            if misses > 0 {
+                notices.push(Notice::Lost { first, last: now, drops: 0, misses });
+                notices.push(Notice::Anomaly(Box::new(budget_shed(&shed))));
+            }
         }
         self.at = now;
         notices
@@ -229,7 +232,11 @@ impl Losses {
                 stats.total().get(Counter::Packets),
                 self.mirrored,
                 self.shed,
-                if self.shed == 0 { String::new() } else { format!(", {} of known connections", self.shed_known) }
+                if self.shed == 0 {
+                    String::new()
+                } else {
+                    format!(", {} of known connections", self.shed_known)
+                }
             ),
         );
         let causes = causes(stats, shared);
@@ -319,7 +326,10 @@ mod tests {
         };
         let told = look(1_000, &[1.0, 0.25, 0.5]);
         assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("1000 packets ") && told[0].contains(" 25 % of the new tuples"), "{told:?}");
+        assert!(
+            told[0].starts_with("1000 packets ") && told[0].contains(" 25 % of the new tuples"),
+            "{told:?}"
+        );
         // The share of the look before is not that of this one, nor are its packets.
         let told = look(1_001, &[1.0]);
         assert!(told[0].starts_with("1 packet was ") && told[0].contains("a burst"), "{told:?}");

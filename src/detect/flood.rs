@@ -84,9 +84,11 @@ struct Place {
 #[derive(Clone, Copy, Default)]
 struct PointCell {
     second: u64,
-    /// SYNs that were seen,
+    /// SYNs that were seen.
     seen: u64,
-    /// and those that passed, where the kernel side shed some.
+    /// Of these, those of which the kernel side has said for how many they stand,
+    counted: u64,
+    /// and for how many they do.
     passed: f64,
     known_shed: u64,
 }
@@ -176,17 +178,20 @@ impl Floods {
         cell
     }
 
-    /// The kernel side shed some of what passed a tap point between `first` and `last`: so many SYNs passed, and so many
-    /// packets of known tuples were shed.
-    pub fn shed(&mut self, point: u8, first: Nanos, last: Nanos, syns: u64, known: u64) {
-        let all = last.since(first).max(1) as f64;
-        let from = second_of(first).max(self.next);
-        for second in from..=second_of(last).min(from + SECONDS - 1) {
-            let (begin, end) = (Nanos(second * Nanos::SEC), Nanos((second + 1) * Nanos::SEC));
-            let part = end.min(last).since(begin.max(first)) as f64 / all;
-            let cell = self.point_cell(point, second);
-            cell.passed += syns as f64 * part;
-            cell.known_shed += (known as f64 * part).ceil() as u64;
+    /// What the kernel side counted since the last time: SYNs that passed a tap point and those of them that it mirrored,
+    /// which have been seen here; and packets of known tuples that it shed.
+    pub fn counted(&mut self, point: u8, syns: u64, mirrored: u64, known_shed: u64) {
+        let each = (syns as f64 / mirrored.max(1) as f64).max(1.0);
+        let mut newest = None;
+        for cell in &mut self.points[usize::from(point)] {
+            if cell.seen > cell.counted {
+                cell.passed += (cell.seen - cell.counted) as f64 * each;
+                cell.counted = cell.seen;
+                newest = newest.filter(|n: &&mut PointCell| n.second > cell.second).or(Some(cell));
+            }
+        }
+        if let Some(cell) = newest {
+            cell.known_shed += known_shed;
         }
     }
 
@@ -217,9 +222,7 @@ impl Floods {
 
     fn decide(&mut self, second: u64, out: &mut dyn FnMut(Anomaly)) {
         let at = (second % SECONDS) as usize;
-        let any = self.points.iter().any(|p| {
-            p[at].second == second && (p[at].seen >= FLOOD_SYNS || p[at].passed >= FLOOD_SYNS as f64)
-        });
+        let any = self.points.iter().any(|p| p[at].second == second && p[at].all() >= FLOOD_SYNS as f64);
         if !any && self.going_on == 0 {
             return;
         }
@@ -234,9 +237,14 @@ impl Floods {
 }
 
 impl PointCell {
-    /// How many SYNs passed for each that was seen. What was seen besides those that were shed did pass.
+    /// SYNs that passed.
+    fn all(&self) -> f64 {
+        self.passed + (self.seen - self.counted) as f64
+    }
+
+    /// How many SYNs passed for each that was seen.
     fn each(&self) -> f64 {
-        if self.seen == 0 { 1.0 } else { (self.passed / self.seen as f64).max(1.0) }
+        if self.seen == 0 { 1.0 } else { self.all() / self.seen as f64 }
     }
 }
 

@@ -66,18 +66,16 @@ pub enum Sight {
         /// When the first SYN came.
         asked: Nanos,
     },
-    /// The kernel side did not mirror all that it should between two looks, to stay in its budget.
-    Shed {
+    /// What the kernel side counted since it was last looked at; the packets seen up to then come before it.
+    Counted {
         /// Tap point.
         point: u8,
-        /// The look before.
-        first: Nanos,
-        /// This one.
-        last: Nanos,
-        /// SYNs that passed the tap point meanwhile, mirrored or not.
+        /// SYNs that passed it.
         syns: u64,
-        /// Packets of known tuples among those shed.
-        known: u64,
+        /// Of these, mirrored: the others were shed to stay in the budget.
+        mirrored: u64,
+        /// Packets of known tuples that were shed.
+        known_shed: u64,
     },
     /// A reset of an open flow.
     Reset {
@@ -180,7 +178,7 @@ impl Sight {
             | Sight::Probe { point, .. }
             | Sight::Arp { point, .. }
             | Sight::Malformed { point, .. } => *point,
-            Sight::Shed { .. }
+            Sight::Counted { .. }
             | Sight::Conntrack(_)
             | Sight::ConntrackStats { .. }
             | Sight::LinkChanged { .. }

@@ -86,11 +86,9 @@ impl Survey {
                     self.slow.handshake(tuple, *latency_ns, *point, at, out);
                 }
             }
-            Sight::Completed { responder, point, asked } => {
-                self.floods.completed(*responder, *point, *asked)
-            }
-            Sight::Shed { point, first, last, syns, known } => {
-                self.floods.shed(*point, *first, *last, *syns, *known);
+            Sight::Completed { responder, point, asked } => self.floods.completed(*responder, *point, *asked),
+            Sight::Counted { point, syns, mirrored, known_shed } => {
+                self.floods.counted(*point, *syns, *mirrored, *known_shed);
             }
             Sight::Reset { tuple, point, idle_ns, cut } => {
                 let idle_ns = if *cut { *idle_ns } else { 0 };
