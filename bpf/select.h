@@ -163,14 +163,16 @@ static __always_inline bool tuple_known(__u64 hash, __u32 slot)
 	return found;
 }
 
-/* Tightens at once, loosens by an eighth of what is missing: a load that swings within a second keeps its
- * tuples whole instead of flapping. */
+/* Tightens at once, loosens by an eighth of itself, which takes half a second from a thousandth to all: a flood
+ * that pauses for a window does not find the door wide open, and the tuples that are mirrored stay whole. */
 static __always_inline __u32 keep_moved(__u32 keep, __u32 goal)
 {
-	return goal < keep ? goal : keep + (goal - keep + 7) / 8;
+	__u32 most = keep + keep / 8 + SYNTAP_KEEP_ALL / 1024;
+
+	return goal < most ? goal : most;
 }
 
-/* What is left after `gone` windows of what was used; beyond four billion nobody is in debt. */
+/* What a window that used so much still owes after so many windows. */
 static __always_inline __u32 debt(__u32 used, __u32 cap, __u64 windows)
 {
 	__u64 paid = cap * windows;
@@ -192,7 +194,8 @@ static __always_inline void budget_roll(struct syntap_budget *b, __u32 slot, __u
 		return;
 	owed = debt(b->used, cap, windows);
 	if (windows == 1 && b->demand > cap) {
-		/* A sixteenth is for new tuples whatever the known ones ask: what floods must be seen to be named. */
+		/* A sixteenth is for new tuples whatever the known ones ask: what floods must be seen to be
+		 * named. */
 		most = cap - cap / 16;
 		known = b->judged ? (__u64)b->demand * b->known / b->judged : 0;
 		if (known > most) {

@@ -99,8 +99,7 @@ impl Budget {
         for (keep, goal) in [(&mut self.keep_new, new_goal), (&mut self.keep_known, known_goal)] {
             *keep = match windows {
                 10.. => ALL,
-                _ if goal < *keep => goal,
-                _ => *keep + (goal - *keep).div_ceil(8),
+                _ => goal.min(*keep + *keep / 8 + ALL / 1024),
             };
         }
         (self.window_ns, self.used) = (now, owed);
