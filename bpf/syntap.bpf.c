@@ -318,7 +318,7 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 	else if (h->state != HANDOVER_FAILED)
 		count(n, SYNTAP_N_CLONE_FAILED);
 	h->state = HANDOVER_EMPTY;
-	budget_charge(slot, meta.time_ns);
+	budget_charge(slot, meta.time_ns, true);
 }
 
 SEC("tcx/ingress")
@@ -520,7 +520,7 @@ int syntap_span(struct xdp_md *ctx)
 	verdict = bpf_redirect_map(&rings, tables.slots[slot & (SYNTAP_SLOTS - 1)].ring + ctx->rx_queue_index,
 				   XDP_DROP);
 	count(n, verdict == XDP_REDIRECT ? SYNTAP_N_MIRRORED : SYNTAP_N_NO_RING);
-	budget_charge(slot, meta.time_ns);
+	budget_charge(slot, meta.time_ns, false);
 	return verdict;
 }
 

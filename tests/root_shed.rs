@@ -118,7 +118,7 @@ impl Drop for StopOnDrop<'_> {
 
 /// Keeps the lives of the tuples that are not the flood's.
 #[derive(Default)]
-struct Lives(Vec<Box<LifeOver>>);
+struct Lives(Vec<LifeOver>);
 
 impl Outlet for Lives {
     fn event(&mut self, event: Event) {
@@ -126,7 +126,7 @@ impl Outlet for Lives {
             let tuple = life.key.tuple();
             let forged = [tuple.src, tuple.dst].iter().any(|e| e.addr.to_string().starts_with("10.77."));
             if !forged {
-                self.0.push(life);
+                self.0.push(*life);
             }
         }
     }
@@ -197,7 +197,7 @@ fn flooded(
 /// Whatever the flood was, each connection was seen from its SYN to its end.
 fn whole(lives: &Lives, ports: &[u16]) {
     for (n, port) in ports.iter().enumerate() {
-        let of = |l: &&Box<LifeOver>| [l.key.tuple().src.port, l.key.tuple().dst.port].contains(port);
+        let of = |l: &&LifeOver| [l.key.tuple().src.port, l.key.tuple().dst.port].contains(port);
         let of: Vec<_> = lives.0.iter().filter(of).collect();
         assert_eq!(of.len(), 1, "one life");
         let flow = &of[0].flow;
