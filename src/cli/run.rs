@@ -389,6 +389,7 @@ impl<'a> Live<'a> {
             }
         }
         let Live { tap, pipeline, mirror_to, mut status, losses, stats, mut first_error, listens, .. } = self;
+        let refused = tap.known().refused();
         drop(tap);
         let finished = pipeline.finish();
         let mut failed = |e: anyhow::Error| {
@@ -408,6 +409,10 @@ impl<'a> Live<'a> {
             failed(cannot_write(path, e).into());
         }
         let mut live = losses.summary(&stats, &finished.shared);
+        if refused > 0 {
+            let text = format!("{} found no room among the known ones", many(refused, "open connection"));
+            live.push(("known".into(), text));
+        }
         if listens {
             live.push(("conntrack".into(), conntrack::summary(&finished.shared.conntrack)));
         }

@@ -201,12 +201,13 @@ impl Floods {
         if self.next == 0 {
             self.next = present;
         }
-        if present > self.next + WAIT {
-            // After a silence only the last few seconds have anything in them.
-            self.next = self.next.max(present.saturating_sub(WAIT + SECONDS));
-            while self.next + WAIT < present {
-                self.decide(self.next, out);
-                self.next += 1;
+        let any = self.next + SECONDS;
+        while self.next + WAIT < present {
+            self.decide(self.next, out);
+            self.next += 1;
+            // After a silence there is nothing in what follows the last few seconds.
+            if self.next > any {
+                self.next = present - WAIT;
             }
         }
     }
@@ -366,5 +367,106 @@ impl Episode {
             facts,
             ..Anomaly::new(Kind::SynFlood, summary, self.first, self.last)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Addr;
+
+    const BEGIN: u64 = 1_700_000_000;
+
+    fn server(n: u8) -> Endpoint {
+        Endpoint { addr: Addr::v4([192, 0, 2, n]), port: 443 }
+    }
+
+    fn at(ms: u64) -> Nanos {
+        Nanos(BEGIN * Nanos::SEC + ms * Nanos::MS)
+    }
+
+    fn fact(a: &Anomaly, name: &str) -> u64 {
+        match a.facts.iter().find(|f| f.0 == name) {
+            Some((_, Fact::U64(n))) => *n,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    /// `per_ms` SYNs a millisecond to each of these, from `from` up to `to`.
+    fn syns(f: &mut Floods, to: &[(u8, u32)], point: u8, ms: std::ops::Range<u64>) -> Vec<Anomaly> {
+        let mut told = Vec::new();
+        for ms in ms {
+            f.pass(at(ms), &mut |a| told.push(a));
+            for (n, count) in to {
+                (0..*count).for_each(|_| f.syn(server(*n), point, at(ms)));
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn what_was_shed_is_put_on_responders_in_the_proportion_of_what_was_seen() {
+        let mut f = Floods::default();
+        // 100 and 300 SYNs a second are seen of a hundred times as many; the looks do not keep to seconds.
+        let mut told = Vec::new();
+        for look in 0..5u64 {
+            for ms in (look * 1_000 + 300)..(look * 1_000 + 1_300) {
+                f.pass(at(ms), &mut |a| told.push(a));
+                if ms % 10 == 0 {
+                    f.syn(server(1), 0, at(ms));
+                    (0..3).for_each(|_| f.syn(server(2), 0, at(ms)));
+                }
+            }
+            f.counted(0, 40_000, 400, u64::from(look == 2) * 7);
+        }
+        assert!(told.is_empty(), "they go on");
+        f.finish(&mut |a| told.push(a));
+        let mut all: Vec<_> =
+            told.iter().map(|a| [fact(a, "syns"), fact(a, "mirrored"), fact(a, "known_shed")]).collect();
+        all.sort_unstable();
+        assert_eq!(all, [[50_000, 500, 7], [150_000, 1_500, 7]], "{told:#?}");
+        assert!(told.iter().all(|a| fact(a, "answered") == 0 && fact(a, "peak_per_second") <= 30_000));
+    }
+
+    #[test]
+    fn one_flood_on_both_sides_of_a_gateway_is_counted_once() {
+        let mut f = Floods::default();
+        let mut told = Vec::new();
+        for ms in 0..3_000 {
+            f.pass(at(ms), &mut |a| told.push(a));
+            for point in [0, 1] {
+                (0..2).for_each(|_| f.syn(server(1), point, at(ms)));
+            }
+        }
+        f.finish(&mut |a| told.push(a));
+        assert_eq!(told.iter().map(|a| fact(a, "syns")).collect::<Vec<_>>(), [6_000]);
+    }
+
+    #[test]
+    fn a_flood_before_a_long_silence_is_told_and_so_is_the_next() {
+        let mut f = Floods::default();
+        let mut told = syns(&mut f, &[(1, 3)], 0, 0..1_500);
+        told.extend(syns(&mut f, &[(1, 2)], 0, 5_000_000..5_002_000));
+        f.finish(&mut |a| told.push(a));
+        assert_eq!(told.iter().map(|a| fact(a, "syns")).collect::<Vec<_>>(), [4_500, 4_000], "{told:#?}");
+    }
+
+    #[test]
+    fn neighbours_that_serve_one_port_have_places_of_their_own() {
+        let places: std::collections::HashSet<_> = (0..64).map(|n| place_of(&server(n), PLACES)).collect();
+        assert!(places.len() > 56, "{}", places.len());
+    }
+
+    #[test]
+    fn a_burst_that_is_accepted_later_is_none() {
+        let mut f = Floods::default();
+        let mut told = syns(&mut f, &[(1, 100)], 0, 980..1_000);
+        for _ in 0..1_900 {
+            f.answered(server(1), 0, at(990));
+            f.completed(server(1), 0, at(990));
+        }
+        told.extend(syns(&mut f, &[(1, 0)], 0, 1_000..9_000));
+        f.finish(&mut |a| told.push(a));
+        assert!(told.is_empty(), "{told:#?}");
     }
 }

@@ -86,7 +86,8 @@ pub fn place_of(who: &Endpoint, size: usize) -> usize {
     for b in who.addr.0 {
         h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
     }
-    (h >> 20) as usize % size
+    // The last byte alone must choose another place: neighbours serve the same port.
+    ((h ^ h >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % size
 }
 
 fn place<'a>(places: &'a mut [Place], who: &Endpoint) -> &'a mut Place {
