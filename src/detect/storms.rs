@@ -83,11 +83,10 @@ impl Default for Storms {
 /// The place of an endpoint in a direct-mapped table of `size`.
 pub fn place_of(who: &Endpoint, size: usize) -> usize {
     let mut h = u64::from(who.port).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    for b in who.addr.0 {
-        h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+    for word in who.addr.0.as_chunks::<8>().0 {
+        h = (h ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
-    // The last byte alone must choose another place: neighbours serve the same port.
-    ((h ^ h >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % size
+    (h.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % size
 }
 
 fn place<'a>(places: &'a mut [Place], who: &Endpoint) -> &'a mut Place {
