@@ -4,8 +4,8 @@
  * secret on its own and the two sums are added, so no order has to be found. src/bpf/hash.rs computes the same
  * number.
  *
- *   bits  0..31  ring (hash % shards), the watch's tag, syntap_meta.hash
- *   bits 32..47  the watch's bucket (with more buckets, up to bit 63)
+ *   bits  0..31  ring (hash % shards), the watch's tag, a known tuple's tag, syntap_meta.hash
+ *   bits 32..47  the watch's bucket, a known tuple's bucket (with more buckets, up to bit 63)
  *   bits 48..63  the budget's slice
  */
 #ifndef SYNTAP_HASH_H

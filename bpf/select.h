@@ -3,8 +3,9 @@
  * Which packets are mirrored: the port set, the flag classes, the watch, and the budget over all of it.
  *
  * A packet is wanted or not by what it is and by its tuple's watch; the budget may then shed it. Shedding goes
- * by a slice of the tuple hash, so a tuple is mirrored whole or not at all; only the hard cap at the end of a
- * window cuts through tuples, and it is counted apart.
+ * by a slice of the tuple hash, so a tuple is mirrored whole or not at all. Tuples that user space knows to be
+ * open have a threshold of their own, which tightens only when they alone are too many. Only the hard cap of a
+ * window cuts through tuples; it is counted apart, and known tuples meet it at twice the others' height.
  */
 #ifndef SYNTAP_SELECT_H
 #define SYNTAP_SELECT_H
@@ -28,13 +29,23 @@ struct {
 	__type(value, struct syntap_watch_bucket);
 } watch SEC(".maps");
 
+/* An element for each slot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, SYNTAP_SLOTS);
 	__type(key, __u32);
 	__type(value, struct syntap_budget);
 } budget SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1 << 10); /* set at load */
+	__type(key, __u32);
+	__type(value, struct syntap_known_bucket);
+} known SEC(".maps");
+
+const volatile struct syntap_allowance allowance[SYNTAP_SLOTS] SEC(".rodata.allowance") = {};
 const volatile struct syntap_config config SEC(".rodata.config") = {};
 struct syntap_tables tables SEC(".data.tables") = {};
 
@@ -130,55 +141,167 @@ static __always_inline bool watch_hit(__u64 hash, __u64 *now)
 	return false;
 }
 
-/*
- * A new window. Tightens at once to the share that would have fitted, loosens by an eighth of what is missing:
- * a load that swings within a second keeps its tuples whole instead of flapping.
- */
-static __always_inline void budget_roll(struct syntap_budget *b, __u64 now)
+/* A tuple is known at a tap point, as its flow is. */
+static __always_inline __u32 known_tag(__u64 hash, __u32 slot)
 {
-	__u64 gone = now - b->window_ns;
-	__u32 target = SYNTAP_KEEP_ALL;
+	__u32 tag = (__u32)hash ^ slot * (__u32)MIX_B;
 
-	if (gone < SYNTAP_WINDOW_NS)
-		return;
-	if (gone < 2 * SYNTAP_WINDOW_NS && b->demand > config.budget)
-		target = (__u64)config.budget * SYNTAP_KEEP_ALL / b->demand;
-	if (target < b->keep)
-		b->keep = target;
-	else if (gone >= 10ULL * SYNTAP_WINDOW_NS)
-		b->keep = SYNTAP_KEEP_ALL;
-	else
-		b->keep += (target - b->keep + 7) / 8;
-	b->window_ns = now;
-	b->used = 0;
-	b->demand = 0;
-	b->neighbours = 0;
+	return tag ? tag : 1;
 }
 
-/* True if the packet may be mirrored; else *hard says whether the cap, not its tuple's turn, stopped it. */
-static __always_inline bool budget_take(enum syntap_class class, __u64 hash, __u64 now, bool *hard)
+static __always_inline bool tuple_known(__u64 hash, __u32 slot)
 {
-	__u32 zero = 0;
-	struct syntap_budget *b = bpf_map_lookup_elem(&budget, &zero);
+	__u32 i = (hash >> 32) & config.known_mask, tag = known_tag(hash, slot);
+	struct syntap_known_bucket *b = bpf_map_lookup_elem(&known, &i);
+	bool found = false;
 
-	*hard = false;
-	if (!b) /* verifier: element 0 of an array is there */
+	if (!b)
 		return false;
-	budget_roll(b, now);
+#pragma unroll
+	for (i = 0; i < SYNTAP_KNOWN_WAYS; i++)
+		found |= *(volatile __u32 *)&b->tag[i] == tag;
+	return found;
+}
+
+/* Tightens at once, loosens by an eighth of itself, which takes half a second from a thousandth to all: a flood
+ * that pauses for a window does not find the door wide open, and the tuples that are mirrored stay whole. */
+static __always_inline __u32 keep_moved(__u32 keep, __u32 goal)
+{
+	__u32 most = keep + keep / 8 + SYNTAP_KEEP_ALL / 1024;
+
+	return goal < most ? goal : most;
+}
+
+/* What a window that used so much still owes after so many windows. */
+static __always_inline __u32 debt(__u32 used, __u32 cap, __u64 windows)
+{
+	__u64 paid = cap * windows;
+
+	return used > paid ? used - paid : 0;
+}
+
+/*
+ * A new window. What would have fitted into the last one is kept: known tuples first, the others in seven
+ * eighths of what they leave, so that chance does not drive them into the hard cap.
+ */
+static __always_inline void budget_roll(struct syntap_budget *b, __u32 slot, __u64 now)
+{
+	__u32 cap = b->cap, owed, known, most, left, goal = SYNTAP_KEEP_ALL, goal_known = SYNTAP_KEEP_ALL;
+	__u64 gone = now - b->window_ns, windows = gone / SYNTAP_WINDOW_NS;
+	__u32 i = slot & (SYNTAP_SLOTS - 1);
+
+	if (!windows)
+		return;
+	owed = debt(b->used, cap, windows);
+	if (windows == 1 && b->demand > cap) {
+		/* A sixteenth is for new tuples whatever the known ones ask: what floods must be seen to be
+		 * named. */
+		most = cap - cap / 16;
+		known = b->judged ? (__u64)b->demand * b->known / b->judged : 0;
+		if (known > most) {
+			goal_known = (__u64)(most - most / 8) * SYNTAP_KEEP_ALL / known;
+			left = cap - most;
+		} else {
+			left = cap - known;
+			left = left - cap / 16 > owed ? left - owed : cap / 16;
+		}
+		if (b->demand > known)
+			goal = (__u64)(left - left / 8) * SYNTAP_KEEP_ALL / (b->demand - known);
+		if (goal > SYNTAP_KEEP_ALL)
+			goal = SYNTAP_KEEP_ALL;
+	}
+	if (windows >= 10) {
+		b->keep_new = SYNTAP_KEEP_ALL;
+		b->keep_known = SYNTAP_KEEP_ALL;
+	} else {
+		b->keep_new = keep_moved(b->keep_new, goal);
+		b->keep_known = keep_moved(b->keep_known, goal_known);
+	}
+	b->window_ns = now;
+	b->used = owed;
+	b->demand = 0;
+	b->judged = 0;
+	b->known = 0;
+	b->neighbours = 0;
+	b->cap = allowance[i].packets;
+	if (!config.metered || !allowance[i].ns)
+		return;
+	b->spent_ns = debt(b->spent_ns, allowance[i].ns, windows);
+	if (b->cost) {
+		left = (__u64)allowance[i].ns * 64 / b->cost;
+		if (left < b->cap)
+			b->cap = left ? left : 1;
+	}
+}
+
+/* Bits of a fate. 0 is mirrored. */
+enum {
+	FATE_SHED = 1,
+	FATE_HARD = 2, /* by the cap, not by its tuple's turn */
+	FATE_KNOWN = 4,
+};
+
+/* Whether the packet may be mirrored. */
+static __always_inline __u32 budget_take(__u32 slot, enum syntap_class class, __u64 hash, __u64 now)
+{
+	struct syntap_budget *b = bpf_map_lookup_elem(&budget, &slot);
+	__u32 fate = 0, times = 1, ns;
+
+	if (!b) /* verifier: no lane beyond the slots comes here */
+		return FATE_SHED;
+	budget_roll(b, slot, now);
 	if (class == SYNTAP_CLASS_NEIGHBOUR) {
-		*hard = b->neighbours >= config.neighbour_budget;
-		b->neighbours += !*hard;
-		return !*hard;
+		if (b->neighbours >= config.neighbour_budget)
+			return FATE_SHED | FATE_HARD;
+		b->neighbours++;
+		return 0;
 	}
 	b->demand++;
-	if (hash >> 48 >= b->keep)
-		return false;
-	if (b->used >= config.budget) {
-		*hard = true;
-		return false;
+	/* Nobody asks whose packet it is while there is room for all. */
+	if (b->keep_new < SYNTAP_KEEP_ALL || b->demand > b->cap / 2) {
+		b->judged++;
+		if (tuple_known(hash, slot)) {
+			b->known++;
+			fate = FATE_KNOWN;
+			times = 2;
+		}
+	}
+	if (hash >> 48 >= (fate ? b->keep_known : b->keep_new))
+		return fate | FATE_SHED;
+	/* Known tuples may overdraw a window that others have filled; the next ones pay it back. */
+	if (b->used >= times * b->cap)
+		return fate | FATE_SHED | FATE_HARD;
+	if (config.metered) {
+		ns = allowance[slot & (SYNTAP_SLOTS - 1)].ns;
+		if (ns && b->spent_ns >= times * ns)
+			return fate | FATE_SHED | FATE_HARD;
 	}
 	b->used++;
-	return true;
+	return 0;
+}
+
+/*
+ * Charges what mirroring a packet took that was stamped at `since`. The far end of the private pair does its
+ * part in softirq, where no clock tells it from other work. Where packets come one at a time that is as long
+ * again as the hook (0.8 us of 1.6), in bursts less: a gateway pays what is charged at most.
+ */
+static __always_inline void budget_charge(__u32 slot, __u64 since, bool has_far_end)
+{
+	struct syntap_budget *b;
+	__u64 ns;
+
+	if (!config.metered)
+		return;
+	b = bpf_map_lookup_elem(&budget, &slot);
+	if (!b)
+		return;
+	ns = bpf_ktime_get_ns() - since;
+	if (has_far_end)
+		ns *= 2;
+	if (ns > SYNTAP_CHARGE_MAX_NS)
+		ns = SYNTAP_CHARGE_MAX_NS;
+	b->spent_ns += ns;
+	b->cost += ns - b->cost / 64;
 }
 
 #endif /* SYNTAP_SELECT_H */

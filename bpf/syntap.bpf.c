@@ -113,8 +113,7 @@ static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 seg
 	enum syntap_class class = SYNTAP_CLASS_CONTROL;
 	__u64 hash = 0, now = 0;
 	__u16 reason = 0;
-	__u32 snap;
-	bool hard;
+	__u32 snap, fate;
 
 	switch (p->kind) {
 	case KIND_NONE:
@@ -164,10 +163,13 @@ static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 seg
 		reason |= SYNTAP_REASON_TUNNEL;
 	if (!now)
 		now = bpf_ktime_get_ns();
-	if (!budget_take(class, hash, now, &hard)) {
+	fate = budget_take(lane / 2, class, hash, now);
+	if (fate) {
 		count(n, SYNTAP_N_SHED_SYN + class);
-		if (hard)
+		if (fate & FATE_HARD)
 			count(n, SYNTAP_N_SHED_HARD);
+		if (fate & FATE_KNOWN)
+			count(n, SYNTAP_N_SHED_KNOWN);
 		return false;
 	}
 	count(n, SYNTAP_N_SELECTED_SYN + class);
@@ -316,6 +318,7 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 	else if (h->state != HANDOVER_FAILED)
 		count(n, SYNTAP_N_CLONE_FAILED);
 	h->state = HANDOVER_EMPTY;
+	budget_charge(slot, meta.time_ns, true);
 }
 
 SEC("tcx/ingress")
@@ -517,6 +520,7 @@ int syntap_span(struct xdp_md *ctx)
 	verdict = bpf_redirect_map(&rings, tables.slots[slot & (SYNTAP_SLOTS - 1)].ring + ctx->rx_queue_index,
 				   XDP_DROP);
 	count(n, verdict == XDP_REDIRECT ? SYNTAP_N_MIRRORED : SYNTAP_N_NO_RING);
+	budget_charge(slot, meta.time_ns, false);
 	return verdict;
 }
 

@@ -8,7 +8,9 @@
  *   kernel -> us   struct syntap_counters     map "counters", per CPU, one element a lane
  *   kernel -> us   struct syntap_census       map "census", per CPU, one element a lane
  *   us -> kernel   struct syntap_config       read-only data, fixed at load: the JIT folds it into the code
+ *   us -> kernel   struct syntap_allowance    read-only data, one a slot
  *   us -> kernel   struct syntap_tables       writable data, may change while attached
+ *   us -> kernel   struct syntap_known_bucket map "known"
  *   both           struct syntap_watch_bucket map "watch"
  *
  * A lane is one direction of one tap point: slot * 2 + direction. src/bpf/abi.rs mirrors these types; a test
@@ -48,11 +50,18 @@ enum syntap_limits {
 
 	/* Four entries of 16 bytes fill a cache line: a look-up costs one miss, however it ends. */
 	SYNTAP_WATCH_WAYS = 4,
+	/* Tags of known tuples in a bucket: a cache line as well. */
+	SYNTAP_KNOWN_WAYS = 16,
 
 	/* The budget's clock. Shorter cuts bursts that a ring holds easily; longer lets one window's burst
-	 * (budget / 100 packets) outgrow the 4,096 frames of a ring: 2,000 at the default budget of 200,000/s.
+	 * (budget / 100 packets, twice that of known tuples) outgrow the 4,096 frames of a ring: 2,000 at the
+	 * default budget of 200,000/s.
 	 */
 	SYNTAP_WINDOW_NS = 10000000,
+	/* The most that one mirrored packet is charged where time is metered: fifty times what one costs. More
+	 * is an interrupt in between, or a hypervisor, and would close the window for all others.
+	 */
+	SYNTAP_CHARGE_MAX_NS = 100000,
 	/* keep == KEEP_ALL mirrors every tuple, keep == KEEP_ALL / 4 one tuple in four. */
 	SYNTAP_KEEP_ALL = 65536,
 
@@ -150,6 +159,8 @@ enum syntap_counter {
 	SYNTAP_N_NO_RING, /* no socket bound to the queue */
 	/* Beside the sums: part of shed_* that met the hard cap, so its tuples are not whole. */
 	SYNTAP_N_SHED_HARD,
+	/* Beside the sums: part of shed_* whose tuples were known to be open. */
+	SYNTAP_N_SHED_KNOWN,
 	/* Beside the sums: selected packets whose TCP header is broken. */
 	SYNTAP_N_BROKEN,
 	/* Beside the sums: mirrored packets that went in pieces, of which the last did not arrive. */
@@ -196,12 +207,12 @@ struct syntap_config {
 	__u64 watch_ns;		/* how long a tuple stays under watch */
 	__u32 watch_packets;	/* how many plain packets it may mirror meanwhile */
 	__u32 watch_mask;	/* buckets - 1, a power of two less one */
-	__u32 budget;		/* mirrored packets a window and CPU; at least 1 */
-	__u32 neighbour_budget; /* of which ARP and neighbour packets, metered apart */
+	__u32 metered;		/* an interface's budget has a share of time: 0 reads no second clock */
+	__u32 neighbour_budget; /* ARP and neighbour packets a window, CPU and interface, metered apart */
 	__u32 shards;		/* rings of the inline mode; at least 1 */
 	__u32 snap;		/* bytes of a packet that are mirrored, counted from a tunnel's inside */
 	__u32 carrier;		/* ifindex of the private pair's near end; 0 selects and does not clone */
-	__u32 reserved;
+	__u32 known_mask;	/* buckets of the known tuples - 1, a power of two less one */
 };
 
 _Static_assert(sizeof(struct syntap_config) == 56, "no hidden padding");
@@ -228,12 +239,35 @@ struct syntap_watch_bucket {
 
 _Static_assert(sizeof(struct syntap_watch_bucket) == 64, "a bucket is a cache line");
 
+/*
+ * Tuples that user space knows to be open: it alone writes. A tag is known_tag(), never 0 in use; a bucket is
+ * that of the tuple hash's upper half.
+ */
+struct syntap_known_bucket {
+	__u32 tag[SYNTAP_KNOWN_WAYS];
+};
+
+_Static_assert(sizeof(struct syntap_known_bucket) == 64, "a bucket is a cache line");
+
+/* What an interface may take of each CPU in a window. */
+struct syntap_allowance {
+	__u32 packets; /* mirrored ones; at least 1 */
+	__u32 ns;      /* spent on mirroring; 0 is not metered */
+};
+
+/* One interface's window on one CPU. */
 struct syntap_budget {
 	__u64 window_ns;  /* when the window began */
-	__u32 used;	  /* mirrored in it */
+	__u32 cap;	  /* packets it may mirror: the allowance in packets, or its time at the present cost */
+	__u32 used;	  /* mirrored in it, and what the windows before overdrew */
 	__u32 demand;	  /* mirrored and shed in it */
-	__u32 keep;	  /* tuples whose hash slice is below this are mirrored */
+	__u32 judged;	  /* of these, asked whether their tuple is known */
+	__u32 known;	  /* of these, yes */
+	__u32 keep_new;	  /* tuples not known are mirrored if their hash slice is below this */
+	__u32 keep_known; /* and known ones if theirs is below this */
 	__u32 neighbours; /* ARP and neighbour packets mirrored in it */
+	__u32 spent_ns;	  /* on mirroring in it, and what the windows before overdrew */
+	__u32 cost;	  /* of a mirrored packet, ns * 64: a mean over some 64 packets */
 };
 
 #endif /* SYNTAP_H */

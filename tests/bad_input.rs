@@ -119,7 +119,7 @@ fn wrong_words_name_the_flag_and_the_way_out() {
         (&["run", "-i", "lo", "-i", "lo=span", "-w", "."], "interface lo is named twice", "hint: "),
         (&["run", "-i", "lo=inside,lo=outside", "-w", "."], "interface lo is named twice", "hint: "),
         (&["run", "-i", "lo"], "syntap: the following required", "hint: syntap run --help"),
-        (&["run", "-i", "lo", "-w", ".", "--budget", "0"], "the budget is a number from", "hint: "),
+        (&["run", "-i", "lo", "-w", ".", "--budget", "0"], "the budget '0' is no number from 100", "hint: "),
         (
             &["run", "-i", "lo", "-w", ".", "--max-flows", "1000000000"],
             "MiB of memory, and",

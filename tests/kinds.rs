@@ -837,10 +837,34 @@ fn a_thousand_syns_a_second_without_answers_are_a_flood() {
     let all = c.records();
     let r = only(&all, "syn_flood");
     judged(r, "error", "originator", "likely");
-    assert_eq!(names(r), ["responder", "syns_per_second", "answered"]);
-    assert_eq!((&r["facts"]["responder"], &r["facts"]["answered"]), (&json!("192.0.2.2:443"), &json!(0)));
     let rate = r["facts"]["syns_per_second"].as_u64().expect("a rate");
     assert!((1_990..=2_010).contains(&rate), "{rate}");
+    let peak = r["facts"]["peak_per_second"].as_u64().expect("a rate");
+    assert!((1_500..=2_000).contains(&peak), "of whole seconds: {peak}");
+    says(
+        r,
+        json!({"responder": "192.0.2.2:443", "syns_per_second": rate, "answered": 0, "completed": 0,
+            "syns": 3000, "mirrored": 3000, "peak_per_second": peak, "lasts_ms": 1499, "known_shed": 0}),
+    );
+}
+
+#[test]
+fn syns_that_are_answered_and_lead_to_nothing_are_a_flood_beside_connections_that_do() {
+    let mut c = Capture::default();
+    for n in 0..24_000u16 {
+        let mut t = Talk::new(10_000 + n);
+        c.after(0.25, t.client(SYN, 0).frame());
+        c.after(0.25, t.server(SYN | ACK, 0).frame());
+        if n % 50 == 0 {
+            c.after(0.0, t.client(ACK, 0).frame());
+        }
+    }
+    let all = c.records();
+    let told = of_kind(&all, "syn_flood");
+    let sum = |fact: &str| told.iter().map(|r| r["facts"][fact].as_u64().expect("a count")).sum::<u64>();
+    assert_eq!((sum("syns"), sum("answered"), sum("completed")), (24_000, 24_000, 480), "{told:#?}");
+    assert_eq!(told.len(), 2, "after ten seconds, and at its end");
+    assert_eq!(told[1]["facts"]["lasts_ms"], 11_999);
 }
 
 /// Connections of which some are reset by the server.
@@ -1079,9 +1103,25 @@ fn what_the_tool_lost_or_shed_is_told_with_its_cause_and_time() {
     judged(&r, "warning", "unknown", "proven");
     says(&r, json!({"cause": "ring_full", "source": "ring 0", "count": 7}));
     assert_eq!((&r["first_ns"], &r["last_ns"]), (&json!(first.0), &json!(last.0)));
-    let r = record(budget_shed(&Shed { kept: Some(0.25), packets: 900, hard: 3, first, last }));
+    let shed = Shed {
+        kept: Some(0.25),
+        packets: [800, 50, 40, 7, 3],
+        hard: 3,
+        known: 2,
+        budget_pps: 1_000,
+        budget_share: Some(250_000),
+        first,
+        last,
+        ..Shed::default()
+    };
+    let r = record(budget_shed(&shed));
     judged(&r, "warning", "unknown", "proven");
-    says(&r, json!({"threshold": 0.25, "tuples": null, "packets": 900, "packets_of_broken_tuples": 3}));
+    says(
+        &r,
+        json!({"threshold": 0.25, "tuples": null, "packets": 900, "packets_of_broken_tuples": 3,
+            "threshold_known": null, "packets_of_known_tuples": 2, "syn": 800, "control": 50, "watch": 40,
+            "neighbour": 7, "icmp": 3, "budget_pps": 1000, "budget_share": 0.25}),
+    );
 }
 
 // ---- What every kind has

@@ -290,5 +290,5 @@ fn a_faultless_connection_is_never_whole_and_is_told_as_one() {
     assert!(packets.iter().all(|p| brief(p.link, p.bytes, p.vlan, &mut Brief::default())));
     let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC));
     assert_eq!(lines, wholes);
-    assert_eq!(lines.len(), 5, "SYN, SYN-ACK, answered, over, counters: {lines:#?}");
+    assert_eq!(lines.len(), 6, "SYN, SYN-ACK, answered, completed, over, counters: {lines:#?}");
 }

@@ -73,8 +73,8 @@ fn a_report_says_first_what_was_not_seen_and_sums_it_up() {
         let a = capture_gap(&Gap { cause, source, first, last, count, unit });
         Record::from_anomaly(&a, &Context::default(), None)
     };
-    let shed =
-        Shed { kept: Some(0.25), packets: 1, hard: 0, first: Nanos(Nanos::SEC), last: Nanos(2 * Nanos::SEC) };
+    let (first, last) = (Nanos(Nanos::SEC), Nanos(2 * Nanos::SEC));
+    let shed = Shed { kept: Some(0.25), packets: [1, 0, 0, 0, 0], first, last, ..Shed::default() };
     let shed = Record::from_anomaly(&budget_shed(&shed), &Context::default(), None);
     let dir = tempfile::tempdir().expect("a directory");
     shards(

@@ -8,11 +8,13 @@ use std::fs;
 use libbpf_rs::{MapCore, MapFlags, ProgramInput};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use reference::budget::{Budget as Model, Fate};
 use reference::shapes::shapes;
 use reference::{Choice, build, choose};
 use syntap::bpf::abi::{CARRY_MAX, META_LEN, reason};
-use syntap::bpf::{Counter, Kernel, Meta, Options, Program, hash};
+use syntap::bpf::{Budget, Counter, Kernel, Meta, Options, Program, hash};
 use syntap::capture::ports::PortSet;
+use syntap::wire::Addr;
 
 const KEY: [u64; 2] = [0x5eed_0000_1111_2222, 0x3333_4444_5555_6666];
 const PROGRAMS: [Program; 3] = [Program::Ingress, Program::Egress, Program::Span];
@@ -57,7 +59,7 @@ impl Bench {
             ports: Box::new(*ports.words()),
             slots: vec![(loopback(), 0)],
             watch_packets: 0,
-            budget_pps: 1_000_000_000,
+            budget: Budget::packets(1_000_000_000),
             neighbour_pps: 1_000_000_000,
             ..Options::default()
         };
@@ -120,6 +122,12 @@ impl Bench {
             }
         };
         (fate, meta)
+    }
+
+    /// The budget of the only slot.
+    fn budget(&self) -> Vec<u8> {
+        let map = self.kernel.object().maps().find(|m| m.name() == "budget").unwrap();
+        map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).unwrap().unwrap().swap_remove(self.cpu)
     }
 
     /// What a tcx hook left for the carrier.
@@ -339,7 +347,7 @@ fn past_the_budget_whole_tuples_are_shed_and_counted() {
         return;
     }
     // 1,000 a window of 10 ms.
-    let bench = Bench::new("80", |o| o.budget_pps = 100_000);
+    let bench = Bench::new("80", |o| o.budget = Budget::packets(100_000));
     let start = std::time::Instant::now();
     let mut sent = 0u64;
     let mut kept = std::collections::HashMap::<u16, (u32, u32)>::new();
@@ -371,6 +379,111 @@ fn past_the_budget_whole_tuples_are_shed_and_counted() {
         n(Counter::SelectedSyn),
         n(Counter::ShedSyn)
     );
+}
+
+/// The plain model goes beside the kernel's budget, packet by packet. Its clock is the kernel's: where a window began is
+/// in the map.
+fn beside_the_model(program: Program, budget: Budget) -> (Bench, u64) {
+    let bench = Bench::new("80", |o| o.budget = budget);
+    let known = bench.kernel.known();
+    let allowance = (budget.pps / 100, u64::from(budget.share) * 10);
+    let end = |frame: &[u8], ip: usize, port: usize| {
+        let addr = Addr::v4(frame[ip..ip + 4].try_into().unwrap());
+        (addr, u16::from_be_bytes(frame[port..port + 2].try_into().unwrap()))
+    };
+    let mut model = Model::default();
+    let mut hard = 0;
+    let (mut state, mut rolled) = (0x2545_f491_4f6c_dd1du64, 0u32);
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    // One of `one_in` packets is of a known tuple. In the end there is little to do, and a pause.
+    for (one_in, packets, nap_us) in
+        [(20, 8_000, 0), (2, 6_000, 0), (1, 4_000, 0), (20, 300, 300), (3, 6_000, 0)]
+    {
+        for n in 0..packets {
+            let is_known = random(one_in) == 0;
+            let sport = if is_known { 1_000 } else { 2_000 } + random(900) as u16;
+            let frame = segment(sport, 2);
+            let (src, dst) = (end(&frame, 26, 34), end(&frame, 30, 36));
+            if is_known && !known.contains(src, dst, 0) {
+                known.insert(src, dst, 0);
+            }
+            if nap_us > 0 {
+                std::thread::sleep(std::time::Duration::from_micros(if n == 50 { 150_000 } else { nap_us }));
+            }
+            let before = bench.counters(0);
+            bench.test_run(program, &frame, 1);
+            let after = bench.counters(0);
+            let real = Model::read(&bench.budget());
+            let moved = |c: Counter| after[c as usize] - before[c as usize];
+
+            let old = model.clone();
+            rolled += u32::from(real.window_ns != model.window_ns);
+            let slice = hash::tuple(&KEY, &src.0, src.1, &dst.0, dst.1) >> 48;
+            let fate = model.packet(real.window_ns.max(model.window_ns), allowance, slice, is_known);
+            let charged = real.spent_ns.wrapping_sub(model.spent_ns);
+            if budget.share > 0 && fate == Fate::Mirrored {
+                assert!((1..=100_000).contains(&charged), "{charged} ns");
+                model.charge(charged);
+            }
+            assert_eq!(real, model, "packet {n}, known {is_known}, {fate:?}; before {old:?}");
+            let shed = (fate != Fate::Mirrored) as u64;
+            assert_eq!((moved(Counter::SelectedSyn), moved(Counter::ShedSyn)), (1 - shed, shed), "{fate:?}");
+            assert_eq!(moved(Counter::ShedHard), (fate == Fate::Hard) as u64);
+            let judged = model.judged > if real.window_ns == old.window_ns { old.judged } else { 0 };
+            assert_eq!(moved(Counter::ShedKnown), shed * (is_known && judged) as u64);
+            hard += moved(Counter::ShedHard);
+        }
+        if one_in == 20 && nap_us == 0 && budget.share == 0 {
+            assert_eq!(
+                bench.counters(0)[Counter::ShedKnown as usize],
+                0,
+                "there was room for all known ones"
+            );
+        }
+    }
+    assert!(rolled > 5, "{rolled} windows");
+    (bench, hard)
+}
+
+#[test]
+fn the_budget_in_packets_moves_as_its_plain_model_says() {
+    if skip("the_budget_in_packets_moves_as_its_plain_model_says") {
+        return;
+    }
+    let (bench, hard) = beside_the_model(Program::Ingress, Budget::packets(10_000));
+    let n = bench.counters(0);
+    assert!(n[Counter::ShedKnown as usize] > 0, "known tuples alone were too many for a while");
+    eprintln!("{hard} met the cap; {:?}", Model::read(&bench.budget()));
+}
+
+#[test]
+fn the_budget_in_time_moves_as_its_plain_model_says() {
+    if skip("the_budget_in_time_moves_as_its_plain_model_says") {
+        return;
+    }
+    // As many packets as anybody likes, and a hundredth of the time.
+    let (bench, hard) = beside_the_model(Program::Span, Budget { pps: 1_000_000, share: 10_000 });
+    let end = Model::read(&bench.budget());
+    assert!(end.cap < 10_000, "time is what there is too little of: {end:?}");
+    eprintln!("{hard} met the cap; {end:?}");
+}
+
+#[test]
+fn each_interface_has_a_budget_of_its_own() {
+    if skip("each_interface_has_a_budget_of_its_own") {
+        return;
+    }
+    // The test runs pretend to be the second one.
+    let bench = Bench::new("80", |o| {
+        o.slots.insert(0, (999_999, 0));
+        o.budgets = vec![Budget::packets(100), Budget::packets(100_000)];
+    });
+    bench.test_run(Program::Ingress, &segment(1_000, 2), 900);
+    let total = bench.counters(2);
+    assert_eq!(total[Counter::SelectedSyn as usize], 900, "of the 1,000 that a window holds");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use syntap::bpf::abi::{META_LEN, reason};
 use syntap::bpf::load::WATCH_NS;
-use syntap::bpf::{Kernel, Meta, Options, Program};
+use syntap::bpf::{Budget, Kernel, Meta, Options, Program};
 use syntap::capture::{CaptureFile, PortSet};
 use syntap::wire::LinkType;
 
@@ -54,7 +54,7 @@ impl Chooser {
             ports: Box::new(*PortSet::all().words()),
             slots: vec![(index.trim().parse().expect("an index"), 0)],
             watch_buckets: BUCKETS,
-            budget_pps: 1_000_000_000,
+            budget: Budget::packets(1_000_000_000),
             neighbour_pps: 1_000_000_000,
             ..Options::default()
         });

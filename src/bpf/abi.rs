@@ -20,7 +20,7 @@ pub const RINGS: u32 = 256;
 pub const CARRY_MAX: u32 = 1760;
 /// The budget's window, nanoseconds.
 pub const WINDOW_NS: u64 = 10_000_000;
-/// What `syntap_budget.keep` is when every tuple is mirrored.
+/// What `syntap_budget.keep_new` and `keep_known` are when every tuple is mirrored.
 pub const KEEP_ALL: u32 = 65_536;
 
 /// Why a packet was mirrored: bits of [`Meta::reason`].
@@ -185,6 +185,8 @@ counters! {
     NoRing "no_ring",
     /// Part of `shed_*` that met the hard cap: its tuples are not whole.
     ShedHard "shed_hard",
+    /// Part of `shed_*` whose tuples were known to be open.
+    ShedKnown "shed_known",
     /// Selected packets whose TCP header is broken.
     Broken "broken",
     /// Mirrored packets that went in pieces, of which the last did not arrive.
@@ -294,11 +296,12 @@ pub(super) struct Config {
     pub watch_ns: u64,
     pub watch_packets: u32,
     pub watch_mask: u32,
-    pub budget: u32,
+    pub metered: u32,
     pub neighbour_budget: u32,
     pub shards: u32,
     pub snap: u32,
     pub carrier: u32,
+    pub known_mask: u32,
 }
 
 impl Config {
@@ -312,11 +315,12 @@ impl Config {
         let small = [
             self.watch_packets,
             self.watch_mask,
-            self.budget,
+            self.metered,
             self.neighbour_budget,
             self.shards,
             self.snap,
             self.carrier,
+            self.known_mask,
         ];
         for (i, word) in small.into_iter().enumerate() {
             out[24 + i * 4..28 + i * 4].copy_from_slice(&word.to_ne_bytes());
@@ -339,15 +343,14 @@ pub(super) fn tables_bytes(ports: &[u64; 1024], slots: &[(u32, u32)]) -> Vec<u8>
     out
 }
 
-/// `keep` of a CPU's `struct syntap_budget`; `None` where its last window is too long ago to count, or never was.
-pub(super) fn budget_keep(value: &[u8], monotonic_ns: u64) -> Option<u32> {
-    let window = u64::from_ne_bytes(value.get(..8)?.try_into().ok()?);
-    let keep = u32::from_ne_bytes(value.get(16..20)?.try_into().ok()?);
-    (window != 0 && monotonic_ns.saturating_sub(window) < 10 * WINDOW_NS).then_some(keep.min(KEEP_ALL))
+/// `struct syntap_allowance` of every slot: packets and nanoseconds a window.
+pub(super) fn allowance_bytes(slots: &[[u32; 2]; SLOTS]) -> Vec<u8> {
+    slots.as_flattened().iter().flat_map(|n| n.to_ne_bytes()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::Kept;
     use super::*;
     use libbpf_rs::HasSize;
     use libbpf_rs::btf::{Btf, types};
@@ -453,6 +456,7 @@ mod tests {
         assert_eq!(limit("CARRY_MAX"), i64::from(CARRY_MAX));
         assert_eq!(limit("WINDOW_NS"), WINDOW_NS as i64);
         assert_eq!(limit("KEEP_ALL"), i64::from(KEEP_ALL));
+        assert_eq!(limit("KNOWN_WAYS"), super::super::known::WAYS as i64);
     }
 
     #[test]
@@ -464,11 +468,12 @@ mod tests {
             watch_ns: 3,
             watch_packets: 4,
             watch_mask: 5,
-            budget: 6,
+            metered: 6,
             neighbour_budget: 7,
             shards: 8,
             snap: 9,
             carrier: 10,
+            known_mask: 11,
         };
         let raw = config.bytes();
         let expect = [
@@ -476,12 +481,12 @@ mod tests {
             ("watch_ns", 3),
             ("watch_packets", 4),
             ("watch_mask", 5),
-            ("budget", 6),
+            ("metered", 6),
             ("neighbour_budget", 7),
             ("shards", 8),
             ("snap", 9),
             ("carrier", 10),
-            ("reserved", 0),
+            ("known_mask", 11),
         ];
         assert_eq!(list.len(), expect.len());
         for ((name, offset), (want, value)) in list.iter().zip(expect) {
@@ -495,18 +500,25 @@ mod tests {
         assert_eq!(size, TABLES_LEN);
         assert_eq!(list, [("ports".to_owned(), 0), ("slots".to_owned(), 8192)]);
         assert_eq!(members("syntap_slot").1, [("ifindex".to_owned(), 0), ("ring".to_owned(), 4)]);
+        let allowance = allowance_bytes(&[[11, 12]; SLOTS]);
+        let (size, list) = members("syntap_allowance");
+        assert_eq!((allowance.len(), list), (size * SLOTS, vec![("packets".into(), 0), ("ns".into(), 4)]));
+        assert_eq!(allowance[4..8], 12u32.to_ne_bytes());
     }
 
     #[test]
     fn the_share_that_is_kept_is_read_where_the_kernel_side_writes_it() {
         let (size, list) = members("syntap_budget");
-        assert!(list.contains(&("window_ns".to_owned(), 0)) && list.contains(&("keep".to_owned(), 16)));
+        for member in [("window_ns", 0), ("keep_new", 28), ("keep_known", 32)] {
+            assert!(list.contains(&(member.0.to_owned(), member.1)), "{list:?}");
+        }
         let mut raw = vec![0u8; size];
-        raw[16..20].copy_from_slice(&16_384u32.to_ne_bytes());
-        assert_eq!(budget_keep(&raw, 5), None, "no window yet");
+        raw[28..32].copy_from_slice(&16_384u32.to_ne_bytes());
+        raw[32..36].copy_from_slice(&32_768u32.to_ne_bytes());
+        assert_eq!(Kept::read(&raw, 5), None, "no window yet");
         raw[..8].copy_from_slice(&1_000u64.to_ne_bytes());
-        assert_eq!(budget_keep(&raw, 1_000 + WINDOW_NS), Some(16_384));
-        assert_eq!(budget_keep(&raw, 1_000 + 10 * WINDOW_NS), None, "the next packet finds all kept again");
+        assert_eq!(Kept::read(&raw, 1_000 + WINDOW_NS), Some(Kept { new: 0.25, known: 0.5 }));
+        assert_eq!(Kept::read(&raw, 1_000 + 10 * WINDOW_NS), None, "the next packet finds all kept again");
     }
 
     #[test]

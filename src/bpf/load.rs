@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel};
 
 use super::abi::{self, Census, Config, Counters, LANES, RINGS, SLOTS};
+use super::budget::{Budget, Kept, per_window};
+use super::known::Known;
 use super::watch::Watch;
 
 /// The compiled object.
@@ -29,12 +31,7 @@ pub const WATCH_PACKETS: u32 = 16;
 /// Buckets of four tuples: 262,144 tuples in 4 MiB. At 20,000 new connections a second the 200,000 of the last
 /// [`WATCH_NS`] fit; beyond that the oldest go first.
 pub const WATCH_BUCKETS: u32 = 1 << 16;
-/// Mirrored packets a second and CPU. A clone costs up to 1.6 us where packets come one at a time (measured on a veth
-/// pair: 0.45 to select and clone, 0.15 to put the metadata in front, 0.85 for the pair, 0.15 for the ring), less in
-/// batches, so this is a third of a core at worst. Lower sheds on machines that could bear more, higher lets a SYN
-/// flood take the gateway's CPU.
-pub const BUDGET_PPS: u64 = 200_000;
-/// ARP and neighbour packets a second and CPU, metered apart: a network scan asks some thousands a second, and
+/// ARP and neighbour packets a second, CPU and interface, metered apart: a network scan asks some thousands a second, and
 /// must not crowd out TCP.
 pub const NEIGHBOUR_PPS: u64 = 5_000;
 /// Bytes of a packet that are mirrored: Ethernet, two tags, IPv6 with a few extension headers, and a full TCP
@@ -61,8 +58,12 @@ pub struct Options {
     pub watch_packets: u32,
     /// See [`WATCH_BUCKETS`]; rounded up to a power of two.
     pub watch_buckets: u32,
-    /// See [`BUDGET_PPS`].
-    pub budget_pps: u64,
+    /// What each tap point may take of a CPU,
+    pub budget: Budget,
+    /// but for those of this list, in the order of `slots`.
+    pub budgets: Vec<Budget>,
+    /// Open tuples there is room for, so that they are kept when others are shed.
+    pub known: usize,
     /// See [`NEIGHBOUR_PPS`].
     pub neighbour_pps: u64,
     /// See [`SNAP`].
@@ -80,7 +81,9 @@ impl Default for Options {
             watch_ns: WATCH_NS,
             watch_packets: WATCH_PACKETS,
             watch_buckets: WATCH_BUCKETS,
-            budget_pps: BUDGET_PPS,
+            budget: Budget::default(),
+            budgets: Vec::new(),
+            known: 0,
             neighbour_pps: NEIGHBOUR_PPS,
             snap: SNAP,
         }
@@ -136,6 +139,7 @@ pub struct Kernel {
     tables: MapHandle,
     budget: MapHandle,
     watch: Watch,
+    known: Known,
     ports: Box<[u64; 1024]>,
     slots: Vec<(u32, u32)>,
 }
@@ -181,25 +185,32 @@ impl Kernel {
         let mut open =
             ObjectBuilder::default().open_memory(OBJECT).map_err(failed("read the embedded programs"))?;
 
-        let per_window =
-            |pps: u64| (pps * abi::WINDOW_NS / 1_000_000_000).clamp(1, u64::from(u32::MAX)) as u32;
+        let mut allowance = [options.budget.allowance(); SLOTS];
+        for (slot, budget) in allowance.iter_mut().zip(&options.budgets) {
+            *slot = budget.allowance();
+        }
+        let metered = allowance[..options.slots.len()].iter().any(|a| a[1] > 0);
+        let known_buckets = Known::buckets(options.known);
         let buckets = options.watch_buckets.clamp(1, 1 << 26).next_power_of_two();
         let config = Config {
             key: options.key,
             watch_ns: options.watch_ns,
             watch_packets: options.watch_packets,
             watch_mask: buckets - 1,
-            budget: per_window(options.budget_pps),
+            metered: metered.into(),
             neighbour_budget: per_window(options.neighbour_pps),
             shards: options.shards,
             snap: options.snap,
             carrier: options.carrier,
+            known_mask: known_buckets - 1,
         };
         for mut map in open.maps_mut() {
             let done = match map.name().to_str().unwrap_or("") {
                 ".rodata.config" => map.set_initial_value(&config.bytes()),
                 ".data.tables" => map.set_initial_value(&abi::tables_bytes(&options.ports, &options.slots)),
+                ".rodata.allowance" => map.set_initial_value(&abi::allowance_bytes(&allowance)),
                 "watch" => map.set_max_entries(buckets),
+                "known" => map.set_max_entries(known_buckets),
                 _ => Ok(()),
             };
             done.map_err(failed("configure the programs"))?;
@@ -218,8 +229,10 @@ impl Kernel {
             ns: options.watch_ns,
             packets: options.watch_packets,
         };
+        let known = Known::over(handle("known")?.as_fd(), known_buckets, options.key)
+            .map_err(|e| failed("map the known tuples")(e.into()))?;
         let (ports, slots) = (options.ports.clone(), options.slots.clone());
-        Ok(Kernel { object, counters, census, rings, tables, budget, watch, ports, slots })
+        Ok(Kernel { object, counters, census, rings, tables, budget, watch, known, ports, slots })
     }
 
     /// Gives a tap point another interface: one that was made anew under its name. Nothing may be attached to the old
@@ -256,6 +269,11 @@ impl Kernel {
         self.watch.again().map_err(failed("open a map"))
     }
 
+    /// What tells the kernel side which tuples are open.
+    pub fn known(&self) -> Known {
+        self.known.clone()
+    }
+
     /// The loaded object: tests run its programs and read its maps.
     pub fn object(&self) -> &Object {
         &self.object
@@ -275,11 +293,11 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// Share of the tuples that are mirrored at this moment, 0 to 1: that of the CPU which keeps least. `monotonic_ns`
-    /// is the present on the monotonic clock; a CPU without a packet for ten windows keeps all again.
-    pub fn kept(&self, monotonic_ns: u64) -> Result<f64, libbpf_rs::Error> {
-        let keep = per_cpu(&self.budget, 0)?.iter().filter_map(|b| abi::budget_keep(b, monotonic_ns)).min();
-        Ok(f64::from(keep.unwrap_or(abi::KEEP_ALL)) / f64::from(abi::KEEP_ALL))
+    /// What the budget of a tap point lets through at this moment. `monotonic_ns` is the present on the monotonic clock;
+    /// a CPU without a packet for ten windows keeps all again.
+    pub fn kept(&self, slot: usize, monotonic_ns: u64) -> Result<Kept, libbpf_rs::Error> {
+        let cpus = per_cpu(&self.budget, slot as u32)?;
+        Ok(cpus.iter().filter_map(|b| Kept::read(b, monotonic_ns)).fold(Kept::ALL, Kept::least))
     }
 
     /// All lanes' counters, summed over CPUs: slot 0 ingress, slot 0 egress, slot 1 ingress, ..., stray.

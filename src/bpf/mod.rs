@@ -5,10 +5,14 @@
 
 pub mod abi;
 pub mod attach;
+mod budget;
 pub mod hash;
+mod known;
 pub mod load;
 mod watch;
 
 pub use abi::{Counter, Meta};
+pub use budget::{Budget, Kept};
+pub use known::Known;
 pub use load::{Kernel, LoadError, Options, Program};
 pub use watch::Watch;

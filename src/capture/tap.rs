@@ -22,8 +22,8 @@ pub use super::tap_error::TapError;
 use super::xsk::{FRAMES, RingConfig, RingSocket, RingStats, XskSource};
 use crate::bpf::abi::{Census, Counters, RINGS, SLOTS};
 use crate::bpf::attach::{self, Link, TcxHook, XdpMode};
-use crate::bpf::load::{BUDGET_PPS, Readings};
-use crate::bpf::{Kernel, Options, Program, Watch};
+use crate::bpf::load::Readings;
+use crate::bpf::{Budget, Kept, Kernel, Known, Options, Program, Watch};
 
 /// How an interface is tapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +62,12 @@ pub struct TapConfig {
     pub ports: PortSet,
     /// Rings of the inline interfaces, at least 1: one source and one worker each.
     pub shards: u16,
-    /// Mirrored packets a second and CPU, at least 100.
-    pub budget_pps: u64,
+    /// What each interface may take of a CPU,
+    pub budget: Budget,
+    /// but for these.
+    pub budgets: Vec<(String, Budget)>,
+    /// Open tuples there is room for, so that they are kept when others are shed.
+    pub known: usize,
     /// Tap as span what carries live traffic.
     pub force: bool,
     /// Workers spin in the kernel instead of sleeping.
@@ -83,13 +87,23 @@ impl Default for TapConfig {
             interfaces: Vec::new(),
             ports: PortSet::all(),
             shards: 1,
-            budget_pps: BUDGET_PPS,
+            budget: kernel.budget,
+            budgets: Vec::new(),
+            known: kernel.known,
             force: false,
             busy_poll: false,
             frames: FRAMES,
             watch_buckets: kernel.watch_buckets,
             snap: kernel.snap,
         }
+    }
+}
+
+impl TapConfig {
+    /// What an interface may take of a CPU.
+    pub fn budget_of(&self, name: &str) -> Budget {
+        let own = self.budgets.iter().find(|(of, _)| of == name);
+        own.map_or(self.budget, |(_, budget)| *budget)
     }
 }
 
@@ -229,7 +243,8 @@ impl Tap {
             shards,
             carrier: pair.as_ref().map_or(0, |p| p.near),
             watch_buckets: config.watch_buckets,
-            budget_pps: config.budget_pps.max(100),
+            budgets: plan.iter().map(|p| config.budget_of(&p.interface.name)).collect(),
+            known: config.known,
             snap: config.snap,
             ..Options::default()
         })?;
@@ -408,9 +423,14 @@ impl Tap {
         &self.key
     }
 
-    /// Share of the tuples that the budget lets through at this moment, 0 to 1; 1 where it cannot be read.
-    pub fn kept(&self) -> f64 {
-        self.readings.kept(ClockOffset::monotonic_ns()).unwrap_or(1.0)
+    /// What tells the kernel side which tuples are open.
+    pub fn known(&self) -> Known {
+        self.kernel.known()
+    }
+
+    /// What the budget of a tap point lets through at this moment; all where it cannot be read.
+    pub fn kept(&self, point: usize) -> Kept {
+        self.readings.kept(point, ClockOffset::monotonic_ns()).unwrap_or(Kept::ALL)
     }
 
     /// The tap point that source number `source` serves alone; `None` for a source of the carrier.

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use crate::bpf::abi::{Census, Counter};
+use crate::bpf::abi::{Census, Counter, Counters};
+use crate::bpf::{Budget, Kept};
 use crate::capture::TapStats;
+use crate::capture::tap::PointStats;
+use crate::detect::Sight;
 use crate::detect::tool::{Gap, Shed, Unit, budget_shed, capture_gap};
 use crate::pipeline::{Notice, Pipeline, RecordSink, Shared, Ticking};
 use crate::wire::{Nanos, TcpFlags};
@@ -28,15 +31,63 @@ struct Cause {
     whose: Whose,
 }
 
+/// What was counted at a tap point up to the last look.
+struct PointLook {
+    lanes: Counters,
+    syns: u64,
+    budget: Budget,
+    /// The least that the kernel side kept since.
+    kept: Kept,
+}
+
+impl PointLook {
+    fn of(point: &PointStats) -> (Counters, u64) {
+        let mut lanes = point.ingress;
+        lanes.add(&point.egress);
+        let asks = |flags: usize| {
+            let control = TcpFlags(flags as u16);
+            control.any(TcpFlags::SYN) && !control.any(TcpFlags::ACK | TcpFlags::FIN | TcpFlags::RST)
+        };
+        let censuses = [&point.ingress_census, &point.egress_census];
+        let syns = |c: &Census| (0..256).filter(|&f| asks(f)).map(|f| c.0[f].packets).sum::<u64>();
+        (lanes, censuses.into_iter().map(syns).sum())
+    }
+
+    /// What was counted since the last look, and what was shed.
+    fn look(&mut self, n: u8, point: &PointStats, first: Nanos, last: Nanos) -> (Sight, Shed) {
+        let (lanes, syns) = PointLook::of(point);
+        let since = |c: Counter| lanes.get(c) - self.lanes.get(c);
+        use Counter::{
+            SelectedSyn, ShedControl, ShedHard, ShedIcmp, ShedKnown, ShedNeighbour, ShedSyn, ShedWatch,
+        };
+        let kept = std::mem::replace(&mut self.kept, Kept::ALL);
+        let below_all = |share: f64| (share < 1.0).then_some(share);
+        let shed = Shed {
+            point: n,
+            kept: below_all(kept.new),
+            kept_known: below_all(kept.known),
+            packets: [ShedSyn, ShedControl, ShedWatch, ShedNeighbour, ShedIcmp].map(since),
+            known: since(ShedKnown),
+            hard: since(ShedHard),
+            budget_pps: self.budget.pps,
+            budget_share: (self.budget.share > 0).then_some(self.budget.share),
+            first,
+            last,
+        };
+        let (syns, mirrored) = (syns - std::mem::replace(&mut self.syns, syns), since(SelectedSyn));
+        self.lanes = lanes;
+        (Sight::Counted { point: n, syns, mirrored, known_shed: shed.known }, shed)
+    }
+}
+
 /// See the module.
 pub struct Losses {
     before: Vec<u64>,
-    shed_before: (u64, u64),
-    /// The least share of tuples that the kernel side kept since the last look.
-    kept: f64,
+    points: Vec<PointLook>,
     at: Nanos,
     mirrored: u64,
     shed: u64,
+    shed_known: u64,
     dropped: u64,
     missed: u64,
     copies: u64,
@@ -75,27 +126,32 @@ fn causes(stats: &TapStats, shared: &Shared) -> Vec<Cause> {
 }
 
 impl Losses {
-    /// Nothing lost yet.
-    pub fn new(stats: &TapStats, now: Nanos) -> Losses {
+    /// Nothing lost yet. `budget` tells that of an interface.
+    pub fn new(stats: &TapStats, budget: impl Fn(&str) -> Budget, now: Nanos) -> Losses {
         let before = causes(stats, &Shared::default()).iter().map(|c| c.count).collect();
-        let total = stats.total();
+        let look = |p: &PointStats| {
+            let (lanes, syns) = PointLook::of(p);
+            PointLook { lanes, syns, budget: budget(&p.name), kept: Kept::ALL }
+        };
         Losses {
             before,
-            shed_before: (total.shed(), total.get(Counter::ShedHard)),
-            kept: 1.0,
+            points: stats.points.iter().map(look).collect(),
             at: now,
             mirrored: 0,
             shed: 0,
+            shed_known: 0,
             dropped: 0,
             missed: 0,
             copies: 0,
         }
     }
 
-    /// Takes the share of tuples that the kernel side keeps at this moment. Between two looks the least one counts:
-    /// the kernel side loosens again within a fraction of a second.
-    pub fn kept(&mut self, share: f64) {
-        self.kept = self.kept.min(share);
+    /// Takes what the kernel side keeps of a tap point at this moment. Between two looks the least counts: the kernel
+    /// side loosens again within a fraction of a second.
+    pub fn kept(&mut self, point: usize, kept: Kept) {
+        if let Some(look) = self.points.get_mut(point) {
+            look.kept = look.kept.least(kept);
+        }
     }
 
     /// Compares with the last look and tells the writer what is new.
@@ -137,16 +193,17 @@ impl Losses {
         let total = stats.total();
         self.mirrored = total.get(Counter::Mirrored);
         self.shed = total.shed();
-        let (shed, hard) = (total.shed(), total.get(Counter::ShedHard));
-        let (packets, hard_packets) = (shed - self.shed_before.0, hard - self.shed_before.1);
-        let kept = std::mem::replace(&mut self.kept, 1.0);
-        if packets > 0 {
-            let kept = (kept < 1.0).then_some(kept);
-            let told = Shed { kept, packets, hard: hard_packets, first: self.at, last: now };
-            notices.push(Notice::Lost { first: self.at, last: now, drops: 0, misses: packets });
-            notices.push(Notice::Anomaly(Box::new(budget_shed(&told))));
+        self.shed_known = total.get(Counter::ShedKnown);
+        let first = self.at;
+        for (n, (look, point)) in self.points.iter_mut().zip(&stats.points).enumerate() {
+            let (counted, shed) = look.look(n as u8, point, first, now);
+            notices.push(Notice::Sight(counted, now));
+            let misses = shed.packets.iter().sum();
+            if misses > 0 {
+                notices.push(Notice::Lost { first, last: now, drops: 0, misses });
+                notices.push(Notice::Anomaly(Box::new(budget_shed(&shed))));
+            }
         }
-        self.shed_before = (shed, hard);
         self.at = now;
         notices
     }
@@ -171,10 +228,15 @@ impl Losses {
         line(
             "seen",
             format!(
-                "{} packets at the hooks, {} mirrored, {} shed",
+                "{} packets at the hooks, {} mirrored, {} shed{}",
                 stats.total().get(Counter::Packets),
                 self.mirrored,
-                self.shed
+                self.shed,
+                if self.shed == 0 {
+                    String::new()
+                } else {
+                    format!(", {} of known connections", self.shed_known)
+                }
             ),
         );
         let causes = causes(stats, shared);
@@ -220,7 +282,6 @@ impl fmt::Display for Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::tap::PointStats;
     use crate::detect::Kind;
 
     fn stats(counts: &[(Counter, u64)], carrier_drops: u64) -> TapStats {
@@ -241,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_clone_that_the_pair_had_no_room_for_is_missed_once() {
-        let mut losses = Losses::new(&stats(&[], 0), Nanos(0));
+        let mut losses = Losses::new(&stats(&[], 0), |_| Budget::packets(1_000), Nanos(0));
         let shared = Shared::default();
         let counts = [(Counter::SelectedSyn, 1_000), (Counter::Mirrored, 900), (Counter::CloneFailed, 100)];
         let now = stats(&counts, 90);
@@ -255,17 +316,20 @@ mod tests {
 
     #[test]
     fn what_was_shed_is_told_of_each_look_with_the_share_that_the_kernel_side_kept() {
-        let mut losses = Losses::new(&stats(&[], 0), Nanos(0));
+        let mut losses = Losses::new(&stats(&[], 0), |_| Budget::packets(1_000), Nanos(0));
         let shared = Shared::default();
         let mut look = |shed: u64, kept: &[f64]| {
-            kept.iter().for_each(|k| losses.kept(*k));
+            kept.iter().for_each(|k| losses.kept(0, Kept { new: *k, known: 1.0 }));
             let now = stats(&[(Counter::Mirrored, 1_000_000), (Counter::ShedSyn, shed)], 0);
             let notices = losses.compare(&now, &causes(&now, &shared), Nanos(shed));
             found(&notices, Kind::BudgetShed)
         };
         let told = look(1_000, &[1.0, 0.25, 0.5]);
         assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("1000 packets ") && told[0].contains(" 25 % of the tuples"), "{told:?}");
+        assert!(
+            told[0].starts_with("1000 packets ") && told[0].contains(" 25 % of the new tuples"),
+            "{told:?}"
+        );
         // The share of the look before is not that of this one, nor are its packets.
         let told = look(1_001, &[1.0]);
         assert!(told[0].starts_with("1 packet was ") && told[0].contains("a burst"), "{told:?}");
@@ -274,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_only_the_mirror_file_lacks_casts_no_doubt_on_the_records() {
-        let mut losses = Losses::new(&stats(&[], 0), Nanos(0));
+        let mut losses = Losses::new(&stats(&[], 0), |_| Budget::packets(1_000), Nanos(0));
         let shared = Shared::default();
         shared.copies_dropped.store(7, Ordering::Relaxed);
         let now = stats(&[], 0);

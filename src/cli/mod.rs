@@ -1,5 +1,6 @@
 //! The command line: one file a command, and the only place that prints.
 
+mod budget;
 mod check;
 mod conntrack;
 mod explain;

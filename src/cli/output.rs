@@ -224,8 +224,10 @@ impl Summary<'_> {
         if !bad.is_empty() {
             line(to, "unreadable", bad.join(", "))?;
         }
-        let evicted =
-            if c.evicted > 0 { format!(", {} given up for room", c.evicted) } else { String::new() };
+        let evicted = match c.evicted {
+            0 => String::new(),
+            n => format!(", {n} given up for room, {} of them open", c.evicted_open),
+        };
         line(to, "flows", format!("{}{evicted}", c.flows))?;
         let Interval { syn_acks, acks, responders } = self.figures;
         if !syn_acks.is_empty() {

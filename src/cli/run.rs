@@ -20,7 +20,7 @@ use super::output::{Output, Summary, figures_at, hinted, host_name};
 use super::presence::Interfaces;
 use super::signals::Signals;
 use super::status::Status;
-use super::{Fail, conntrack, many, note, values};
+use super::{Fail, budget, conntrack, many, note, values};
 use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
@@ -67,9 +67,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = values::workers)]
     workers: u16,
 
-    /// Packets a second and CPU that may be mirrored; beyond that whole tuples are shed and counted.
-    #[arg(long, value_name = "PACKETS", default_value_t = crate::bpf::load::BUDGET_PPS, value_parser = values::budget)]
-    budget: u64,
+    /// What mirroring may cost on each interface: packets a second and CPU (200000 if not given), a share of each CPU such as
+    /// 10%, or both. Beyond it whole tuples are shed and counted, those of open connections last. IF=... is for one interface,
+    /// up to the next name; commas and repeats add more: 100000,25%,eth1=20000,5%.
+    #[arg(long, value_name = "[IF=]PACKETS|SHARE%", value_parser = budget::budget)]
+    budget: Vec<budget::BudgetArg>,
 
     /// Responders (ADDRESS:PORT) whose figures are shown apart: connects, rate, how long they took, errors. Commas and repeats add
     /// more.
@@ -181,15 +183,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let listens = conntrack.is_some();
     let signals = Signals::install().context("cannot catch signals")?;
 
-    let config = TapConfig {
+    let mut config = TapConfig {
         interfaces: taps,
         ports: ports.clone(),
         shards: args.workers,
-        budget_pps: args.budget,
+        known: args.max_flows,
         force: args.force,
         busy_poll: args.busy_poll,
         ..TapConfig::default()
     };
+    budget::set(&args.budget, &mut config)?;
     let (tap, sources) = Tap::open(&config).map_err(|e| hinted(&e, e.hint()))?;
     if let Some(feed) = &mut conntrack {
         feed.watch = Some(tap.watch().map_err(|e| hinted(&e, e.hint()))?);
@@ -211,6 +214,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let context = Context { host, interfaces, clock_offset_ns: Some(clock.ns()) };
     worker.max_flows = args.max_flows / sources.len().max(1);
     worker.recorder = worker.max_flows;
+    worker.known = Some(tap.known());
     let plan =
         Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies, conntrack, link };
     let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
@@ -232,7 +236,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         note("listening to connection tracking");
     }
     note(format!("following ports {ports}; records go to {}", args.write.display()));
-    Live::new(tap, stats, pipeline, clock, args.mirror_to.as_deref(), listens).run(args, &signals)
+    let losses = Losses::new(&stats, |name| config.budget_of(name), clock.now());
+    Live::new(tap, stats, losses, pipeline, clock, args.mirror_to.as_deref(), listens).run(args, &signals)
 }
 
 fn boxed(source: XskSource) -> Box<dyn Source + Send> {
@@ -266,13 +271,14 @@ impl<'a> Live<'a> {
     fn new(
         tap: Tap,
         stats: TapStats,
+        losses: Losses,
         pipeline: Pipeline<Output<'static>>,
         clock: ClockOffset,
         mirror_to: Option<&'a Path>,
         listens: bool,
     ) -> Live<'a> {
         Live {
-            losses: Losses::new(&stats, clock.now()),
+            losses,
             interfaces: Interfaces::new(&tap, clock.now()),
             tap,
             pipeline,
@@ -295,7 +301,7 @@ impl<'a> Live<'a> {
         let until = args.duration.map(Duration::from_secs);
         while !signals.stop() && until.is_none_or(|d| started.elapsed() < d) && self.goes_on() {
             std::thread::sleep(WAKE_EVERY);
-            self.losses.kept(self.tap.kept());
+            (0..self.tap.points().len()).for_each(|n| self.losses.kept(n, self.tap.kept(n)));
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
                 self.look();
@@ -383,6 +389,7 @@ impl<'a> Live<'a> {
             }
         }
         let Live { tap, pipeline, mirror_to, mut status, losses, stats, mut first_error, listens, .. } = self;
+        let refused = tap.known().refused();
         drop(tap);
         let finished = pipeline.finish();
         let mut failed = |e: anyhow::Error| {
@@ -402,6 +409,10 @@ impl<'a> Live<'a> {
             failed(cannot_write(path, e).into());
         }
         let mut live = losses.summary(&stats, &finished.shared);
+        if refused > 0 {
+            let text = format!("{} found no room among the known ones", many(refused, "open connection"));
+            live.push(("known".into(), text));
+        }
         if listens {
             live.push(("conntrack".into(), conntrack::summary(&finished.shared.conntrack)));
         }

@@ -53,7 +53,7 @@ mod tests {
             (&["run", "-i", "eth0", "-p", "0", "-w", "d"][..], "port 0 is not a port", "ports begin at 1"),
             (&["run", "-i", "eth0", "-p", "9-1", "-w", "d"], "ends before it begins", "write 1-9"),
             (&["run", "-i", "eth0"], "--write <DIR>", "syntap run --help"),
-            (&["run", "-i", "eth0", "-w", "d", "--budget", "0"], "--budget", "leave the option out"),
+            (&["run", "-i", "eth0", "-w", "d", "--budget", "0"], "--budget", "50000 for packets"),
             (&["run", "-i", "eth0", "-w", "d", "--max-flows", "100000000000"], "room for flows", "600 bytes"),
             (&["run", "-i", "eth0", "-w", "d", "--workers", "0"], "from 1 to 256", "leave the option out"),
             (&["run", "-i", "eth0", "-w", "d", "--duration", "0"], "in seconds", "until Ctrl-C"),

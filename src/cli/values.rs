@@ -23,12 +23,6 @@ pub fn workers(text: &str) -> Result<u16, Fail> {
     between(text, 1, u64::from(crate::bpf::abi::RINGS), "the number of workers", hint).map(|n| n as u16)
 }
 
-/// `--budget`.
-pub fn budget(text: &str) -> Result<u64, Fail> {
-    let hint = "it counts mirrored packets a second and CPU; leave the option out for 200000";
-    between(text, 100, 100_000_000, "the budget", hint)
-}
-
 /// `--conntrack-buffer`.
 pub fn conntrack_buffer(text: &str) -> Result<usize, Fail> {
     let hint = "leave the option out for 32768";
@@ -72,10 +66,7 @@ mod tests {
 
     #[test]
     fn what_is_out_of_bounds_is_refused_with_the_bounds() {
-        assert_eq!(budget("100").expect("the least"), 100);
         for (refused, bounds) in [
-            (budget("0").unwrap_err(), "from 100 to"),
-            (budget("-1").unwrap_err(), "from 100 to"),
             (workers("0").unwrap_err(), "from 1 to 256"),
             (workers("257").unwrap_err(), "from 1 to 256"),
             (max_flows("0").unwrap_err(), "from 64 to"),

@@ -322,9 +322,10 @@ const CAPTURE_GAP: Explanation = Explanation {
 
 const BUDGET_SHED: Explanation = Explanation {
     one_line: "Tuples were not mirrored, to keep within the budget.",
-    meaning: "The gateway comes first. The tuples that were kept are whole, so what is said of them holds; totals are too low.",
-    rule: "Packets selected in a 10 ms window and CPU went past `--budget`; the share of tuples that is mirrored shrinks until they \
-fit, and grows again after.",
+    meaning: "The gateway comes first. Connections known to be open are kept first, and the tuples that were kept are whole, so \
+what is said of them holds; totals are too low.",
+    rule: "Packets selected in a 10 ms window, CPU and interface went past `--budget`, or the time spent on them did; the share of \
+new tuples that is mirrored shrinks until they fit, that of known ones only if they alone do not, and grows again after.",
     causes: &["a SYN flood or a scan", "far more traffic on the chosen ports than expected"],
     remedy: &["raise `--budget` if the CPU allows, or choose fewer ports with `-p`"],
     or_else: &["a loop that repeats packets"],

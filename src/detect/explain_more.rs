@@ -423,12 +423,14 @@ pub(super) const FRAME_LOOP: Explanation = Explanation {
 };
 
 pub(super) const SYN_FLOOD: Explanation = Explanation {
-    one_line: "SYNs to one responder by the thousand, and hardly any answer.",
-    meaning: "The service is attacked or dead; known connections are still followed, memory is bounded.",
-    rule: "A thousand SYNs a second or more to one address and port, nine of ten without a SYN-ACK.",
+    one_line: "SYNs to one responder by the thousand, and hardly any connection.",
+    meaning: "The service is attacked or dead. Its size is that of all SYNs, also of those that were not mirrored; memory is \
+bounded, and `known_shed` says whether packets of known connections were shed.",
+    rule: "A thousand SYNs or more to one address and port in a second of the clock, nine of ten of which lead to no complete \
+handshake (to no SYN-ACK, where no handshake is ever seen to complete). Told at its end, and every ten seconds of it.",
     causes: &["a SYN flood with forged sources", "a service that died under load while its clients retry"],
     remedy: &["SYN cookies (net.ipv4.tcp_syncookies) at the responder, filters in front of it"],
-    or_else: &["a tap point that does not see the answers"],
+    or_else: &["a tap point that does not see the answers", "a capture from which plain ACKs are missing"],
     peers: "Suricata 3whs_syn_flood; Zeek and nDPI count scans instead",
 };
 

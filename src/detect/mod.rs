@@ -11,6 +11,7 @@ mod evidence;
 pub mod explain;
 mod explain_gateway;
 mod explain_more;
+mod flood;
 mod gateway;
 mod handshake;
 mod join;

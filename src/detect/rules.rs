@@ -70,6 +70,9 @@ pub fn segment(
         let seq = step.answered.then_some(seg.seq);
         attempt(view, ended, seq, to);
     }
+    if step.completed.is_some() {
+        to.sight(Sight::Completed { responder: tuple.dst, point, asked: view.flow.first });
+    }
     if takes_over {
         to.sight(Sight::Syn(Seen { tuple, digest: *digest }));
     }

@@ -57,6 +57,26 @@ pub enum Sight {
         /// SYNs it took.
         syns: u16,
     },
+    /// The originator acknowledged the SYN-ACK: the handshake is complete.
+    Completed {
+        /// Who accepted it.
+        responder: Endpoint,
+        /// Tap point.
+        point: u8,
+        /// When the first SYN came.
+        asked: Nanos,
+    },
+    /// What the kernel side counted since it was last looked at; the packets seen up to then come before it.
+    Counted {
+        /// Tap point.
+        point: u8,
+        /// SYNs that passed it.
+        syns: u64,
+        /// Of these, mirrored: the others were shed to stay in the budget.
+        mirrored: u64,
+        /// Packets of known tuples that were shed.
+        known_shed: u64,
+    },
     /// A reset of an open flow.
     Reset {
         /// Originator to responder.
@@ -153,11 +173,13 @@ impl Sight {
             | Sight::Stray(s) => s.digest.point,
             Sight::Over(life) => life.point,
             Sight::Answered { point, .. }
+            | Sight::Completed { point, .. }
             | Sight::Reset { point, .. }
             | Sight::Probe { point, .. }
             | Sight::Arp { point, .. }
             | Sight::Malformed { point, .. } => *point,
-            Sight::Conntrack(_)
+            Sight::Counted { .. }
+            | Sight::Conntrack(_)
             | Sight::ConntrackStats { .. }
             | Sight::LinkChanged { .. }
             | Sight::FdbMoved { .. } => return None,

@@ -1,4 +1,4 @@
-//! What shows only over many connections of one responder or originator: floods, storms, probes, timeouts that recur,
+//! What shows only over many connections of one responder or originator: storms, probes, timeouts that recur,
 //! connections that are never used twice.
 //!
 //! Fixed tables, direct-mapped by a hash of the address and port: a collision makes the newer responder start anew,
@@ -12,11 +12,6 @@ use crate::wire::Nanos;
 
 /// Responders and originators remembered.
 const PLACES: usize = 1024;
-
-/// SYNs to one responder in a second, and the share of them without an answer, that make a flood. A busy service gets
-/// thousands a second and answers them; a dead one gets retries, not thousands.
-const FLOOD_SYNS: u32 = 1_000;
-const FLOOD_UNANSWERED: u32 = 90;
 
 /// FINs or resets of one flow that make a storm, if they come within a second of each other. Zeek's
 /// `tcp_storm_thresh` is 1,000; a hundred are as pointless.
@@ -49,10 +44,6 @@ const STUCK: u64 = 60 * Nanos::SEC;
 struct Place {
     who: Endpoint,
     used: bool,
-    /// SYNs and answers of the present second.
-    second: Nanos,
-    syns: u32,
-    answers: u32,
     /// Handshakes reset at once in the present minute.
     minute: Nanos,
     probes: u32,
@@ -70,11 +61,10 @@ struct Place {
 }
 
 mod told {
-    pub const FLOOD: u8 = 1;
-    pub const PROBE: u8 = 2;
-    pub const IDLE: u8 = 4;
-    pub const ONCE: u8 = 8;
-    pub const SHIFT: u8 = 16;
+    pub const PROBE: u8 = 1;
+    pub const IDLE: u8 = 2;
+    pub const ONCE: u8 = 4;
+    pub const SHIFT: u8 = 8;
 }
 
 /// See the module.
@@ -118,41 +108,6 @@ fn anomaly(kind: Kind, point: u8, at: (Nanos, Nanos), count: u64, summary: Strin
 }
 
 impl Storms {
-    /// A SYN to a responder: `syn_flood`.
-    ///
-    /// Peers: Suricata `3whs_syn_flood`; Zeek's and nDPI's scan detectors count the other way, by originator.
-    pub fn syn(&mut self, to: Endpoint, point: u8, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        let p = place(&mut self.responders, &to);
-        if ts.since(p.second) >= Nanos::SEC {
-            let (syns, answers) = (p.syns, p.answers);
-            let flood = syns >= FLOOD_SYNS && (syns - answers.min(syns)) * 100 >= syns * FLOOD_UNANSWERED;
-            if flood && p.told & told::FLOOD == 0 {
-                p.told |= told::FLOOD;
-                let text = format!(
-                    "{syns} SYNs to {} in a second, {answers} of them answered: a flood",
-                    endpoint(to)
-                );
-                let facts = vec![
-                    ("responder", Fact::Str(endpoint(to).into())),
-                    ("syns_per_second", Fact::U64(syns.into())),
-                    ("answered", Fact::U64(answers.into())),
-                ];
-                let a = anomaly(Kind::SynFlood, point, (p.second, ts), u64::from(syns), text, facts);
-                out(Anomaly { severity: Severity::Error, verdict: Verdict::Originator, ..a });
-            } else if !flood {
-                p.told &= !told::FLOOD;
-            }
-            (p.second, p.syns, p.answers) = (ts, 0, 0);
-        }
-        p.syns += 1;
-    }
-
-    /// A responder's SYN-ACK.
-    pub fn answer(&mut self, by: Endpoint) {
-        let p = place(&mut self.responders, &by);
-        p.answers += 1;
-    }
-
     /// A handshake that its originator reset at once: `probe_reset`, if it recurs.
     ///
     /// Peers: DeepFlow TcpFinClientRst; Zeek `RSTOS0`, and `RSTO` without data.

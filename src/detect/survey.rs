@@ -3,6 +3,7 @@
 //! One survey sees the sights of all workers in the order of time, so that what it says does not depend on how flows
 //! are spread over workers.
 
+use super::flood::Floods;
 use super::gateway::Gateway;
 use super::link::Links;
 use super::reset::WithoutFlow;
@@ -21,6 +22,7 @@ pub struct Survey {
     gateway: Gateway,
     services: Services,
     storms: Storms,
+    floods: Floods,
     slow: Slow,
     shape: Shape,
     without_flow: WithoutFlow,
@@ -35,6 +37,7 @@ impl Survey {
             gateway: Gateway::new(roles),
             services: Services::default(),
             storms: Storms::default(),
+            floods: Floods::default(),
             slow: Slow::default(),
             shape: Shape::default(),
             without_flow: WithoutFlow::default(),
@@ -60,6 +63,7 @@ impl Survey {
         }
         self.arp.release(at, out);
         self.gateway.release(at, out);
+        self.floods.pass(at, out);
         if let Some((mac, point, way)) = sight.came_from() {
             let join = &self.gateway.join;
             let alike = |a, b| join.role(a) == join.role(b);
@@ -69,7 +73,7 @@ impl Survey {
             Sight::Syn(s) => {
                 self.links.syn(&s.digest);
                 self.gateway.join.syn(s);
-                self.storms.syn(s.tuple.dst, s.digest.point, at, out);
+                self.floods.syn(s.tuple.dst, s.digest.point, at);
             }
             Sight::SynAck(s) => self.gateway.join.syn_ack(s),
             Sight::Rst { seen, provoked, foreign } => self.gateway.rst(seen, *provoked, *foreign),
@@ -77,10 +81,14 @@ impl Survey {
             Sight::Unheard(s) => self.gateway.unheard(s),
             Sight::Answered { tuple, point, latency_ns, syns } => {
                 self.services.answered(tuple.dst, at);
-                self.storms.answer(tuple.dst);
+                self.floods.answered(tuple.dst, *point, Nanos(at.0.saturating_sub(*latency_ns)));
                 if *syns == 1 {
                     self.slow.handshake(tuple, *latency_ns, *point, at, out);
                 }
+            }
+            Sight::Completed { responder, point, asked } => self.floods.completed(*responder, *point, *asked),
+            Sight::Counted { point, syns, mirrored, known_shed } => {
+                self.floods.counted(*point, *syns, *mirrored, *known_shed);
             }
             Sight::Reset { tuple, point, idle_ns, cut } => {
                 let idle_ns = if *cut { *idle_ns } else { 0 };
@@ -143,6 +151,7 @@ impl Survey {
     /// What was counted and not told.
     pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
         self.gateway.finish(out);
+        self.floods.finish(out);
         self.without_flow.finish(out);
         self.arp.finish(out);
         self.shape.finish(out);

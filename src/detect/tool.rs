@@ -59,41 +59,68 @@ pub fn capture_gap(gap: &Gap<'_>) -> Anomaly {
     of_tool(Kind::CaptureGap, Severity::Warning, summary, gap.first, gap.last, facts)
 }
 
-/// A stretch of time in which the kernel side mirrored less than was asked of it.
-#[derive(Clone, Copy, Debug)]
+/// A stretch of time in which the kernel side mirrored less of a tap point than was asked of it.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Shed {
+    /// Where.
+    pub point: u8,
     /// Share of the tuples that the kernel side still mirrored at the worst moment seen, 0 to 1; `None` if it was not
     /// seen below 1: a burst that met the hard cap and was over before anybody looked.
     pub kept: Option<f64>,
-    /// Packets not mirrored.
-    pub packets: u64,
+    /// The same of tuples known to be open.
+    pub kept_known: Option<f64>,
+    /// Packets not mirrored, in the order of [`SHED_CLASSES`].
+    pub packets: [u64; SHED_CLASSES.len()],
+    /// Of these, of tuples known to be open.
+    pub known: u64,
     /// Of these, beyond the hard cap: their tuples are not whole.
     pub hard: u64,
+    /// The budget: packets a second and CPU,
+    pub budget_pps: u64,
+    /// and millionths of a CPU; `None` if no time is metered.
+    pub budget_share: Option<u32>,
     /// From when
     pub first: Nanos,
     /// to when.
     pub last: Nanos,
 }
 
+/// Classes of packets that are shed, as the kernel side counts them.
+pub const SHED_CLASSES: [&str; 5] = ["syn", "control", "watch", "neighbour", "icmp"];
+
 /// `budget_shed`.
 ///
 /// Peers: Suricata's flow bypass and memcap counters are the nearest.
 pub fn budget_shed(shed: &Shed) -> Anomaly {
-    let (s, were) = if shed.packets == 1 { ("", "was") } else { ("s", "were") };
+    let packets = shed.packets.iter().sum();
+    let (s, were) = if packets == 1 { ("", "was") } else { ("s", "were") };
     let tuples = match shed.kept {
-        Some(kept) => format!("{:.0} % of the tuples were still followed", kept * 100.0),
+        Some(kept) => format!("{:.0} % of the new tuples were still followed", kept * 100.0),
         None => "a burst beyond what one window of 10 ms allows".to_owned(),
     };
+    let known = match shed.known {
+        0 => "none of a known connection".to_owned(),
+        n => format!("{n} of known connections"),
+    };
     let summary =
-        format!("{} packet{s} {were} not mirrored, to stay within the budget: {tuples}", shed.packets);
-    let facts = vec![
-        ("threshold", shed.kept.map_or(Fact::Null, Fact::F64)),
+        format!("{packets} packet{s} {were} not mirrored, to stay within the budget, {known}: {tuples}");
+    let share = |share: Option<f64>| share.map_or(Fact::Null, Fact::F64);
+    let mut facts = vec![
+        ("threshold", share(shed.kept)),
         // The kernel side counts packets. To count tuples it would need a table of those it has no budget for.
         ("tuples", Fact::Null),
-        ("packets", Fact::U64(shed.packets)),
+        ("packets", Fact::U64(packets)),
         ("packets_of_broken_tuples", Fact::U64(shed.hard)),
+        ("threshold_known", share(shed.kept_known)),
+        ("packets_of_known_tuples", Fact::U64(shed.known)),
     ];
-    of_tool(Kind::BudgetShed, Severity::Warning, summary, shed.first, shed.last, facts)
+    facts.extend(SHED_CLASSES.into_iter().zip(shed.packets.map(Fact::U64)));
+    facts.push(("budget_pps", Fact::U64(shed.budget_pps)));
+    facts.push(("budget_share", share(shed.budget_share.map(|millionths| f64::from(millionths) / 1e6))));
+    Anomaly {
+        point: Some(shed.point),
+        ..of_tool(Kind::BudgetShed, Severity::Warning, summary, shed.first, shed.last, facts)
+    }
 }
 
 /// `conntrack_event_loss`: the kernel had no room for `count` events between `first` and `last`; `found` entries were listed after.

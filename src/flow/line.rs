@@ -170,6 +170,12 @@ impl Line {
         self.last_macs = self.last_macs & !TIME | last.0 & TIME;
     }
 
+    /// Sets the last packet alone.
+    #[inline]
+    pub fn set_last(&mut self, last: Nanos) {
+        self.last_macs = self.last_macs & !TIME | last.0 & TIME;
+    }
+
     /// True if `role` sent its packets from this address until now; the first one sets it.
     #[inline]
     pub fn same_mac(&mut self, role: Side, mac: Mac) -> bool {

@@ -4,8 +4,8 @@
 //! flow. A key has two buckets and goes into the emptier one, so a look-up reads at most two lines of the index and then the flow's
 //! own; tags that agree by chance are one in 6,500 look-ups. What a line cannot hold is in a pool of whole flows (`V`), and the
 //! addresses of IPv6 flows in a list of their own. When the slab or both buckets are full, [`Table::victim`] names the flow to give
-//! up: half-open ones first unless they are young, then closed, then open, of each the one that was quiet longest among a few. Memory is reserved at start
-//! and never grows beyond.
+//! up: a closed one, or a half-open one if there are more of these, which is a flood; of a few the one that was quiet longest; an open
+//! one only if hardly anything else is there. Memory is reserved at start and never grows beyond.
 
 use super::line::{Narrow, bit};
 use super::{FlowKey, Line, Phase, Seed};
@@ -25,13 +25,10 @@ const WAYS: usize = 10;
 /// Flows for ten places of the index: with two buckets to choose from, hardly any pair of buckets is full at this load.
 const LOAD: usize = 8;
 
-/// Flows that are compared when one must go, none of them open, and places of the class list looked at for them: 64 cache lines in a
+/// Flows that are compared when one must go, and places of the class list looked at for them: 64 cache lines in a
 /// row. The next search goes on from there. So open flows make room only if hardly one in 4,096 is anything else.
 const CANDIDATES: usize = 4;
 const LOOKED_AT: usize = 4096;
-
-/// A handshake takes less; and a SYN is sent again after a second at the earliest (RFC 6298).
-const HANDSHAKE: u64 = Nanos::SEC;
 
 /// Whole flows in the pool for each flow in the table, at least; and how many there are in any case. A flow needs one while it does
 /// something that connections do not do as a rule.
@@ -266,35 +263,32 @@ impl<V: Clone + Default> Table<V> {
         ids.min_by_key(|&id| (self.classes[id as usize], self.lines[id as usize].last(now))).map(FlowId)
     }
 
-    /// Of the first few that may go, the one that should go first; an open flow only if none of the others is near.
+    /// Of the first few of the class that may go, the one that was quiet longest; one of the others only if there is none near, and
+    /// then an open one last. A handshake that is under way is worth more than what is over, unless there are so many that
+    /// most of them must be a flood's.
     fn quietest(&mut self, now: Nanos) -> Option<FlowId> {
-        let (mut best, mut open): (Option<(u8, Nanos, u32)>, Option<(Nanos, u32)>) = (None, None);
-        let mut left = CANDIDATES;
+        let flooded = self.counts[Class::HalfOpen as usize] > self.counts[Class::Closed as usize];
+        let cheapest = if flooded { Class::HalfOpen } else { Class::Closed } as u8;
+        let mut best: Option<(Nanos, u32)> = None;
+        let (mut other, mut open, mut found) = (None, None, 0);
         for _ in 0..LOOKED_AT.min(self.classes.len()) {
             self.hand = if self.hand + 1 < self.classes.len() { self.hand + 1 } else { 0 };
             let (class, id) = (self.classes[self.hand], self.hand as u32);
-            if class == Class::Open as u8 {
-                if open.is_none() {
-                    open = Some((self.lines[self.hand].last(now), id));
-                }
-                continue;
-            }
-            if class == VACANT {
+            if class != cheapest {
+                let kept = if class == Class::Open as u8 { &mut open } else { &mut other };
+                *kept = kept.or((class != VACANT).then_some(id));
                 continue;
             }
             let last = self.lines[self.hand].last(now);
-            // A handshake that is under way is worth more than what is over.
-            let young = class == Class::HalfOpen as u8 && now.since(last) < HANDSHAKE;
-            let candidate = (if young { VACANT } else { class }, last, id);
-            if best.is_none_or(|b| candidate < b) {
-                best = Some(candidate);
+            if best.is_none_or(|b| (last, id) < b) {
+                best = Some((last, id));
             }
-            left -= 1;
-            if left == 0 {
+            found += 1;
+            if found == CANDIDATES {
                 break;
             }
         }
-        best.map(|(_, _, id)| id).or(open.map(|(_, id)| id)).map(FlowId)
+        best.map(|(_, id)| id).or(other).or(open).map(FlowId)
     }
 
     /// Puts a new flow in, half-open, with an empty line. [`Table::victim`] must have returned `None` for this hash.
@@ -382,6 +376,12 @@ impl<V: Clone + Default> Table<V> {
             self.counts[class as usize] += 1;
             *had = class as u8;
         }
+    }
+
+    /// What a flow is worth; `None` without a flow.
+    pub fn class(&self, id: FlowId) -> Option<Class> {
+        let class = self.classes.get(id.0 as usize)?;
+        [Class::HalfOpen, Class::Closed, Class::Open].get(usize::from(*class)).copied()
     }
 
     /// The key of a flow.
@@ -526,26 +526,30 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_under_way_stays_while_there_is_anything_closed() {
+    fn handshakes_under_way_stay_unless_there_are_more_than_closed_flows() {
         let now = Nanos(90 * Nanos::SEC);
         let mut t: Table<u16> = Table::new(16, Seed::FIXED);
         for n in 0..16 {
             put(&mut t, n);
             let id = t.find(&key(n), t.hash(&key(n))).unwrap();
-            t.give_back(id);
-            let closed = n % 2 == 0;
-            t.set_class(id, if closed { Class::Closed } else { Class::HalfOpen });
-            t.line_mut(id).set_times(now, if n == 3 { Nanos(80 * Nanos::SEC) } else { now });
+            t.set_class(id, if n % 3 == 0 { Class::HalfOpen } else { Class::Closed });
+            t.line_mut(id).set_times(now, if n == 4 { Nanos(80 * Nanos::SEC) } else { now });
         }
         let mut order = Vec::new();
-        for _ in 0..16 {
-            let Some(id) = t.victim(t.hash(&key(500)), now) else { break };
+        while let Some(id) = t.victim(t.hash(&key(500)), now).filter(|id| t.class(*id) != Some(Class::Open)) {
             order.push(t.key(id).ports()[0]);
             t.set_class(id, Class::Open); // Takes it out of the choice.
         }
-        let place = |n: u16| order.iter().position(|&o| o == n);
-        assert!(place(3) < place(5), "{order:?}");
-        assert!(order[..4].iter().filter(|n| **n % 2 == 0).count() >= 3, "{order:?}");
+        assert_eq!(order.len(), 16, "{order:?}");
+        assert_eq!(order[0], 4, "the one that was quiet longest of the first four");
+        assert!(
+            order[..4].iter().all(|n| n % 3 != 0),
+            "six half-open ones, and ten to seven that are closed: {order:?}"
+        );
+        assert!(
+            order[5..10].iter().any(|n| n % 3 == 0),
+            "six half-open ones, and fewer that are closed: {order:?}"
+        );
     }
 
     proptest! {

@@ -11,13 +11,13 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::conntrack::{ConntrackFeed, ConntrackTotals, Listener, listen};
 use super::desk::{Desk, RecordSink, Tally};
-use super::event::{Event, Outlet};
+use super::event::{Event, Outlet, Place, What};
 use super::latency::Interval;
 use super::link::{LINK_EVENTS, LinkListener, LinkTotals};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::link::LinkEvents;
 use crate::capture::{Packet, Point, Polled, Source, SourceError};
-use crate::detect::Anomaly;
+use crate::detect::{Anomaly, Sight};
 use crate::wire::{LinkType, Nanos, OffloadedVlan, Way};
 
 /// Events a worker can be ahead of the writer: a third of a second of 100,000 handshakes a second over two workers, four events each.
@@ -51,6 +51,8 @@ const HOLD_NS: u64 = 2 * Nanos::SEC;
 pub enum Notice {
     /// An anomaly of the tool itself.
     Anomaly(Box<Anomaly>),
+    /// What was seen at this moment of all packets together.
+    Sight(Sight, Nanos),
     /// Packets were lost.
     Lost {
         /// From when,
@@ -482,6 +484,11 @@ fn write<S: RecordSink + Ticking>(
             took = true;
             match notice {
                 Notice::Anomaly(a) => desk.anomaly(*a)?,
+                Notice::Sight(sight, at) => {
+                    // Behind all that was seen up to then.
+                    let place = Place { at, age: Nanos(u64::MAX), lane: 0, count: 0 };
+                    desk.event(Event { place, what: What::Sight(sight) })?;
+                }
                 Notice::Lost { first, last, drops, misses } => desk.lost(first, last, drops, misses),
             }
         }

@@ -5,6 +5,7 @@
 
 use super::event::{Event, LifeOver, Outlet, Place, What};
 use super::latency::Interval;
+use crate::bpf::Known;
 use crate::capture::{BATCH, Packet, PortSet};
 use crate::detect::{Anomaly, Life, Listener, Seen, Sight, View, rules};
 use crate::flow::{
@@ -12,7 +13,7 @@ use crate::flow::{
     Wheel, bit,
 };
 use crate::track::fold::{self, Folded};
-use crate::track::{Ended, Flow, Outcome, SegClass, State, Step};
+use crate::track::{Ended, Flow, Outcome, SegClass, State, Step, seen};
 use crate::wire::{self, Body, Brief, Decoded, IcmpError, Malformed, Nanos, Segment, TcpFlags, Way};
 
 /// The same packet within this time is the same packet: crossing a hop takes microseconds, the shortest
@@ -57,6 +58,8 @@ pub struct WorkerConfig {
     pub responders: Vec<Endpoint>,
     /// Tap points at which they are taken, a bit a point: with both sides of a gateway tapped, one of them.
     pub figures_at: u32,
+    /// Told which tuples are open, for the kernel side to keep when it sheds; `None` where nothing sheds.
+    pub known: Option<Known>,
 }
 
 impl Default for WorkerConfig {
@@ -71,6 +74,7 @@ impl Default for WorkerConfig {
             no_lines: false,
             responders: Vec::new(),
             figures_at: u32::MAX,
+            known: None,
         }
     }
 }
@@ -117,6 +121,8 @@ pub struct WorkerCounters {
     pub flows: u64,
     /// Flows given up for room before their time.
     pub evicted: u64,
+    /// Of these, open connections: there was nothing less to give up.
+    pub evicted_open: u64,
     /// Flows in the table now.
     pub live: u64,
     /// Handshakes that were answered with a SYN-ACK.
@@ -142,6 +148,7 @@ impl WorkerCounters {
         }
         self.flows += o.flows;
         self.evicted += o.evicted;
+        self.evicted_open += o.evicted_open;
         self.live += o.live;
         self.handshakes += o.handshakes;
         self.attempts += o.attempts;
@@ -230,6 +237,7 @@ pub struct Worker {
     counters: WorkerCounters,
     interval: Box<Interval>,
     figures_at: u32,
+    known: Option<Known>,
     now: Nanos,
 }
 
@@ -258,6 +266,7 @@ impl Worker {
             counters: WorkerCounters::default(),
             interval: Box::new(Interval::of(&config.responders)),
             figures_at: config.figures_at,
+            known: config.known.clone(),
             now: Nanos(0),
         }
     }
@@ -374,7 +383,10 @@ impl Worker {
         self.counters.segments += 1;
         match folded {
             Folded::Quiet => {}
-            Folded::Completed(ns) => self.interval.acks.record(ns),
+            Folded::Completed(ns) => {
+                self.interval.acks.record(ns);
+                self.completed(id, &key, hash, p, out);
+            }
             Folded::Answered(ns) => {
                 let tuple = toward(&key, end.other());
                 self.answered(&key, hash, Seen { tuple, digest: Digest { from: role, ..digest } }, ns, out);
@@ -393,6 +405,15 @@ impl Worker {
         let mut to = Speaker { out, at: seen.digest.ts, age: Nanos(0), lane: hash, events: &mut self.events };
         to.sight(Sight::SynAck(seen));
         to.sight(Sight::Answered { tuple, point, latency_ns, syns: 1 });
+    }
+
+    /// The final ACK of a connection in its line.
+    fn completed(&mut self, id: FlowId, key: &FlowKey, hash: u64, p: &Packet<'_>, out: &mut dyn Outlet) {
+        self.tell_known(key, true);
+        let asked = self.first(id, p.now);
+        let responder = toward(key, self.table.line(id).orig()).dst;
+        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+        to.sight(Sight::Completed { responder, point: key.point(), asked });
     }
 
     /// The first packet of a tuple: a connection that may be kept in a line alone begins with a SYN.
@@ -505,6 +526,9 @@ impl Worker {
         let lane = self.table.hash(&key);
         let mut to = Speaker { out, at, age, lane, events: &mut self.events };
         to.sight(Sight::Over(life));
+        if line.phase >= Phase::Established {
+            self.tell_known(&key, false);
+        }
         self.table.remove(id);
     }
 
@@ -615,6 +639,7 @@ impl Worker {
         let flow = self.table.get_mut(id);
         flow.newest = self.recorder.push(flow.newest, digest);
         let before = flow.deadline;
+        let was_known = is_known(flow);
         let mut began = false;
         let (recorder, tunnels, lives) = (&self.recorder, &self.tunnels, self.lives);
         let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
@@ -629,14 +654,20 @@ impl Worker {
         });
         let class = class_of(flow.state);
         let deadline = flow.deadline;
+        let known = is_known(flow);
+        if known != was_known {
+            self.tell_known(&key, known);
+        }
         self.count(&key, &step, began);
         if deadline < before || before.0 == 0 {
             self.wheel.arm(id, deadline, &mut self.table.line_mut(id).armed);
         }
         self.table.set_class(id, class);
+        self.table.line_mut(id).set_last(p.ts);
         let control = seg.flags.any(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN);
         let met = found.is_none() && self.table.get(id).picked_up;
-        if control || step.notes != 0 || step.ended.is_some() || step.reset.is_some() || met {
+        let told = step.ended.is_some() || step.reset.is_some() || step.completed.is_some();
+        if control || step.notes != 0 || told || met {
             let mut told = self.table.get(id).tallies.told;
             let flow = self.table.get(id);
             let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
@@ -765,6 +796,7 @@ impl Worker {
     fn make_room(&mut self, hash: u64, at: Nanos, out: &mut dyn Outlet) {
         while let Some(victim) = self.table.victim(hash, self.now.max(at)) {
             self.counters.evicted += 1;
+            self.counters.evicted_open += u64::from(self.table.class(victim) == Some(Class::Open));
             if self.table.is_whole(victim) || self.table.line(victim).phase == Phase::HalfClosed {
                 self.unfold(victim, at, out);
                 self.forget(victim, at, Nanos(0), out);
@@ -875,8 +907,27 @@ impl Worker {
             let tunnel = self.tunnels.get(flow.tunnel);
             to.say(What::Life(Box::new(LifeOver { key, flow: flow.clone(), tunnel })));
         }
+        if is_known(flow) {
+            self.tell_known(&key, false);
+        }
         self.table.remove(id);
     }
+
+    /// Tells the kernel side that a tuple is open, or that nothing is known of it any more.
+    fn tell_known(&self, key: &FlowKey, open: bool) {
+        let Some(known) = &self.known else { return };
+        let tuple = key.tuple();
+        let (src, dst) = ((tuple.src.addr, tuple.src.port), (tuple.dst.addr, tuple.dst.port));
+        if open { known.insert(src, dst, key.point()) } else { known.remove(src, dst, key.point()) }
+    }
+}
+
+/// Whether both ends have shown that they are there: the originator has the responder's initial sequence number, or each has
+/// sent data. A forged SYN, answered or not, shows neither.
+fn is_known(flow: &Flow) -> bool {
+    let t = &flow.tallies;
+    let completed = t.acked_at.0 != 0 && !t.final_ack_wrong && !t.differed;
+    completed || flow.ends.iter().all(|e| e.has(seen::DATA))
 }
 
 fn failed(ended: &Ended) -> bool {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)]
 
+pub mod budget;
 pub mod build;
 pub mod shapes;
 
