@@ -125,9 +125,9 @@ struct parsed {
 	struct endpoint src;
 	struct endpoint dst;
 	__u16 inside; /* where the tunnel's inside begins; 0 outside of one */
-	__u16 l4;     /* where the outer transport header begins, for KIND_TUNNEL */
-	__u8 next;    /* its protocol */
-	__u8 flags;   /* TCP flags */
+	__u16 l4; /* where the outer transport header begins, for KIND_TUNNEL; where TCP's ends, for KIND_TCP */
+	__u8 next;  /* its protocol */
+	__u8 flags; /* TCP flags */
 	__u8 has_flags;
 	__u8 fragment; /* the first of several */
 };
@@ -297,6 +297,7 @@ static __always_inline void parse_tcp(const struct cursor *c, __u32 l4, struct p
 	out->has_flags = 1;
 	header = (AT(__u8, p, 12) >> 4) * 4;
 	out->kind = header < TCP_LEN || l4 + header > c->end ? KIND_BROKEN : KIND_TCP;
+	out->l4 = l4 + header;
 }
 
 /* An ICMP error's quotation: RFC 792 promises the header and 8 bytes, of which the ports are the first 4. */

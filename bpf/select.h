@@ -37,6 +37,7 @@ struct {
 
 const volatile struct syntap_config config SEC(".rodata.config") = {};
 struct syntap_tables tables SEC(".data.tables") = {};
+struct syntap_sleepers sleepers SEC(".data.sleepers") = {};
 
 static __always_inline bool port_chosen(__u16 port)
 {

@@ -2,16 +2,17 @@
 /*
  * The programs.
  *
- *   syntap_ingress, syntap_egress  tcx, on a live interface: select, clone to the carrier. Always TCX_NEXT.
- *   syntap_carry                   tcx egress of the carrier: trim the clone, put the metadata in front, pick
- * the ring. syntap_ring                    XDP at the far end of the carrier: into the ring of the receive
- * queue. syntap_span                    XDP on an interface that only receives copies: select, put the metadata
- * in front, into the ring of the receive queue. Everything else is dropped.
+ *   syntap_ingress, syntap_egress  tcx, on a live interface: select, then copy into a ring buffer or clone to
+ * the carrier. Always TCX_NEXT. syntap_carry                   tcx egress of the carrier: trim the clone, put
+ * the metadata in front, pick the ring. syntap_ring                    XDP at the far end of the carrier: into
+ * the ring of the receive queue. syntap_span                    XDP on an interface that only receives copies:
+ * select, put the metadata in front, into the ring of the receive queue. Everything else is dropped.
  *
  * syntap_carry runs inside bpf_clone_redirect(), on the same CPU with bottom halves off, so the metadata
  * travels from hook to carrier in a per-CPU element and the original packet is never written to.
  */
 #include "select.h"
+#include "record.h"
 
 enum {
 	TCX_VERDICT_NEXT = -1,
@@ -178,6 +179,8 @@ static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 seg
 
 	/* A tunnel's own headers come on top: Geneve's alone may have 260 bytes. */
 	snap = config.snap + p->inside;
+	if (config.records && headers_tell_all(p, reason) && snap > SYNTAP_RECORD_SMALL)
+		snap = SYNTAP_RECORD_SMALL;
 	out->snap = snap < SYNTAP_CARRY_MAX ? snap : SYNTAP_CARRY_MAX;
 	out->time_ns = now;
 	out->hash = hash;
@@ -296,15 +299,19 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 	meta.gso_segs = skb->gso_segs ? skb->gso_segs : 1;
 	if (!wanted(&c, lane, n, &meta, &snap))
 		return;
-	h = bpf_map_lookup_elem(&handover, &zero);
-	if (!h) /* verifier: element 0 of an array is there */
-		return;
 	meta.ifindex = skb->ifindex;
 	meta.wire_len = skb->len;
 	meta.vlan_tpid = skb->vlan_present ? bpf_ntohs(skb->vlan_proto) : 0;
 	meta.vlan_tci = skb->vlan_present ? skb->vlan_tci : 0;
 	meta.slot = slot;
 	meta.direction = direction;
+	if (config.records) {
+		count(n, record(skb, &meta, snap));
+		return;
+	}
+	h = bpf_map_lookup_elem(&handover, &zero);
+	if (!h) /* verifier: element 0 of an array is there */
+		return;
 	h->meta = meta;
 	h->snap = snap;
 	h->state = HANDOVER_READY;

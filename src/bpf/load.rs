@@ -3,10 +3,10 @@
 //! Everything is fixed at load: the configuration is read-only data that the JIT folds into the code. What is
 //! loaded lives as long as [`Kernel`]; nothing is pinned, so nothing outlives the process.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, PrintLevel};
 
 use super::abi::{self, Census, Config, Counters, LANES, RINGS, SLOTS};
 use super::watch::Watch;
@@ -55,6 +55,9 @@ pub struct Options {
     pub shards: u32,
     /// Interface index of the carrier; 0 selects without cloning.
     pub carrier: u32,
+    /// Bytes of each shard's ring buffer, a power of two and whole pages: packets are copied into these instead of
+    /// cloned to the carrier. 0 makes none.
+    pub ring_bytes: u32,
     /// See [`WATCH_NS`].
     pub watch_ns: u64,
     /// See [`WATCH_PACKETS`].
@@ -77,6 +80,7 @@ impl Default for Options {
             slots: Vec::new(),
             shards: 1,
             carrier: 0,
+            ring_bytes: 0,
             watch_ns: WATCH_NS,
             watch_packets: WATCH_PACKETS,
             watch_buckets: WATCH_BUCKETS,
@@ -135,6 +139,8 @@ pub struct Kernel {
     rings: MapHandle,
     tables: MapHandle,
     budget: MapHandle,
+    sleepers: MapHandle,
+    records: Vec<MapHandle>,
     watch: Watch,
     ports: Box<[u64; 1024]>,
     slots: Vec<(u32, u32)>,
@@ -194,6 +200,7 @@ impl Kernel {
             shards: options.shards,
             snap: options.snap,
             carrier: options.carrier,
+            records: u32::from(options.ring_bytes > 0),
         };
         for mut map in open.maps_mut() {
             let done = match map.name().to_str().unwrap_or("") {
@@ -218,8 +225,16 @@ impl Kernel {
             ns: options.watch_ns,
             packets: options.watch_packets,
         };
+        let sleepers = handle(".data.sleepers")?;
+        let records =
+            if options.ring_bytes > 0 { ring_buffers(&handle("records")?, options)? } else { vec![] };
         let (ports, slots) = (options.ports.clone(), options.slots.clone());
-        Ok(Kernel { object, counters, census, rings, tables, budget, watch, ports, slots })
+        Ok(Kernel { object, counters, census, rings, tables, budget, sleepers, records, watch, ports, slots })
+    }
+
+    /// Descriptors of a shard's ring buffer, and of the map that says who sleeps.
+    pub fn ring_buffer(&self, shard: u32) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        (self.records[shard as usize].as_fd(), self.sleepers.as_fd())
     }
 
     /// Gives a tap point another interface: one that was made anew under its name. Nothing may be attached to the old
@@ -240,7 +255,6 @@ impl Kernel {
     /// Puts a socket into the XSKMAP.
     pub fn set_ring(&self, ring: u32, socket: BorrowedFd<'_>) -> Result<(), libbpf_rs::Error> {
         assert!(ring < RINGS);
-        use std::os::fd::AsRawFd;
         self.rings.update(&ring.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
     }
 
@@ -265,6 +279,21 @@ impl Kernel {
     pub fn object_mut(&mut self) -> &mut Object {
         &mut self.object
     }
+}
+
+/// One for each shard, where the programs look for it.
+fn ring_buffers(map: &MapHandle, options: &Options) -> Result<Vec<MapHandle>, LoadError> {
+    let opts = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let make = |shard: u32| {
+        let name = Some("syntap_records");
+        let ring = MapHandle::create(MapType::RingBuf, name, 0, 0, options.ring_bytes, &opts)?;
+        map.update(&shard.to_ne_bytes(), &ring.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)?;
+        Ok(ring)
+    };
+    (0..options.shards).map(make).collect::<Result<_, _>>().map_err(failed("make a ring buffer"))
 }
 
 /// Counters and census as the kernel has them now.
