@@ -34,11 +34,12 @@ struct {
 	__type(value, struct syntap_census);
 } census SEC(".maps");
 
-/* Names the contract's enums, so that the compiler writes them into BTF and user space can check its own. */
+/* Names the contract's types, so that the compiler writes them into BTF and user space can check its own. */
 const volatile struct {
 	enum syntap_limits limits;
 	enum syntap_reason reason;
 	enum syntap_counter counter;
+	struct syntap_record record;
 } contract SEC(".rodata.contract") = {};
 
 /* What the hook hands to the carrier. */
@@ -103,7 +104,8 @@ struct chosen {
 	__u64 time_ns;
 	__u32 hash;
 	__u16 reason;
-	__u16 snap; /* bytes to mirror */
+	__u16 snap;  /* bytes to mirror */
+	__u16 least; /* bytes that do as well, where the rest cannot be read directly */
 };
 
 /* Selects by what the packet is. True with *out filled in for one to mirror; the counters are bumped either
@@ -179,9 +181,8 @@ static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 seg
 
 	/* A tunnel's own headers come on top: Geneve's alone may have 260 bytes. */
 	snap = config.snap + p->inside;
-	if (config.records && headers_tell_all(p, reason) && snap > SYNTAP_RECORD_SMALL)
-		snap = SYNTAP_RECORD_SMALL;
 	out->snap = snap < SYNTAP_CARRY_MAX ? snap : SYNTAP_CARRY_MAX;
+	out->least = headers_tell_all(p, reason) ? p->l4 : out->snap;
 	out->time_ns = now;
 	out->hash = hash;
 	out->reason = reason;
@@ -240,43 +241,65 @@ __noinline int choose_inside_xdp(struct xdp_md *xdp, struct tunnelled *t)
 	return t ? choose_inside(&c, t) : 0;
 }
 
-/* Selects. True with *meta filled in for a packet to mirror, but for what the hook alone knows, and *snap. */
-static __always_inline bool wanted(struct cursor *c, __u32 lane, struct syntap_counters *n,
-				   struct syntap_meta *meta, __u32 *snap)
+/*
+ * Most packets end here: plain ones that are not selected. What is kept of them is a count, so the code that
+ * they run through has few variables and no memory. False, and nothing counted, for all others.
+ */
+static __always_inline bool passes_by(const struct parsed *p, __u32 lane, const struct __sk_buff *skb)
 {
-	struct chosen chosen = {};
-	struct parsed p = {};
+	__u32 why = SYNTAP_N_PORT_NOT_CHOSEN;
+	struct syntap_counters *n;
 
-	parse_frame(c, 0, false, &p);
-	if (p.kind == KIND_TUNNEL) {
+	if (p->kind == KIND_NONE) {
+		why = SYNTAP_N_NOT_TCP;
+	} else if (port_chosen(p->src.port) || port_chosen(p->dst.port)) {
+		if ((p->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK)
+			return false;
+		if (watch_has(hash_tuple(&p->src, &p->dst, config.key)))
+			return false;
+		take_census(lane, p->flags, skb->gso_segs ? skb->gso_segs : 1);
+		why = SYNTAP_N_NOT_WATCHED;
+	}
+	n = bpf_map_lookup_elem(&counters, &lane);
+	if (!n) /* verifier: the lane is in bounds */
+		return false;
+	n->n[SYNTAP_N_PACKETS]++;
+	n->n[why]++;
+	return true;
+}
+
+/* Selects. True with *meta filled in for a packet to mirror, but for what the hook alone knows, and *out. */
+static __always_inline bool wanted(struct cursor *c, const struct parsed *p, __u32 lane,
+				   struct syntap_counters *n, struct syntap_meta *meta, struct chosen *out)
+{
+	if (p->kind == KIND_TUNNEL) {
 		struct tunnelled t = {
 			.end = c->end,
 			.lane = lane,
 			.segments = meta->gso_segs,
-			.l4 = p.l4,
-			.next = p.next,
-			.fragment = p.fragment,
+			.l4 = p->l4,
+			.next = p->next,
+			.fragment = p->fragment,
 		};
 
 		if (!(c->hook == HOOK_SKB ? choose_inside_skb(c->ctx, &t) : choose_inside_xdp(c->ctx, &t)))
 			return false;
-		chosen = t.chosen;
-	} else if (!choose(&p, lane, meta->gso_segs, n, &chosen)) {
+		*out = t.chosen;
+	} else if (!choose(p, lane, meta->gso_segs, n, out)) {
 		return false;
 	}
-	meta->time_ns = chosen.time_ns;
-	meta->hash = chosen.hash;
-	meta->reason = chosen.reason;
+	meta->time_ns = out->time_ns;
+	meta->hash = out->hash;
+	meta->reason = out->reason;
 	meta->version = SYNTAP_VERSION;
 	meta->magic = SYNTAP_MAGIC;
-	*snap = chosen.snap;
 	return true;
 }
 
-static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
+/* verifier: a function of its own, so that what passes by runs through none of its registers and stack. */
+__noinline int look_at_skb(struct __sk_buff *skb, __u32 slot, __u32 direction)
 {
-	__u32 zero = 0, slot = find_slot(skb->ifindex);
-	__u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + direction : SYNTAP_LANE_STRAY;
+	__u32 zero = 0, lane = slot < SYNTAP_SLOTS ? slot * 2 + (direction & 1) : SYNTAP_LANE_STRAY;
 	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
 	struct cursor c = {
 		.ctx = skb,
@@ -287,18 +310,23 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 	};
 	struct syntap_meta meta = {};
 	struct syntap_handover *h;
-	__u32 snap = 0;
+	struct parsed p = {};
+	struct chosen chosen = {};
 
 	if (!n) /* verifier: the lane is in bounds */
-		return;
+		return 0;
 	count(n, SYNTAP_N_PACKETS);
 	if (slot >= SYNTAP_SLOTS) {
 		count(n, SYNTAP_N_NO_SLOT);
-		return;
+		return 0;
 	}
 	meta.gso_segs = skb->gso_segs ? skb->gso_segs : 1;
-	if (!wanted(&c, lane, n, &meta, &snap))
-		return;
+	if (!parse_plain(&c, &p)) {
+		p = (struct parsed){};
+		parse_frame(&c, 0, false, &p);
+	}
+	if (!wanted(&c, &p, lane, n, &meta, &chosen))
+		return 0;
 	meta.ifindex = skb->ifindex;
 	meta.wire_len = skb->len;
 	meta.vlan_tpid = skb->vlan_present ? bpf_ntohs(skb->vlan_proto) : 0;
@@ -306,23 +334,40 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 	meta.slot = slot;
 	meta.direction = direction;
 	if (config.records) {
-		count(n, record(skb, &meta, snap));
-		return;
+		count(n, record(skb, &meta, chosen.snap, chosen.least));
+		return 0;
 	}
 	h = bpf_map_lookup_elem(&handover, &zero);
 	if (!h) /* verifier: element 0 of an array is there */
-		return;
+		return 0;
 	h->meta = meta;
-	h->snap = snap;
+	h->snap = chosen.snap;
 	h->state = HANDOVER_READY;
 	if (!config.carrier)
-		return;
+		return 0;
 	/* A positive answer is a drop on the way, a negative one an error; the carrier may have counted it. */
 	if (!bpf_clone_redirect(skb, config.carrier, 0))
 		count(n, SYNTAP_N_MIRRORED);
 	else if (h->state != HANDOVER_FAILED)
 		count(n, SYNTAP_N_CLONE_FAILED);
 	h->state = HANDOVER_EMPTY;
+	return 0;
+}
+
+static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
+{
+	const __u32 slot = find_slot(skb->ifindex);
+	const struct cursor c = {
+		.data = (void *)(long)skb->data,
+		.data_end = (void *)(long)skb->data_end,
+		.end = skb->len,
+		.hook = HOOK_SKB,
+	};
+	struct parsed p = {};
+
+	if (slot < SYNTAP_SLOTS && parse_plain(&c, &p) && passes_by(&p, slot * 2 + direction, skb))
+		return;
+	look_at_skb(skb, slot, direction);
 }
 
 SEC("tcx/ingress")
@@ -490,8 +535,9 @@ int syntap_span(struct xdp_md *ctx)
 		.hook = HOOK_XDP,
 	};
 	struct syntap_meta meta = {}, *front;
+	struct parsed p = {};
 	int verdict, extra;
-	__u32 snap = 0;
+	struct chosen chosen = {};
 
 	if (!n) /* verifier: the lane is in bounds */
 		return XDP_DROP;
@@ -502,13 +548,14 @@ int syntap_span(struct xdp_md *ctx)
 	}
 	meta.wire_len = c.end;
 	meta.gso_segs = 1;
-	if (!wanted(&c, lane, n, &meta, &snap))
+	parse_frame(&c, 0, false, &p);
+	if (!wanted(&c, &p, lane, n, &meta, &chosen))
 		return XDP_DROP;
 	meta.ifindex = ctx->ingress_ifindex;
 	meta.slot = slot;
 	meta.direction = SYNTAP_INGRESS;
 	/* Copy mode copies only what is left. A frame that cannot be shortened goes whole. */
-	extra = (int)meta.wire_len - (int)snap;
+	extra = (int)meta.wire_len - (int)chosen.snap;
 	if (extra > 0)
 		bpf_xdp_adjust_tail(ctx, -extra);
 	if (bpf_xdp_adjust_head(ctx, -SYNTAP_META_LEN)) {

@@ -197,12 +197,11 @@ struct syntap_meta {
 
 _Static_assert(sizeof(struct syntap_meta) == SYNTAP_META_LEN, "the metadata fills its length");
 
-/* A mirrored packet in a ring buffer. */
+/* In front of a mirrored packet in a ring buffer. */
 struct syntap_record {
 	struct syntap_meta meta;
 	__u16 len; /* bytes of the packet that follow */
 	__u16 reserved[3];
-	__u8 bytes[];
 };
 
 _Static_assert(sizeof(struct syntap_record) == SYNTAP_RECORD_HEAD, "no hidden padding");

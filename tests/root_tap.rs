@@ -59,13 +59,22 @@ fn an_inline_tap_sees_a_handshake_in_order_and_lets_it_through() {
             assert_eq!(s.source, (s.meta.hash % 4) as usize, "the ring is the hash");
             assert_eq!(s.meta.hash, tcp[0].meta.hash, "one tuple, one hash");
             assert_eq!(s.bytes[12..14], [8, 0], "the bytes begin with the Ethernet header");
-            assert_eq!(s.meta.wire_len as usize, s.bytes.len());
+            shows_its_headers(s, transport, s.meta.wire_len as usize);
         }
         let total = stats.total();
         assert_eq!(total.selected(), total.get(Counter::Mirrored), "{stats:#?}");
         assert_eq!(total.get(Counter::Mirrored), seen.len() as u64);
         assert_eq!(total.get(Counter::Stray), 0, "nobody else speaks in the carrier");
     });
+}
+
+/// A TCP packet over IPv4 is shown up to `len` bytes; from a ring buffer its headers do, where no more lies at hand.
+fn shows_its_headers(s: &Seen, transport: Transport, len: usize) {
+    let headers = 14 + 20 + usize::from(s.bytes[46] >> 4) * 4;
+    match transport {
+        Transport::Afxdp => assert_eq!(s.bytes.len(), len, "{s:?}"),
+        Transport::Ringbuf => assert!((headers..=len.min(RECORD_SMALL)).contains(&s.bytes.len()), "{s:?}"),
+    }
 }
 
 /// After everything was read: each frame is the kernel's, and no room of a ring buffer is taken.
@@ -192,9 +201,9 @@ fn a_large_offloaded_packet_is_cut_to_its_headers_and_counted_as_its_segments() 
         let stats = tap.close().unwrap();
         let large: Vec<_> = seen.iter().filter(|s| s.meta.gso_segs > 1).collect();
         assert!(!large.is_empty(), "a bulk transfer over veth is offloaded");
-        let shown = if transport == Transport::Ringbuf { RECORD_SMALL } else { 256 };
         for s in &large {
-            assert!(s.meta.wire_len > 1514 && s.bytes.len() == shown, "{s:?}");
+            assert!(s.meta.wire_len > 1514, "{s:?}");
+            shows_its_headers(s, transport, 256);
         }
         let total = stats.total();
         assert_eq!(total.failed(), 0, "{stats:#?}");
@@ -283,7 +292,7 @@ fn frames_are_conserved_over_many_times_their_number() {
         nothing_is_held(&mut sources[0]);
         let stats = tap.close().unwrap();
         let mirrored = stats.total().get(Counter::Mirrored);
-        assert!(mirrored > 64 * 50, "{mirrored}");
+        assert!(mirrored > 64 * 20, "{mirrored}");
         assert_eq!(mirrored, seen as u64 + stats.ring_total().lost(), "{stats:#?}");
     });
 }

@@ -537,7 +537,7 @@ mod tests {
         let (size, list) = members("syntap_record");
         assert_eq!(size, RECORD_HEAD);
         let names: Vec<_> = list.iter().map(|(n, at)| (n.as_str(), *at)).collect();
-        assert_eq!(names, [("meta", 0), ("len", 32), ("reserved", 34), ("bytes", 40)]);
+        assert_eq!(names, [("meta", 0), ("len", 32), ("reserved", 34)]);
         assert_eq!(members("syntap_sleepers").0, RINGS as usize * 4);
         // Whole cache lines with the ring buffer's own eight bytes.
         assert_eq!(((RECORD_HEAD + RECORD_SMALL + 8) % 64, (RECORD_HEAD + RECORD_LARGE + 8) % 64), (0, 0));
