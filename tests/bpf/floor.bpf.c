@@ -27,7 +27,10 @@ int floor_parse(struct __sk_buff *skb)
 	};
 	struct parsed p = {};
 
-	parse_frame(&c, 0, false, &p);
+	if (!parse_plain(&c, &p)) {
+		p = (struct parsed){};
+		parse_frame(&c, 0, false, &p);
+	}
 	seen = p.src.lo ^ p.dst.lo ^ p.src.hi ^ p.dst.hi ^ p.src.port ^ p.dst.port ^ p.flags ^ p.kind;
 	return -1;
 }

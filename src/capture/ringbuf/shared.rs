@@ -191,3 +191,175 @@ pub(super) fn page_size() -> usize {
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).expect("a page has a size")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::thread;
+
+    const BYTES: u32 = 4096;
+
+    /// Plain memory laid out as the kernel does, and a producer that works as the kernel's: reserve, fill, submit.
+    struct Fake {
+        memory: File,
+        sleepers: File,
+        map: MmapRaw,
+        page: usize,
+        produced: u64,
+    }
+
+    fn memory(len: usize) -> File {
+        let fd = nix::sys::memfd::memfd_create(c"ring", nix::sys::memfd::MFdFlags::MFD_CLOEXEC);
+        let file = File::from(fd.expect("memory"));
+        file.set_len(len as u64).expect("room");
+        file
+    }
+
+    impl Fake {
+        fn new() -> Fake {
+            let page = page_size();
+            let memory = memory(2 * page + 2 * BYTES as usize);
+            let map = MmapOptions::new().map_raw(&memory).expect("a mapping");
+            Fake { memory, sleepers: self::memory(page), map, page, produced: 0 }
+        }
+
+        fn reader(&self) -> SharedRing {
+            SharedRing::open(self.memory.as_fd(), self.sleepers.as_fd(), 3, BYTES).expect("mapped")
+        }
+
+        fn position(&self, page: usize) -> &AtomicU64 {
+            // SAFETY: U1: as the reader's.
+            unsafe { &*self.map.as_ptr().add(page * self.page).cast::<AtomicU64>() }
+        }
+
+        /// A record's word and bytes, in the first (0) or second (1) of the two places that the kernel maps to one.
+        fn word(&self, at: u64, copy: u64) -> &AtomicU32 {
+            let offset = 2 * self.page as u64 + (at & u64::from(BYTES - 1)) + copy * u64::from(BYTES);
+            // A record that goes over the end has the rest of it there, and its first word in the first place only.
+            let offset = offset.min(2 * self.page as u64 + 2 * u64::from(BYTES) - 8);
+            // SAFETY: U1, U2.
+            unsafe { &*self.map.as_ptr().add(offset as usize).cast::<AtomicU32>() }
+        }
+
+        /// Takes room for `len` bytes, if there is some.
+        fn reserve(&mut self, len: u32) -> Option<u64> {
+            let at = self.produced;
+            let end = at + (HEADER + u64::from(len)).next_multiple_of(8);
+            if end - self.position(0).load(Ordering::Acquire) > u64::from(BYTES) {
+                return None;
+            }
+            self.word(at, 0).store(len | BUSY, Ordering::Relaxed);
+            self.produced = end;
+            self.position(1).store(end, Ordering::Release);
+            Some(at)
+        }
+
+        fn submit(&self, at: u64, len: u32, fill: u32, flags: u32) {
+            for i in 0..u64::from(len) / 4 {
+                // What lies behind the end is at the beginning as well: the fake writes both.
+                let begin = at & u64::from(BYTES - 1);
+                let offset = begin + HEADER + i * 4;
+                for place in [offset, offset % u64::from(BYTES), offset % u64::from(BYTES) + u64::from(BYTES)]
+                {
+                    let byte = 2 * self.page + place as usize;
+                    // SAFETY: U1, U2.
+                    let word = unsafe { &*self.map.as_ptr().add(byte).cast::<AtomicU32>() };
+                    word.store(fill, Ordering::Relaxed);
+                }
+            }
+            self.word(at, 0).store(len | flags, Ordering::Release);
+        }
+    }
+
+    fn words(record: &[u8]) -> Vec<u32> {
+        record.chunks(4).map(|c| u32::from_ne_bytes(c.try_into().expect("four"))).collect()
+    }
+
+    #[test]
+    fn a_record_is_given_when_it_is_complete_and_its_room_when_it_was_read() {
+        let mut fake = Fake::new();
+        let mut reader = fake.reader();
+        assert_eq!((reader.held(), reader.records().next()), (0, None));
+        let first = fake.reserve(184).expect("room");
+        let second = fake.reserve(504).expect("room");
+        fake.submit(second, 504, 2, 0);
+        assert_eq!(reader.records().next(), None, "the first is with its producer, so the second waits");
+        fake.submit(first, 184, 1, 0);
+        let mut records = reader.records();
+        assert_eq!(words(records.next().expect("the first")), [1; 46]);
+        let after_first = records.position();
+        assert_eq!(words(records.next().expect("the second")), [2; 126]);
+        assert_eq!(records.next(), None);
+        reader.release(after_first);
+        assert_eq!(reader.held(), 512);
+        assert_eq!(words(reader.records().next().expect("the second again")), [2; 126]);
+    }
+
+    #[test]
+    fn what_a_producer_took_back_is_skipped_and_its_room_given_back() {
+        let mut fake = Fake::new();
+        let mut reader = fake.reader();
+        for fill in 0..3 {
+            let at = fake.reserve(184).expect("room");
+            fake.submit(at, 184, fill, if fill == 1 { 0 } else { DISCARDED });
+        }
+        let mut records = reader.records();
+        assert_eq!(words(records.next().expect("the one")), [1; 46]);
+        assert_eq!(records.next(), None);
+        let end = records.position();
+        reader.release(end);
+        assert_eq!(reader.held(), 0);
+    }
+
+    #[test]
+    fn a_reader_says_that_it_sleeps_only_while_nothing_is_there() {
+        let mut fake = Fake::new();
+        let reader = fake.reader();
+        let flag = || reader.sleeper().load(Ordering::Relaxed);
+        assert!(!reader.sleep_if_empty());
+        assert_eq!(flag(), 1);
+        reader.awake();
+        assert_eq!(flag(), 0);
+        fake.reserve(184);
+        assert!(reader.sleep_if_empty(), "somebody writes already");
+    }
+
+    #[test]
+    fn records_come_whole_once_and_in_order_over_many_times_the_ring_between_two_threads() {
+        const COUNT: u32 = 100_000;
+        let mut fake = Fake::new();
+        let mut reader = fake.reader();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for n in 0..COUNT {
+                    // Two sizes as the programs', and one that begins its successors anywhere.
+                    let len = [184, 504, 24][n as usize % 3];
+                    let at = loop {
+                        match fake.reserve(len) {
+                            Some(at) => break at,
+                            None => thread::yield_now(),
+                        }
+                    };
+                    fake.submit(at, len, n, if n % 7 == 6 { DISCARDED } else { 0 });
+                }
+            });
+            let mut expected = 0;
+            while expected < COUNT {
+                let mut records = reader.records();
+                for record in records.by_ref().take(64) {
+                    expected += u32::from(expected % 7 == 6);
+                    assert_eq!(record.len(), [184, 504, 24][expected as usize % 3]);
+                    assert!(words(record).iter().all(|w| *w == expected), "record {expected}: {record:?}");
+                    expected += 1;
+                }
+                expected += u32::from(expected == COUNT - 1 && expected % 7 == 6);
+                let end = records.position();
+                reader.release(end);
+                thread::yield_now();
+            }
+        });
+        assert_eq!(reader.held(), 0);
+    }
+}
