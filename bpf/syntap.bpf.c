@@ -257,7 +257,7 @@ static __always_inline bool passes_by(const struct parsed *p, __u32 lane, const 
 			return false;
 		if (watch_has(hash_tuple(&p->src, &p->dst, config.key)))
 			return false;
-		take_census(lane, p->flags, skb->gso_segs ? skb->gso_segs : 1);
+		take_census(lane, p->flags, skb && skb->gso_segs ? skb->gso_segs : 1);
 		why = SYNTAP_N_NOT_WATCHED;
 	}
 	n = bpf_map_lookup_elem(&counters, &lane);
@@ -521,10 +521,8 @@ int syntap_ring(struct xdp_md *ctx)
 	return verdict;
 }
 
-SEC("xdp")
-int syntap_span(struct xdp_md *ctx)
+__noinline int look_at_xdp(struct xdp_md *ctx, __u32 slot)
 {
-	__u32 slot = find_slot(ctx->ingress_ifindex);
 	__u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + SYNTAP_INGRESS : SYNTAP_LANE_STRAY;
 	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
 	struct cursor c = {
@@ -548,7 +546,10 @@ int syntap_span(struct xdp_md *ctx)
 	}
 	meta.wire_len = c.end;
 	meta.gso_segs = 1;
-	parse_frame(&c, 0, false, &p);
+	if (!parse_plain(&c, &p)) {
+		p = (struct parsed){};
+		parse_frame(&c, 0, false, &p);
+	}
 	if (!wanted(&c, &p, lane, n, &meta, &chosen))
 		return XDP_DROP;
 	meta.ifindex = ctx->ingress_ifindex;
@@ -572,6 +573,23 @@ int syntap_span(struct xdp_md *ctx)
 				   XDP_DROP);
 	count(n, verdict == XDP_REDIRECT ? SYNTAP_N_MIRRORED : SYNTAP_N_NO_RING);
 	return verdict;
+}
+
+SEC("xdp")
+int syntap_span(struct xdp_md *ctx)
+{
+	const __u32 slot = find_slot(ctx->ingress_ifindex);
+	const struct cursor c = {
+		.data = (void *)(long)ctx->data,
+		.data_end = (void *)(long)ctx->data_end,
+		.end = ctx->data_end - ctx->data,
+		.hook = HOOK_XDP,
+	};
+	struct parsed p = {};
+
+	if (slot < SYNTAP_SLOTS && parse_plain(&c, &p) && passes_by(&p, slot * 2 + SYNTAP_INGRESS, NULL))
+		return XDP_DROP;
+	return look_at_xdp(ctx, slot);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -429,7 +429,7 @@ fn run_ns(object: &Object, program: &str, frame: &[u8], repeat: u32) -> u64 {
 }
 
 /// Not a test of anything: prints what a packet costs at the hooks, as `BPF_PROG_TEST_RUN` has it and beyond a program that
-/// does nothing. One line each: `hook NAME, FRAME: N ns, M beyond nothing`.
+/// does nothing there. One line each: `hook NAME, FRAME: N ns, M beyond nothing`.
 #[test]
 #[ignore = "a measurement"]
 fn cost_of_a_packet() {
@@ -463,14 +463,15 @@ fn cost_of_a_packet() {
         ("syn, ipv6", six(&tcp(40001, 80, 2))),
         ("plain ack, watched", four(&tcp(40001, 80, 0x10))),
     ];
-    let programs: [(&str, &Object, &str); 5] = [
+    let programs: [(&str, &Object, &str); 6] = [
         ("nothing", &floor, "floor_nothing"),
         ("parse", &floor, "floor_parse"),
         ("ingress", select.kernel.object(), Program::Ingress.name()),
         ("ringbuf", records.kernel.object(), Program::Ingress.name()),
+        ("nothing xdp", &floor, "floor_nothing_xdp"),
         ("span", select.kernel.object(), Program::Span.name()),
     ];
-    let mut best = [[u64::MAX; 10]; 5];
+    let mut best = [[u64::MAX; 10]; 6];
     for _ in 0..7 {
         for (n, (name, object, program)) in programs.iter().enumerate() {
             for (m, (_, frame)) in runs.iter().enumerate() {
@@ -487,7 +488,7 @@ fn cost_of_a_packet() {
     }
     for (n, (name, ..)) in programs.iter().enumerate() {
         for (m, (kind, _)) in runs.iter().enumerate().filter(|(m, _)| best[n][*m] < u64::MAX) {
-            let (ns, nothing) = (best[n][m], best[0][m]);
+            let (ns, nothing) = (best[n][m], best[if n < 4 { 0 } else { 4 }][m]);
             println!("hook {name}, {kind}: {ns} ns, {} beyond nothing", ns.saturating_sub(nothing));
         }
     }

@@ -35,4 +35,11 @@ int floor_parse(struct __sk_buff *skb)
 	return -1;
 }
 
+SEC("xdp")
+int floor_nothing_xdp(struct xdp_md *xdp)
+{
+	(void)xdp;
+	return XDP_DROP;
+}
+
 char LICENSE[] SEC("license") = "GPL";
