@@ -2,17 +2,19 @@
 
 mod net;
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libbpf_rs::query::ProgInfoIter;
+use libbpf_rs::{Object, ObjectBuilder};
 use net::tap::{Seen, config_by, drain, ifindex, with_both};
 use net::{Namespace, Wire, pin, sh, skip};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use syntap::bpf::abi::{RECORD_SMALL, reason};
+use syntap::bpf::attach::{self, Link, TcxHook};
 use syntap::bpf::{Counter, Program};
 use syntap::capture::tap::{Mode, Tap, TapConfig, TapInterface};
 use syntap::capture::{LiveSource, Polled, Source, Transport};
@@ -212,7 +214,54 @@ impl Gateway {
     }
 }
 
-/// Rotates the calling thread to the last CPU: the first one forwards.
+/// What is attached while packets are forwarded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum On {
+    /// Nothing.
+    Off,
+    /// Programs that do nothing, on all four hooks: what every program there pays for.
+    Nothing,
+    /// The tap.
+    By(Transport),
+}
+
+impl On {
+    fn name(self) -> &'static str {
+        match self {
+            On::Off => "off",
+            On::Nothing => "nothing",
+            On::By(transport) => transport.name(),
+        }
+    }
+}
+
+static FLOOR: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/floor.bpf.o")));
+
+/// ELF readers want its sections aligned as in a file.
+#[repr(C, align(8))]
+struct Aligned<B: ?Sized>(B);
+
+/// Programs that do nothing, in a gateway.
+struct Nothing {
+    _links: Vec<Link>,
+    _object: Object,
+}
+
+impl Nothing {
+    fn at(g: &Gateway) -> Nothing {
+        let object = ObjectBuilder::default().open_memory(&FLOOR.0).unwrap().load().unwrap();
+        let program = object.progs().find(|p| p.name() == "floor_nothing").unwrap();
+        let fd = program.as_fd().try_clone_to_owned().unwrap();
+        let hook = |(interface, hook)| {
+            let index = ifindex(&g.gateway, interface);
+            g.gateway.run(|| attach::tcx(&fd, index, hook)).unwrap()
+        };
+        let hooks = ["in0", "out0"].into_iter().flat_map(|i| [(i, TcxHook::Ingress), (i, TcxHook::Egress)]);
+        Nothing { _links: hooks.map(hook).collect(), _object: object }
+    }
+}
+
+/// Moves the calling thread to the last CPU: the first one forwards.
 fn pin_to_another() {
     let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let cpu = (0..CpuSet::count()).rfind(|cpu| all.is_set(*cpu).unwrap()).unwrap();
@@ -231,8 +280,9 @@ struct Round {
 }
 
 /// Forwards `frames` `times` times while a worker's place reads what is mirrored.
-fn round(g: &Gateway, sender: &Sender, frames: &[Vec<u8>], times: usize, by: Option<Transport>) -> Round {
-    let mut opened = by.map(|t| g.tap(t));
+fn round(g: &Gateway, sender: &Sender, frames: &[Vec<u8>], times: usize, on: On) -> Round {
+    let _nothing = (on == On::Nothing).then(|| Nothing::at(g));
+    let mut opened = if let On::By(t) = on { Some(g.tap(t)) } else { None };
     let before = g.forwarded();
     let (done, read) = (AtomicBool::new(false), AtomicU64::new(0));
     let all = (frames.len() * times) as u64;
@@ -274,11 +324,11 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Time and runs of this process' program of that name since it was loaded.
-fn run_time(program: Program) -> (u64, u64) {
-    let mine = ProgInfoIter::default().filter(|p| p.name.to_str() == Ok(program.name()));
+/// Nanoseconds that a run of the newest program of that name took since it was loaded.
+fn run_time(program: &str) -> f64 {
+    let mine = ProgInfoIter::default().filter(|p| p.name.to_str() == Ok(program));
     let newest = mine.max_by_key(|p| p.id).expect("loaded");
-    (newest.run_time_ns, newest.run_cnt)
+    newest.run_time_ns as f64 / newest.run_cnt as f64
 }
 
 /// Not a test of anything: prints what a packet costs a gateway by each transport. Rounds of a normal mix (one in five a control
@@ -299,16 +349,16 @@ fn cost_of_the_transports() {
     let mix: Vec<_> = (0..1000)
         .map(|i| if i % 5 == 0 { syns[i as usize].clone() } else { frame(g.mac, 20_000 + i, 0x10, 12, 1000) })
         .collect();
-    let ways = [None, Some(Transport::Ringbuf), Some(Transport::Afxdp)];
+    let ways = [On::Off, On::Nothing, On::By(Transport::Ringbuf), On::By(Transport::Afxdp)];
     for (kind, frames, times) in [("mix", &mix, 100), ("control", &syns, 50)] {
-        let mut rounds = [const { Vec::new() }; 3];
+        let mut rounds = [const { Vec::new() }; 4];
         for _ in 0..ROUNDS {
             for (way, rounds) in ways.iter().zip(&mut rounds) {
                 rounds.push(round(&g, &sender, frames, times, *way));
             }
         }
         for (way, of_it) in ways.iter().zip(&rounds) {
-            let name = way.map_or("off", Transport::name);
+            let name = way.name();
             let ns = median(of_it.iter().map(|r| r.ns).collect());
             // Neighbours in time share the machine's moods.
             let throughput = of_it.iter().zip(&rounds[0]).map(|(on, off)| off.ns / on.ns).collect();
@@ -327,20 +377,33 @@ fn cost_of_the_transports() {
     // SAFETY: a fresh descriptor.
     let _stats = unsafe { OwnedFd::from_raw_fd(stats) };
     let plain: Vec<_> = mix.iter().filter(|f| f[47] == 0x10).cloned().collect();
-    for (kind, frames) in [("plain", &plain), ("control", &syns)] {
-        for transport in [Transport::Ringbuf, Transport::Afxdp] {
-            let mut best = f64::MAX;
-            for _ in 0..5 {
-                let (tap, mut sources) = g.tap(transport);
+    let few: Vec<_> = (0..1000).map(|i| plain[i % 10].clone()).collect();
+    let mut other = plain.clone();
+    other.iter_mut().for_each(|f| f[36..38].copy_from_slice(&9u16.to_be_bytes()));
+    for (kind, frames) in
+        [("port not chosen", &other), ("plain, 10 tuples", &few), ("plain", &plain), ("control", &syns)]
+    {
+        let mut best = [f64::MAX; 4];
+        for _ in 0..5 {
+            for (on, best) in ways.into_iter().zip(&mut best).skip(1) {
+                let _nothing = (on == On::Nothing).then(|| Nothing::at(&g));
+                let mut opened = if let On::By(t) = on { Some(g.tap(t)) } else { None };
                 for _ in 0..20 {
                     sender.send(frames);
-                    while !matches!(sources[0].poll(0, &mut |_| ()).unwrap(), Polled::Idle) {}
+                    if let Some((_, sources)) = &mut opened {
+                        while !matches!(sources[0].poll(0, &mut |_| ()).unwrap(), Polled::Idle) {}
+                    }
                 }
-                let (ns, runs) = run_time(Program::Ingress);
-                best = best.min(ns as f64 / runs as f64);
-                drop(tap);
+                let program = if opened.is_some() { Program::Ingress.name() } else { "floor_nothing" };
+                *best = best.min(run_time(program));
             }
-            println!("transport hook {kind} {}: {best:.0} ns", transport.name());
+        }
+        for (on, ns) in ways.iter().zip(best).skip(1) {
+            println!(
+                "transport hook {kind} {}: {ns:.0} ns, {:.0} beyond nothing",
+                on.name(),
+                (ns - best[1]).max(0.0)
+            );
         }
     }
 }
