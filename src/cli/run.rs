@@ -391,6 +391,8 @@ impl<'a> Live<'a> {
                 self.failed(Fail::new(e.to_string()));
             }
         }
+        let inline = self.tap.points().iter().find(|p| p.mode == Mode::Inline);
+        let transport = inline.map(|p| ("transport".to_owned(), p.transport.name().to_owned()));
         let Live { tap, pipeline, mirror_to, mut status, losses, stats, mut first_error, listens, .. } = self;
         drop(tap);
         let finished = pipeline.finish();
@@ -411,6 +413,7 @@ impl<'a> Live<'a> {
             failed(cannot_write(path, e).into());
         }
         let mut live = losses.summary(&stats, &finished.shared);
+        live.extend(transport);
         if listens {
             live.push(("conntrack".into(), conntrack::summary(&finished.shared.conntrack)));
         }
