@@ -3,7 +3,7 @@
  * The second way into user space: a packet's first bytes are copied into its shard's ring buffer at the hook.
  * No skb is cloned, nothing else runs. A GSO packet or an encapsulated one needs no trimming here.
  *
- * The reader sleeps rarely, and says when: a producer pays for a wake-up only then.
+ * The reader sleeps rarely, and says when: a producer pays for a wake-up, some microseconds, only then.
  */
 #ifndef SYNTAP_RECORD_H
 #define SYNTAP_RECORD_H
