@@ -79,6 +79,9 @@ static __always_inline enum syntap_counter submit(struct syntap_record *r, const
 
 	r->meta = *meta;
 	r->len = len;
+	/* verifier: it has forgotten the bound by now. */
+	barrier_var(shard);
+	shard &= SYNTAP_RINGS - 1;
 	if (*(volatile __u32 *)&sleepers.shard[shard]) {
 		*(volatile __u32 *)&sleepers.shard[shard] = 0;
 		flags = BPF_RB_FORCE_WAKEUP;

@@ -110,7 +110,7 @@ struct chosen {
 
 /* Selects by what the packet is. True with *out filled in for one to mirror; the counters are bumped either
  * way. */
-static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 segments,
+static __always_inline bool choose(const struct parsed *p, __u64 known, __u32 lane, __u32 segments,
 				   struct syntap_counters *n, struct chosen *out)
 {
 	enum syntap_class class = SYNTAP_CLASS_CONTROL;
@@ -132,11 +132,11 @@ static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 seg
 		class = SYNTAP_CLASS_NEIGHBOUR;
 		break;
 	default:
-		if (!port_chosen(p->src.port) && !port_chosen(p->dst.port)) {
+		if (!known && !port_chosen(p->src.port) && !port_chosen(p->dst.port)) {
 			count(n, SYNTAP_N_PORT_NOT_CHOSEN);
 			return false;
 		}
-		hash = hash_tuple(&p->src, &p->dst, config.key);
+		hash = known ? known : hash_tuple(&p->src, &p->dst, config.key);
 		if (p->kind == KIND_ICMP) {
 			reason = SYNTAP_REASON_ICMP;
 			class = SYNTAP_CLASS_ICMP;
@@ -200,6 +200,14 @@ struct tunnelled {
 	__u8 fragment;
 };
 
+/* verifier: not on the stack, of which a hook and what it calls have 512 bytes together. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tunnelled);
+} tunnels SEC(".maps");
+
 static __always_inline int choose_inside(struct cursor *c, struct tunnelled *t)
 {
 	__u32 lane = t->lane;
@@ -212,7 +220,7 @@ static __always_inline int choose_inside(struct cursor *c, struct tunnelled *t)
 	parse_inside(c, t->l4, t->next, &p);
 	/* A first fragment on the outside is one of the inside as well. */
 	p.fragment |= t->fragment;
-	return choose(&p, lane, t->segments, n, &t->chosen);
+	return choose(&p, 0, lane, t->segments, n, &t->chosen);
 }
 
 /* verifier: one function a hook, each checked once and not on every way that leads to a tunnel. What is in none
@@ -245,7 +253,8 @@ __noinline int choose_inside_xdp(struct xdp_md *xdp, struct tunnelled *t)
  * Most packets end here: plain ones that are not selected. What is kept of them is a count, so the code that
  * they run through has few variables and no memory. False, and nothing counted, for all others.
  */
-static __always_inline bool passes_by(const struct parsed *p, __u32 lane, const struct __sk_buff *skb)
+static __always_inline bool passes_by(const struct parsed *p, __u64 *hash, __u32 lane,
+				      const struct __sk_buff *skb)
 {
 	__u32 why = SYNTAP_N_PORT_NOT_CHOSEN;
 	struct syntap_counters *n;
@@ -253,9 +262,8 @@ static __always_inline bool passes_by(const struct parsed *p, __u32 lane, const 
 	if (p->kind == KIND_NONE) {
 		why = SYNTAP_N_NOT_TCP;
 	} else if (port_chosen(p->src.port) || port_chosen(p->dst.port)) {
-		if ((p->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK)
-			return false;
-		if (watch_has(hash_tuple(&p->src, &p->dst, config.key)))
+		*hash = hash_tuple(&p->src, &p->dst, config.key);
+		if ((p->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK || watch_has(*hash))
 			return false;
 		take_census(lane, p->flags, skb && skb->gso_segs ? skb->gso_segs : 1);
 		why = SYNTAP_N_NOT_WATCHED;
@@ -268,24 +276,50 @@ static __always_inline bool passes_by(const struct parsed *p, __u32 lane, const 
 	return true;
 }
 
+enum {
+	SEEN_FLAGS = 8, /* shift */
+	SEEN_PLAIN = 1 << 16,
+};
+
+/* What is left to know of a plain TCP packet that does not pass by, besides its hash: it goes on in two
+ * registers. */
+static __always_inline __u32 seen(const struct parsed *p)
+{
+	return SEEN_PLAIN | p->flags << SEEN_FLAGS | (p->l4 & 0xff);
+}
+
+static __always_inline void parse_unless_seen(struct cursor *c, __u32 seen, struct parsed *p)
+{
+	if (!(seen & SEEN_PLAIN)) {
+		parse_frame(c, 0, false, p);
+		return;
+	}
+	p->kind = KIND_TCP;
+	p->l4 = seen & 0xff;
+	p->flags = seen >> SEEN_FLAGS;
+	p->has_flags = 1;
+}
+
 /* Selects. True with *meta filled in for a packet to mirror, but for what the hook alone knows, and *out. */
-static __always_inline bool wanted(struct cursor *c, const struct parsed *p, __u32 lane,
+static __always_inline bool wanted(struct cursor *c, const struct parsed *p, __u64 known, __u32 lane,
 				   struct syntap_counters *n, struct syntap_meta *meta, struct chosen *out)
 {
 	if (p->kind == KIND_TUNNEL) {
-		struct tunnelled t = {
-			.end = c->end,
-			.lane = lane,
-			.segments = meta->gso_segs,
-			.l4 = p->l4,
-			.next = p->next,
-			.fragment = p->fragment,
-		};
+		__u32 zero = 0;
+		struct tunnelled *t = bpf_map_lookup_elem(&tunnels, &zero);
 
-		if (!(c->hook == HOOK_SKB ? choose_inside_skb(c->ctx, &t) : choose_inside_xdp(c->ctx, &t)))
+		if (!t) /* verifier: element 0 of an array is there */
 			return false;
-		*out = t.chosen;
-	} else if (!choose(p, lane, meta->gso_segs, n, out)) {
+		t->end = c->end;
+		t->lane = lane;
+		t->segments = meta->gso_segs;
+		t->l4 = p->l4;
+		t->next = p->next;
+		t->fragment = p->fragment;
+		if (!(c->hook == HOOK_SKB ? choose_inside_skb(c->ctx, t) : choose_inside_xdp(c->ctx, t)))
+			return false;
+		*out = t->chosen;
+	} else if (!choose(p, known, lane, meta->gso_segs, n, out)) {
 		return false;
 	}
 	meta->time_ns = out->time_ns;
@@ -296,10 +330,9 @@ static __always_inline bool wanted(struct cursor *c, const struct parsed *p, __u
 	return true;
 }
 
-/* verifier: a function of its own, so that what passes by runs through none of its registers and stack. */
-__noinline int look_at_skb(struct __sk_buff *skb, __u32 slot, __u32 direction)
+static __always_inline int look_at_skb(struct __sk_buff *skb, __u32 lane, __u64 hash, __u32 what)
 {
-	__u32 zero = 0, lane = slot < SYNTAP_SLOTS ? slot * 2 + (direction & 1) : SYNTAP_LANE_STRAY;
+	__u32 zero = 0;
 	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
 	struct cursor c = {
 		.ctx = skb,
@@ -316,23 +349,20 @@ __noinline int look_at_skb(struct __sk_buff *skb, __u32 slot, __u32 direction)
 	if (!n) /* verifier: the lane is in bounds */
 		return 0;
 	count(n, SYNTAP_N_PACKETS);
-	if (slot >= SYNTAP_SLOTS) {
+	if (lane >= SYNTAP_LANE_STRAY) {
 		count(n, SYNTAP_N_NO_SLOT);
 		return 0;
 	}
 	meta.gso_segs = skb->gso_segs ? skb->gso_segs : 1;
-	if (!parse_plain(&c, &p)) {
-		p = (struct parsed){};
-		parse_frame(&c, 0, false, &p);
-	}
-	if (!wanted(&c, &p, lane, n, &meta, &chosen))
+	parse_unless_seen(&c, what, &p);
+	if (!wanted(&c, &p, hash, lane, n, &meta, &chosen))
 		return 0;
 	meta.ifindex = skb->ifindex;
 	meta.wire_len = skb->len;
 	meta.vlan_tpid = skb->vlan_present ? bpf_ntohs(skb->vlan_proto) : 0;
 	meta.vlan_tci = skb->vlan_present ? skb->vlan_tci : 0;
-	meta.slot = slot;
-	meta.direction = direction;
+	meta.slot = lane / 2;
+	meta.direction = lane & 1;
 	if (config.records) {
 		count(n, record(skb, &meta, chosen.snap, chosen.least));
 		return 0;
@@ -354,6 +384,18 @@ __noinline int look_at_skb(struct __sk_buff *skb, __u32 slot, __u32 direction)
 	return 0;
 }
 
+/* verifier: functions of their own, so that what passes by runs through none of their registers and stack; and
+ * two, as there is no more stack for a hook and all that it calls than the way into a tunnel needs. */
+__noinline int look_at_plain_skb(struct __sk_buff *skb, __u32 lane, __u64 hash, __u32 what)
+{
+	return look_at_skb(skb, lane, hash, what | SEEN_PLAIN);
+}
+
+__noinline int look_at_any_skb(struct __sk_buff *skb, __u32 lane)
+{
+	return look_at_skb(skb, lane, 0, 0);
+}
+
 static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 {
 	const __u32 slot = find_slot(skb->ifindex);
@@ -363,11 +405,14 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 		.end = skb->len,
 		.hook = HOOK_SKB,
 	};
+	const __u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + direction : SYNTAP_LANE_STRAY;
 	struct parsed p = {};
+	__u64 hash = 0;
 
-	if (slot < SYNTAP_SLOTS && parse_plain(&c, &p) && passes_by(&p, slot * 2 + direction, skb))
-		return;
-	look_at_skb(skb, slot, direction);
+	if (slot >= SYNTAP_SLOTS || !parse_plain(&c, &p))
+		look_at_any_skb(skb, lane);
+	else if (!passes_by(&p, &hash, lane, skb))
+		look_at_plain_skb(skb, lane, hash, seen(&p));
 }
 
 SEC("tcx/ingress")
@@ -521,7 +566,7 @@ int syntap_ring(struct xdp_md *ctx)
 	return verdict;
 }
 
-__noinline int look_at_xdp(struct xdp_md *ctx, __u32 slot)
+__noinline int look_at_xdp(struct xdp_md *ctx, __u32 slot, __u64 hash, __u32 what)
 {
 	__u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + SYNTAP_INGRESS : SYNTAP_LANE_STRAY;
 	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
@@ -546,11 +591,8 @@ __noinline int look_at_xdp(struct xdp_md *ctx, __u32 slot)
 	}
 	meta.wire_len = c.end;
 	meta.gso_segs = 1;
-	if (!parse_plain(&c, &p)) {
-		p = (struct parsed){};
-		parse_frame(&c, 0, false, &p);
-	}
-	if (!wanted(&c, &p, lane, n, &meta, &chosen))
+	parse_unless_seen(&c, what, &p);
+	if (!wanted(&c, &p, hash, lane, n, &meta, &chosen))
 		return XDP_DROP;
 	meta.ifindex = ctx->ingress_ifindex;
 	meta.slot = slot;
@@ -586,10 +628,15 @@ int syntap_span(struct xdp_md *ctx)
 		.hook = HOOK_XDP,
 	};
 	struct parsed p = {};
+	__u64 hash = 0;
+	__u32 what = 0;
 
-	if (slot < SYNTAP_SLOTS && parse_plain(&c, &p) && passes_by(&p, slot * 2 + SYNTAP_INGRESS, NULL))
-		return XDP_DROP;
-	return look_at_xdp(ctx, slot);
+	if (slot < SYNTAP_SLOTS && parse_plain(&c, &p)) {
+		if (passes_by(&p, &hash, slot * 2 + SYNTAP_INGRESS, NULL))
+			return XDP_DROP;
+		what = seen(&p);
+	}
+	return look_at_xdp(ctx, slot, hash, what);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -31,7 +31,7 @@ fn frame(to: [u8; 6], sport: u16, flags: u8, options: usize, payload: usize) -> 
     b[24..26].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
     b.extend(sport.to_be_bytes());
     b.extend(PORT.to_be_bytes());
-    b.extend([0, 0, 0, 1, 0, 0, 0, 2, ((20 + options) / 4 << 4) as u8, flags, 1, 0, 0, 0, 0, 0]);
+    b.extend([0, 0, 0, 1, 0, 0, 0, 2, ((20 + options) << 2) as u8, flags, 1, 0, 0, 0, 0, 0]);
     b.resize(b.len() + options, 1);
     b.resize(b.len() + payload, 0xaa);
     b

@@ -160,7 +160,7 @@ mod tests {
         for frames in [0, 64, 512, 1000, 16_384, u32::MAX] {
             let bytes = ring_bytes(frames);
             let small = (8 + abi::RECORD_HEAD + abi::RECORD_SMALL) as u32;
-            assert!(bytes.is_power_of_two() && bytes as usize % shared::page_size() == 0);
+            assert!(bytes.is_power_of_two() && (bytes as usize).is_multiple_of(shared::page_size()));
             assert!(bytes / small >= frames.min(1 << 20), "{frames} packets in {bytes} bytes");
         }
     }

@@ -236,7 +236,7 @@ mod tests {
 
         /// A word of the data, counted from its beginning.
         fn data(&self, offset: u64) -> &AtomicU32 {
-            assert!(offset < 2 * u64::from(BYTES) && offset % 4 == 0);
+            assert!(offset < 2 * u64::from(BYTES) && offset.is_multiple_of(4));
             // SAFETY: U1, U2: within the data as it is mapped twice.
             unsafe { &*self.map.as_ptr().add(2 * self.page + offset as usize).cast::<AtomicU32>() }
         }
