@@ -551,8 +551,8 @@ fn cost_of_a_clone() {
             frame
         })
         .collect();
-    #[allow(clippy::type_complexity)]
     let (copied, cloned) = (Transport::Ringbuf, Transport::Afxdp);
+    #[allow(clippy::type_complexity)]
     let runs: [(&str, Option<(Mode, Transport, &str, bool)>); 8] = [
         ("untapped", None),
         ("inline, port not chosen", Some((Mode::Inline, copied, "9", false))),

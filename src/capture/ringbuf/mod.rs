@@ -4,7 +4,7 @@
 //! batch. Every record is in exactly one place: with a producer, in the ring, or held by a call of `poll`. What found no
 //! room was counted at the hook (`ring_full`).
 //!
-//! Who wakes whom: a reader that found nothing naps, and producers pay nothing. One that has napped [`NAPS`] times for
+//! Who wakes whom: a reader that found nothing naps, and producers pay nothing. One that has napped eight times for
 //! nothing says that it sleeps, and the next producer wakes it, once. So a busy tap makes no wake-ups, an idle one does
 //! not run, and a packet waits a nap at most, or as long as waking takes.
 
