@@ -82,7 +82,7 @@ fn root_check_judges_an_interface_in_the_role_that_is_named() {
     let wire = Wire::new();
     let (code, said, _) = syntap(&wire.near, "check -i near");
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("will be tapped inline") && said.contains("up to 0.1 us"), "{said}");
+    assert!(said.contains("will be tapped inline") && said.contains("about 0.1 us"), "{said}");
     let each =
         ["--transport ringbuf, which is auto: a BPF ring buffer", "--transport afxdp: the private veth pair"];
     assert!(each.iter().all(|line| said.contains(line)), "{said}");

@@ -246,7 +246,7 @@ fn one<W: Write>(findings: &mut Findings<W>, interface: &Interface, mode: Mode) 
             Grade::Fine,
             format!(
                 "will be tapped inline: its traffic goes on; -i {name}=span if it only receives copies\n\
-                 costs up to 0.1 us for each packet, and about 0.2 us for one that is mirrored (1.6 us by afxdp)"
+                 costs about 0.1 us for each packet at most, and about 0.2 us for one that is mirrored (1.6 us by afxdp)"
             ),
             None,
         )?,
