@@ -1,16 +1,19 @@
-//! Compiles `bpf/syntap.bpf.c` into an object that the library embeds.
+//! Compiles `bpf/syntap.bpf.c` into an object that the library embeds, and what tests measure it against.
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCE: &str = "bpf/syntap.bpf.c";
+/// Sources, and the objects' names in `OUT_DIR`. The second is the tests' own; a published package may lack it.
+const SOURCES: [(&str, &str); 2] =
+    [("bpf/syntap.bpf.c", "syntap.bpf.o"), ("tests/bpf/floor.bpf.c", "floor.bpf.o")];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");
+    println!("cargo:rerun-if-changed=tests/bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the target");
 
@@ -19,11 +22,13 @@ fn main() {
     // v3: 32-bit compares and subtractions; in every kernel that has tcx or AF_XDP with BTF.
     args.extend(["-mcpu=v3", "-Wall", "-Wextra", "-Werror"].map(OsString::from));
 
-    if let Err(e) =
-        SkeletonBuilder::new().source(SOURCE).obj(out.join("syntap.bpf.o")).clang_args(args).build()
-    {
-        eprintln!("cannot compile {SOURCE}: {e:?}");
-        eprintln!("hint: apt install clang llvm libelf-dev zlib1g-dev linux-libc-dev");
-        exit(1);
+    for (source, object) in SOURCES.iter().filter(|(source, _)| Path::new(source).exists()) {
+        if let Err(e) =
+            SkeletonBuilder::new().source(source).obj(out.join(object)).clang_args(args.clone()).build()
+        {
+            eprintln!("cannot compile {source}: {e:?}");
+            eprintln!("hint: apt install clang llvm libelf-dev zlib1g-dev linux-libc-dev");
+            exit(1);
+        }
     }
 }

@@ -125,9 +125,9 @@ struct parsed {
 	struct endpoint src;
 	struct endpoint dst;
 	__u16 inside; /* where the tunnel's inside begins; 0 outside of one */
-	__u16 l4;     /* where the outer transport header begins, for KIND_TUNNEL */
-	__u8 next;    /* its protocol */
-	__u8 flags;   /* TCP flags */
+	__u16 l4; /* where the outer transport header begins, for KIND_TUNNEL; where TCP's ends, for KIND_TCP */
+	__u8 next;  /* its protocol */
+	__u8 flags; /* TCP flags */
 	__u8 has_flags;
 	__u8 fragment; /* the first of several */
 };
@@ -297,6 +297,7 @@ static __always_inline void parse_tcp(const struct cursor *c, __u32 l4, struct p
 	out->has_flags = 1;
 	header = (AT(__u8, p, 12) >> 4) * 4;
 	out->kind = header < TCP_LEN || l4 + header > c->end ? KIND_BROKEN : KIND_TCP;
+	out->l4 = l4 + header;
 }
 
 /* An ICMP error's quotation: RFC 792 promises the header and 8 bytes, of which the ports are the first 4. */
@@ -331,12 +332,16 @@ static __always_inline void parse_icmp(struct cursor *c, __u32 l4, const bool si
 		parse_quoted(c, l4 + ICMP_LEN, six, out);
 }
 
+static __always_inline bool is_tunnel_port(__u16 port)
+{
+	return port == PORT_VXLAN || port == PORT_VXLAN_LINUX || port == PORT_GENEVE;
+}
+
 /* Whether the transport header is a tunnel's. A UDP port alone makes a suspect: tunnel.h judges. */
 static __always_inline bool is_tunnel(const struct cursor *c, const struct ip *ip)
 {
 	__u32 buf;
 	const void *p;
-	__u16 port;
 
 	if (ip->next == NEXT_IPV4 || ip->next == NEXT_IPV6 || ip->next == NEXT_GRE)
 		return true;
@@ -345,8 +350,7 @@ static __always_inline bool is_tunnel(const struct cursor *c, const struct ip *i
 	p = fetch(c, ip->l4, &buf, PORTS_LEN);
 	if (!p)
 		return false;
-	port = bpf_ntohs(AT(__u16, p, 2));
-	return port == PORT_VXLAN || port == PORT_VXLAN_LINUX || port == PORT_GENEVE;
+	return is_tunnel_port(bpf_ntohs(AT(__u16, p, 2)));
 }
 
 /* From an EtherType on; `l3` is behind it. `inside`: in a tunnel, of which there is one at most. */
@@ -402,6 +406,58 @@ static __always_inline void parse_payload(struct cursor *c, __u32 l3, __u16 prot
 		out->l4 = ip.l4;
 		out->next = ip.next;
 	}
+}
+
+/*
+ * The shapes that nearly all packets have: TCP or UDP right behind an IP header without options or extensions,
+ * in directly readable memory, with nothing wrong. It needs one check of bounds and no memory. False, and
+ * nothing said, for any other, which parse_frame() judges; of these it would say the same.
+ */
+static __always_inline bool parse_plain(const struct cursor *c, struct parsed *out)
+{
+	const void *p = c->data;
+	__u32 room, len, header;
+	__u8 next;
+
+	if (c->data + ETH_LEN + IPV4_LEN + TCP_LEN > c->data_end)
+		return false;
+	room = c->end - ETH_LEN;
+	if (AT(__u16, p, 12) == bpf_htons(ETH_IPV4)) {
+		if (AT(__u8, p, 14) != 0x45 || AT(__u16, p, 20) & bpf_htons(IPV4_MORE | IPV4_OFFSET))
+			return false;
+		next = AT(__u8, p, 23);
+		len = bpf_ntohs(AT(__u16, p, 16));
+		out->src.lo = AT(__u32, p, 26);
+		out->dst.lo = AT(__u32, p, 30);
+		out->l4 = ETH_LEN + IPV4_LEN;
+		p += ETH_LEN + IPV4_LEN;
+		header = IPV4_LEN;
+	} else if (AT(__u16, p, 12) == bpf_htons(ETH_IPV6)) {
+		if (c->data + ETH_LEN + IPV6_LEN + TCP_LEN > c->data_end || AT(__u8, p, 14) >> 4 != 6)
+			return false;
+		next = AT(__u8, p, 20);
+		len = bpf_ntohs(AT(__u16, p, 18)) + IPV6_LEN;
+		out->src.hi = address_half(p, 22);
+		out->src.lo = address_half(p, 30);
+		out->dst.hi = address_half(p, 38);
+		out->dst.lo = address_half(p, 46);
+		out->l4 = ETH_LEN + IPV6_LEN;
+		p += ETH_LEN + IPV6_LEN;
+		header = IPV6_LEN;
+	} else {
+		return false;
+	}
+	out->src.port = bpf_ntohs(AT(__u16, p, 0));
+	out->dst.port = bpf_ntohs(AT(__u16, p, 2));
+	if (next == NEXT_UDP) {
+		out->why = SYNTAP_N_NOT_TCP;
+		return len <= room && len >= header + PORTS_LEN && !is_tunnel_port(out->dst.port);
+	}
+	out->flags = AT(__u8, p, 13);
+	out->has_flags = 1;
+	out->kind = KIND_TCP;
+	out->l4 += (AT(__u8, p, 12) >> 4) * 4;
+	return next == NEXT_TCP && len <= room && AT(__u8, p, 12) >= TCP_LEN << 2 && out->l4 <= len + ETH_LEN;
 }
 
 /* From an Ethernet header on. */

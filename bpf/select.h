@@ -48,6 +48,7 @@ struct {
 const volatile struct syntap_allowance allowance[SYNTAP_SLOTS] SEC(".rodata.allowance") = {};
 const volatile struct syntap_config config SEC(".rodata.config") = {};
 struct syntap_tables tables SEC(".data.tables") = {};
+struct syntap_sleepers sleepers SEC(".data.sleepers") = {};
 
 static __always_inline bool port_chosen(__u16 port)
 {
@@ -114,6 +115,21 @@ static __always_inline void watch_arm(__u64 hash, __u64 now)
 	b->way[victim].tag = tag;
 	b->way[victim].left = config.watch_packets;
 	b->way[victim].expires_ns = now + config.watch_ns;
+}
+
+/* True if a tuple is, or was until not long ago, under watch and may mirror more. */
+static __always_inline bool watch_has(__u64 hash)
+{
+	struct syntap_watch_bucket *b = watch_bucket(hash);
+	__u32 tag = watch_tag(hash), i;
+
+	if (!b)
+		return false;
+#pragma unroll
+	for (i = 0; i < SYNTAP_WATCH_WAYS; i++)
+		if (b->way[i].tag == tag)
+			return b->way[i].left;
+	return false;
 }
 
 /* True for a packet of a tuple under watch. The clock is read only then. */

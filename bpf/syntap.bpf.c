@@ -2,16 +2,17 @@
 /*
  * The programs.
  *
- *   syntap_ingress, syntap_egress  tcx, on a live interface: select, clone to the carrier. Always TCX_NEXT.
- *   syntap_carry                   tcx egress of the carrier: trim the clone, put the metadata in front, pick
- * the ring. syntap_ring                    XDP at the far end of the carrier: into the ring of the receive
- * queue. syntap_span                    XDP on an interface that only receives copies: select, put the metadata
- * in front, into the ring of the receive queue. Everything else is dropped.
+ *   syntap_ingress, syntap_egress  tcx, on a live interface: select, then copy into a ring buffer or clone to
+ * the carrier. Always TCX_NEXT. syntap_carry                   tcx egress of the carrier: trim the clone, put
+ * the metadata in front, pick the ring. syntap_ring                    XDP at the far end of the carrier: into
+ * the ring of the receive queue. syntap_span                    XDP on an interface that only receives copies:
+ * select, put the metadata in front, into the ring of the receive queue. Everything else is dropped.
  *
  * syntap_carry runs inside bpf_clone_redirect(), on the same CPU with bottom halves off, so the metadata
  * travels from hook to carrier in a per-CPU element and the original packet is never written to.
  */
 #include "select.h"
+#include "record.h"
 
 enum {
 	TCX_VERDICT_NEXT = -1,
@@ -33,11 +34,12 @@ struct {
 	__type(value, struct syntap_census);
 } census SEC(".maps");
 
-/* Names the contract's enums, so that the compiler writes them into BTF and user space can check its own. */
+/* Names the contract's types, so that the compiler writes them into BTF and user space can check its own. */
 const volatile struct {
 	enum syntap_limits limits;
 	enum syntap_reason reason;
 	enum syntap_counter counter;
+	struct syntap_record record;
 } contract SEC(".rodata.contract") = {};
 
 /* What the hook hands to the carrier. */
@@ -102,12 +104,13 @@ struct chosen {
 	__u64 time_ns;
 	__u32 hash;
 	__u16 reason;
-	__u16 snap; /* bytes to mirror */
+	__u16 snap;  /* bytes to mirror */
+	__u16 least; /* bytes that do as well, where the rest cannot be read directly */
 };
 
 /* Selects by what the packet is. True with *out filled in for one to mirror; the counters are bumped either
  * way. */
-static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 segments,
+static __always_inline bool choose(const struct parsed *p, __u64 known, __u32 lane, __u32 segments,
 				   struct syntap_counters *n, struct chosen *out)
 {
 	enum syntap_class class = SYNTAP_CLASS_CONTROL;
@@ -128,11 +131,11 @@ static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 seg
 		class = SYNTAP_CLASS_NEIGHBOUR;
 		break;
 	default:
-		if (!port_chosen(p->src.port) && !port_chosen(p->dst.port)) {
+		if (!known && !port_chosen(p->src.port) && !port_chosen(p->dst.port)) {
 			count(n, SYNTAP_N_PORT_NOT_CHOSEN);
 			return false;
 		}
-		hash = hash_tuple(&p->src, &p->dst, config.key);
+		hash = known ? known : hash_tuple(&p->src, &p->dst, config.key);
 		if (p->kind == KIND_ICMP) {
 			reason = SYNTAP_REASON_ICMP;
 			class = SYNTAP_CLASS_ICMP;
@@ -181,41 +184,43 @@ static __always_inline bool choose(const struct parsed *p, __u32 lane, __u32 seg
 	/* A tunnel's own headers come on top: Geneve's alone may have 260 bytes. */
 	snap = config.snap + p->inside;
 	out->snap = snap < SYNTAP_CARRY_MAX ? snap : SYNTAP_CARRY_MAX;
+	out->least = headers_tell_all(p, reason) ? p->l4 : out->snap;
 	out->time_ns = now;
 	out->hash = hash;
 	out->reason = reason;
 	return true;
 }
 
-/* Where a tunnel's header begins, and what is known of its packet. */
+/* Where a tunnel's header begins, and what its inside is. */
 struct tunnelled {
-	struct chosen chosen; /* the answer */
+	struct parsed inside; /* the answer */
 	__u32 end;
-	__u32 lane;
-	__u32 segments;
 	__u16 l4;
 	__u8 next;
 	__u8 fragment;
 };
 
-static __always_inline int choose_inside(struct cursor *c, struct tunnelled *t)
-{
-	__u32 lane = t->lane;
-	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
-	struct parsed p = {};
+/* verifier: not on the stack, of which a hook and what it calls have 512 bytes together. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tunnelled);
+} tunnels SEC(".maps");
 
-	if (!n) /* verifier: the lane is in bounds */
-		return 0;
+static __always_inline int look_inside(struct cursor *c, struct tunnelled *t)
+{
+	__builtin_memset(&t->inside, 0, sizeof(t->inside));
 	c->end = t->end;
-	parse_inside(c, t->l4, t->next, &p);
+	parse_inside(c, t->l4, t->next, &t->inside);
 	/* A first fragment on the outside is one of the inside as well. */
-	p.fragment |= t->fragment;
-	return choose(&p, lane, t->segments, n, &t->chosen);
+	t->inside.fragment |= t->fragment;
+	return 1;
 }
 
 /* verifier: one function a hook, each checked once and not on every way that leads to a tunnel. What is in none
  * pays nothing for them: neither registers nor cache. */
-__noinline int choose_inside_skb(struct __sk_buff *skb, struct tunnelled *t)
+__noinline int look_inside_skb(struct __sk_buff *skb, struct tunnelled *t)
 {
 	struct cursor c = {
 		.ctx = skb,
@@ -224,10 +229,10 @@ __noinline int choose_inside_skb(struct __sk_buff *skb, struct tunnelled *t)
 		.hook = HOOK_SKB,
 	};
 
-	return t ? choose_inside(&c, t) : 0;
+	return t ? look_inside(&c, t) : 0;
 }
 
-__noinline int choose_inside_xdp(struct xdp_md *xdp, struct tunnelled *t)
+__noinline int look_inside_xdp(struct xdp_md *xdp, struct tunnelled *t)
 {
 	struct cursor c = {
 		.ctx = xdp,
@@ -236,46 +241,91 @@ __noinline int choose_inside_xdp(struct xdp_md *xdp, struct tunnelled *t)
 		.hook = HOOK_XDP,
 	};
 
-	return t ? choose_inside(&c, t) : 0;
+	return t ? look_inside(&c, t) : 0;
 }
 
-/* Selects. True with *meta filled in for a packet to mirror, but for what the hook alone knows, and *snap. */
-static __always_inline bool wanted(struct cursor *c, __u32 lane, struct syntap_counters *n,
-				   struct syntap_meta *meta, __u32 *snap)
+/*
+ * Most packets end here: plain ones that are not selected. What is kept of them is a count, so the code that
+ * they run through has few variables and no memory. False, and nothing counted, for all others.
+ */
+static __always_inline bool passes_by(const struct parsed *p, __u64 *hash, __u32 lane,
+				      const struct __sk_buff *skb)
 {
-	struct chosen chosen = {};
-	struct parsed p = {};
+	__u32 why = SYNTAP_N_PORT_NOT_CHOSEN;
+	struct syntap_counters *n;
 
-	parse_frame(c, 0, false, &p);
-	if (p.kind == KIND_TUNNEL) {
-		struct tunnelled t = {
-			.end = c->end,
-			.lane = lane,
-			.segments = meta->gso_segs,
-			.l4 = p.l4,
-			.next = p.next,
-			.fragment = p.fragment,
-		};
-
-		if (!(c->hook == HOOK_SKB ? choose_inside_skb(c->ctx, &t) : choose_inside_xdp(c->ctx, &t)))
+	if (p->kind == KIND_NONE) {
+		why = SYNTAP_N_NOT_TCP;
+	} else if (port_chosen(p->src.port) || port_chosen(p->dst.port)) {
+		*hash = hash_tuple(&p->src, &p->dst, config.key);
+		if ((p->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK || watch_has(*hash))
 			return false;
-		chosen = t.chosen;
-	} else if (!choose(&p, lane, meta->gso_segs, n, &chosen)) {
-		return false;
+		take_census(lane, p->flags, skb && skb->gso_segs ? skb->gso_segs : 1);
+		why = SYNTAP_N_NOT_WATCHED;
 	}
-	meta->time_ns = chosen.time_ns;
-	meta->hash = chosen.hash;
-	meta->reason = chosen.reason;
-	meta->version = SYNTAP_VERSION;
-	meta->magic = SYNTAP_MAGIC;
-	*snap = chosen.snap;
+	n = bpf_map_lookup_elem(&counters, &lane);
+	if (!n) /* verifier: the lane is in bounds */
+		return false;
+	n->n[SYNTAP_N_PACKETS]++;
+	n->n[why]++;
 	return true;
 }
 
-static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
+enum {
+	SEEN_FLAGS = 8, /* shift */
+	SEEN_PLAIN = 1 << 16,
+};
+
+/* What is left to know of a plain TCP packet that does not pass by, besides its hash: it goes on in two
+ * registers. */
+static __always_inline __u32 seen(const struct parsed *p)
 {
-	__u32 zero = 0, slot = find_slot(skb->ifindex);
-	__u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + direction : SYNTAP_LANE_STRAY;
+	return SEEN_PLAIN | p->flags << SEEN_FLAGS | (p->l4 & 0xff);
+}
+
+static __always_inline void parse_unless_seen(struct cursor *c, __u32 seen, struct parsed *p)
+{
+	if (!(seen & SEEN_PLAIN)) {
+		parse_frame(c, 0, false, p);
+		return;
+	}
+	p->kind = KIND_TCP;
+	p->l4 = seen & 0xff;
+	p->flags = seen >> SEEN_FLAGS;
+	p->has_flags = 1;
+}
+
+/* Selects. True with *meta filled in for a packet to mirror, but for what the hook alone knows, and *out. */
+static __always_inline bool wanted(struct cursor *c, struct parsed *p, __u64 known, __u32 lane,
+				   struct syntap_counters *n, struct syntap_meta *meta, struct chosen *out)
+{
+	if (p->kind == KIND_TUNNEL) {
+		__u32 zero = 0;
+		struct tunnelled *t = bpf_map_lookup_elem(&tunnels, &zero);
+
+		if (!t) /* verifier: element 0 of an array is there */
+			return false;
+		t->end = c->end;
+		t->l4 = p->l4;
+		t->next = p->next;
+		t->fragment = p->fragment;
+		if (!(c->hook == HOOK_SKB ? look_inside_skb(c->ctx, t) : look_inside_xdp(c->ctx, t)))
+			return false;
+		*p = t->inside;
+	}
+	if (!choose(p, known, lane, meta->gso_segs, n, out))
+		return false;
+	meta->time_ns = out->time_ns;
+	meta->hash = out->hash;
+	meta->reason = out->reason;
+	meta->version = SYNTAP_VERSION;
+	meta->magic = SYNTAP_MAGIC;
+	return true;
+}
+
+static __always_inline int look_at_skb(struct __sk_buff *skb, __u32 lane, __u64 hash, __u32 what)
+{
+	__u32 zero = 0;
 	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
 	struct cursor c = {
 		.ctx = skb,
@@ -286,39 +336,78 @@ static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
 	};
 	struct syntap_meta meta = {};
 	struct syntap_handover *h;
-	__u32 snap = 0;
+	struct parsed p = {};
+	struct chosen chosen = {};
 
 	if (!n) /* verifier: the lane is in bounds */
-		return;
+		return 0;
 	count(n, SYNTAP_N_PACKETS);
-	if (slot >= SYNTAP_SLOTS) {
+	if (lane >= SYNTAP_LANE_STRAY) {
 		count(n, SYNTAP_N_NO_SLOT);
-		return;
+		return 0;
 	}
 	meta.gso_segs = skb->gso_segs ? skb->gso_segs : 1;
-	if (!wanted(&c, lane, n, &meta, &snap))
-		return;
-	h = bpf_map_lookup_elem(&handover, &zero);
-	if (!h) /* verifier: element 0 of an array is there */
-		return;
+	parse_unless_seen(&c, what, &p);
+	if (!wanted(&c, &p, hash, lane, n, &meta, &chosen))
+		return 0;
 	meta.ifindex = skb->ifindex;
 	meta.wire_len = skb->len;
 	meta.vlan_tpid = skb->vlan_present ? bpf_ntohs(skb->vlan_proto) : 0;
 	meta.vlan_tci = skb->vlan_present ? skb->vlan_tci : 0;
-	meta.slot = slot;
-	meta.direction = direction;
+	meta.slot = lane / 2;
+	meta.direction = lane & 1;
+	if (config.records) {
+		count(n, record(skb, &meta, chosen.snap, chosen.least));
+		budget_charge(lane / 2, meta.time_ns, false);
+		return 0;
+	}
+	h = bpf_map_lookup_elem(&handover, &zero);
+	if (!h) /* verifier: element 0 of an array is there */
+		return 0;
 	h->meta = meta;
-	h->snap = snap;
+	h->snap = chosen.snap;
 	h->state = HANDOVER_READY;
 	if (!config.carrier)
-		return;
+		return 0;
 	/* A positive answer is a drop on the way, a negative one an error; the carrier may have counted it. */
 	if (!bpf_clone_redirect(skb, config.carrier, 0))
 		count(n, SYNTAP_N_MIRRORED);
 	else if (h->state != HANDOVER_FAILED)
 		count(n, SYNTAP_N_CLONE_FAILED);
 	h->state = HANDOVER_EMPTY;
-	budget_charge(slot, meta.time_ns, true);
+	budget_charge(lane / 2, meta.time_ns, true);
+	return 0;
+}
+
+/* verifier: functions of their own, so that what passes by runs through none of their registers and stack; and
+ * two, as there is no more stack for a hook and all that it calls than the way into a tunnel needs. */
+__noinline int look_at_plain_skb(struct __sk_buff *skb, __u32 lane, __u64 hash, __u32 what)
+{
+	return look_at_skb(skb, lane, hash, what | SEEN_PLAIN);
+}
+
+__noinline int look_at_any_skb(struct __sk_buff *skb, __u32 lane)
+{
+	return look_at_skb(skb, lane, 0, 0);
+}
+
+static __always_inline void tap_skb(struct __sk_buff *skb, const __u8 direction)
+{
+	const __u32 slot = find_slot(skb->ifindex);
+	const struct cursor c = {
+		.data = (void *)(long)skb->data,
+		.data_end = (void *)(long)skb->data_end,
+		.end = skb->len,
+		.hook = HOOK_SKB,
+	};
+	const __u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + direction : SYNTAP_LANE_STRAY;
+	struct parsed p = {};
+	__u64 hash = 0;
+
+	if (slot >= SYNTAP_SLOTS || !parse_plain(&c, &p))
+		look_at_any_skb(skb, lane);
+	else if (!passes_by(&p, &hash, lane, skb))
+		look_at_plain_skb(skb, lane, hash, seen(&p));
 }
 
 SEC("tcx/ingress")
@@ -472,10 +561,8 @@ int syntap_ring(struct xdp_md *ctx)
 	return verdict;
 }
 
-SEC("xdp")
-int syntap_span(struct xdp_md *ctx)
+__noinline int look_at_xdp(struct xdp_md *ctx, __u32 slot, __u64 hash, __u32 what)
 {
-	__u32 slot = find_slot(ctx->ingress_ifindex);
 	__u32 lane = slot < SYNTAP_SLOTS ? slot * 2 + SYNTAP_INGRESS : SYNTAP_LANE_STRAY;
 	struct syntap_counters *n = bpf_map_lookup_elem(&counters, &lane);
 	struct cursor c = {
@@ -486,8 +573,9 @@ int syntap_span(struct xdp_md *ctx)
 		.hook = HOOK_XDP,
 	};
 	struct syntap_meta meta = {}, *front;
+	struct parsed p = {};
 	int verdict, extra;
-	__u32 snap = 0;
+	struct chosen chosen = {};
 
 	if (!n) /* verifier: the lane is in bounds */
 		return XDP_DROP;
@@ -498,13 +586,14 @@ int syntap_span(struct xdp_md *ctx)
 	}
 	meta.wire_len = c.end;
 	meta.gso_segs = 1;
-	if (!wanted(&c, lane, n, &meta, &snap))
+	parse_unless_seen(&c, what, &p);
+	if (!wanted(&c, &p, hash, lane, n, &meta, &chosen))
 		return XDP_DROP;
 	meta.ifindex = ctx->ingress_ifindex;
 	meta.slot = slot;
 	meta.direction = SYNTAP_INGRESS;
 	/* Copy mode copies only what is left. A frame that cannot be shortened goes whole. */
-	extra = (int)meta.wire_len - (int)snap;
+	extra = (int)meta.wire_len - (int)chosen.snap;
 	if (extra > 0)
 		bpf_xdp_adjust_tail(ctx, -extra);
 	if (bpf_xdp_adjust_head(ctx, -SYNTAP_META_LEN)) {
@@ -522,6 +611,28 @@ int syntap_span(struct xdp_md *ctx)
 	count(n, verdict == XDP_REDIRECT ? SYNTAP_N_MIRRORED : SYNTAP_N_NO_RING);
 	budget_charge(slot, meta.time_ns, false);
 	return verdict;
+}
+
+SEC("xdp")
+int syntap_span(struct xdp_md *ctx)
+{
+	const __u32 slot = find_slot(ctx->ingress_ifindex);
+	const struct cursor c = {
+		.data = (void *)(long)ctx->data,
+		.data_end = (void *)(long)ctx->data_end,
+		.end = ctx->data_end - ctx->data,
+		.hook = HOOK_XDP,
+	};
+	struct parsed p = {};
+	__u64 hash = 0;
+	__u32 what = 0;
+
+	if (slot < SYNTAP_SLOTS && parse_plain(&c, &p)) {
+		if (passes_by(&p, &hash, slot * 2 + SYNTAP_INGRESS, NULL))
+			return XDP_DROP;
+		what = seen(&p);
+	}
+	return look_at_xdp(ctx, slot, hash, what);
 }
 
 char LICENSE[] SEC("license") = "GPL";

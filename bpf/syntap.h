@@ -5,12 +5,14 @@
  *
  *   direction      what                       where
  *   kernel -> us   struct syntap_meta         first SYNTAP_META_LEN bytes of every frame in a ring
+ *   kernel -> us   struct syntap_record       in a BPF ring buffer of map "records", one a shard
  *   kernel -> us   struct syntap_counters     map "counters", per CPU, one element a lane
  *   kernel -> us   struct syntap_census       map "census", per CPU, one element a lane
  *   us -> kernel   struct syntap_config       read-only data, fixed at load: the JIT folds it into the code
  *   us -> kernel   struct syntap_allowance    read-only data, one a slot
  *   us -> kernel   struct syntap_tables       writable data, may change while attached
  *   us -> kernel   struct syntap_known_bucket map "known"
+ *   both           struct syntap_sleepers     writable data, mapped
  *   both           struct syntap_watch_bucket map "watch"
  *
  * A lane is one direction of one tap point: slot * 2 + direction. src/bpf/abi.rs mirrors these types; a test
@@ -69,6 +71,19 @@ enum syntap_limits {
 	 * A clone that cannot be trimmed goes on whole up to this. The private pair's MTU leaves room for it.
 	 */
 	SYNTAP_CARRY_MAX = 2048 - 256 - SYNTAP_META_LEN,
+
+	/* In front of a packet's bytes in a record. */
+	SYNTAP_RECORD_HEAD = SYNTAP_META_LEN + 8,
+	/* A ring buffer gives out constant sizes only, so there are two. With the 8 bytes that it puts in front
+	 * they are whole cache lines: no two CPUs write to one.
+	 *
+	 * 144 bytes of a packet hold Ethernet, two VLAN tags, IPv6 and TCP with all of its options (14 + 8 + 40
+	 * + 60). One line less would cut a TCP header with more than 26 bytes of options, which each end's SACK
+	 * is; one more would be read by nobody. */
+	SYNTAP_RECORD_SMALL = 192 - 8 - SYNTAP_RECORD_HEAD,
+	/* 464 bytes of one that needs more than headers: a tunnel (snap bytes of 256 behind outer headers of up
+	 * to 208), extension headers, a reset's text, what an ICMP error quotes. */
+	SYNTAP_RECORD_LARGE = 512 - 8 - SYNTAP_RECORD_HEAD,
 };
 
 /* Why a packet was mirrored: bits of syntap_meta.reason. */
@@ -111,10 +126,10 @@ enum syntap_class {
 
 /*
  * Counters of a lane. Each packet bumps PACKETS and exactly one counter from NO_SLOT to SHED_ICMP; each
- * selected packet bumps one from MIRRORED to NO_RING. So
+ * selected packet bumps one from MIRRORED to RING_FULL. So
  *
  *   packets  == no_slot + ... + shed_icmp
- *   selected == mirrored + tunnel_large + clone_failed + trim_failed + push_failed + no_ring
+ *   selected == mirrored + tunnel_large + clone_failed + trim_failed + push_failed + no_ring + ring_full
  *
  * and a test holds both.
  */
@@ -156,7 +171,8 @@ enum syntap_counter {
 	SYNTAP_N_CLONE_FAILED, /* no memory, or the private pair's ring was full */
 	SYNTAP_N_TRIM_FAILED,
 	SYNTAP_N_PUSH_FAILED,
-	SYNTAP_N_NO_RING, /* no socket bound to the queue */
+	SYNTAP_N_NO_RING,   /* no socket bound to the queue, or no ring buffer for the shard */
+	SYNTAP_N_RING_FULL, /* the ring buffer had no room: its worker is behind */
 	/* Beside the sums: part of shed_* that met the hard cap, so its tuples are not whole. */
 	SYNTAP_N_SHED_HARD,
 	/* Beside the sums: part of shed_* whose tuples were known to be open. */
@@ -192,6 +208,15 @@ struct syntap_meta {
 
 _Static_assert(sizeof(struct syntap_meta) == SYNTAP_META_LEN, "the metadata fills its length");
 
+/* In front of a mirrored packet in a ring buffer. */
+struct syntap_record {
+	struct syntap_meta meta;
+	__u16 len; /* bytes of the packet that follow */
+	__u16 reserved[3];
+};
+
+_Static_assert(sizeof(struct syntap_record) == SYNTAP_RECORD_HEAD, "no hidden padding");
+
 struct syntap_census_cell {
 	__u64 packets;
 	__u64 segments;
@@ -213,9 +238,11 @@ struct syntap_config {
 	__u32 snap;		/* bytes of a packet that are mirrored, counted from a tunnel's inside */
 	__u32 carrier;		/* ifindex of the private pair's near end; 0 selects and does not clone */
 	__u32 known_mask;	/* buckets of the known tuples - 1, a power of two less one */
+	__u32 records;		/* 1: copy into the ring buffers instead */
+	__u32 reserved;
 };
 
-_Static_assert(sizeof(struct syntap_config) == 56, "no hidden padding");
+_Static_assert(sizeof(struct syntap_config) == 64, "no hidden padding");
 
 struct syntap_slot {
 	__u32 ifindex; /* 0: free */
@@ -225,6 +252,11 @@ struct syntap_slot {
 struct syntap_tables {
 	__u64 ports[SYNTAP_PORT_WORDS]; /* bit p % 64 of word p / 64: port p is chosen */
 	struct syntap_slot slots[SYNTAP_SLOTS];
+};
+
+/* 1 while the reader of a shard's ring buffer sleeps and wants to be woken. Whoever wakes it writes 0. */
+struct syntap_sleepers {
+	__u32 shard[SYNTAP_RINGS];
 };
 
 struct syntap_watch_entry {

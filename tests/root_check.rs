@@ -83,6 +83,9 @@ fn root_check_judges_an_interface_in_the_role_that_is_named() {
     let (code, said, _) = syntap(&wire.near, "check -i near");
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("will be tapped inline") && said.contains("about 0.1 us"), "{said}");
+    let each =
+        ["--transport ringbuf, which is auto: a BPF ring buffer", "--transport afxdp: the private veth pair"];
+    assert!(each.iter().all(|line| said.contains(line)), "{said}");
     let bare = Wire::bare();
     let (code, said, _) = syntap(&bare.near, "check -i near");
     assert_eq!(code, Some(0));

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::packet::{ACK, RST, SYN, Tcp};
-use common::{json_lines, of_kind, run, syntap};
+use common::{TRANSPORTS, json_lines, of_kind, run, syntap, transport_option};
 use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use net::{Namespace, Wire, sh, skip};
 use nix::sys::signal::{Signal, kill};
@@ -29,7 +29,8 @@ struct Tap {
 
 impl Tap {
     fn start(ns: &Namespace, args: &str) -> Tap {
-        Tap::through(ns, &format!("exec {} run {args}", env!("CARGO_BIN_EXE_syntap")))
+        let transport = if args.contains("--transport") { String::new() } else { transport_option() };
+        Tap::through(ns, &format!("exec {} run {args}{transport}", env!("CARGO_BIN_EXE_syntap")))
     }
 
     fn through(ns: &Namespace, script: &str) -> Tap {
@@ -379,29 +380,41 @@ fn root_a_killed_tap_leaves_no_program_map_link_or_namespace() {
     if skip("root_a_killed_tap_leaves") {
         return;
     }
-    let (wire, dir) = (Wire::new(), tempfile::tempdir().unwrap());
-    let spaces = || wire.near.sh("ip netns list-id");
-    let before = spaces();
-    let tap = Tap::start(&wire.near, &format!("-i near -w {}", dir.path().display()));
-    let pid = tap.child.id();
-    let [programs, maps, links] = ["prog_id", "map_id", "link_id"].map(|what| held(pid, what));
-    assert!(programs.len() >= 5 && maps.len() >= 5 && links.len() == 4, "{programs:?} {maps:?} {links:?}");
-    assert_ne!(spaces(), before, "the pair's far end is in a namespace of its own");
-    tap.signal(Signal::SIGKILL);
-    tap.end();
-    // The kernel takes them down in the background.
-    let left = || {
-        let programs = ProgInfoIter::default().filter(|p| programs.contains(&p.id)).count();
-        let maps = MapInfoIter::default().filter(|m| maps.contains(&m.id)).count();
-        let links = LinkInfoIter::default().filter(|l| links.contains(&l.id)).count();
-        (programs, maps, links, spaces() == before)
-    };
-    let begun = Instant::now();
-    while left() != (0, 0, 0, true) && begun.elapsed() < Duration::from_secs(10) {
-        thread::sleep(Duration::from_millis(50));
+    for transport in TRANSPORTS {
+        let (wire, dir) = (Wire::new(), tempfile::tempdir().unwrap());
+        let spaces = || wire.near.sh("ip netns list-id");
+        let before = spaces();
+        let tap =
+            Tap::start(&wire.near, &format!("-i near -w {} --transport {transport}", dir.path().display()));
+        let pid = tap.child.id();
+        // The carrier has hooks of its own.
+        let hooks = if transport == "afxdp" { 4 } else { 2 };
+        let [programs, maps, links] = ["prog_id", "map_id", "link_id"].map(|what| held(pid, what));
+        assert!(
+            programs.len() >= 5 && maps.len() >= 5 && links.len() == hooks,
+            "{programs:?} {maps:?} {links:?}"
+        );
+        assert_eq!(
+            spaces() != before,
+            transport == "afxdp",
+            "the pair's far end is in a namespace of its own"
+        );
+        tap.signal(Signal::SIGKILL);
+        tap.end();
+        // The kernel takes them down in the background.
+        let left = || {
+            let programs = ProgInfoIter::default().filter(|p| programs.contains(&p.id)).count();
+            let maps = MapInfoIter::default().filter(|m| maps.contains(&m.id)).count();
+            let links = LinkInfoIter::default().filter(|l| links.contains(&l.id)).count();
+            (programs, maps, links, spaces() == before)
+        };
+        let begun = Instant::now();
+        while left() != (0, 0, 0, true) && begun.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(left(), (0, 0, 0, true));
+        assert!(!wire.near.ip("-o link").contains(&format!("st{pid}n")), "nor the pair");
     }
-    assert_eq!(left(), (0, 0, 0, true));
-    assert!(!wire.near.ip("-o link").contains(&format!("st{pid}n")), "nor the pair");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use common::packet::{FIN, PSH, SYN, Tcp, with_macs};
-use common::{json_lines, of_kind, run, syntap};
+use common::{json_lines, of_kind, run, syntap, transport_option};
 use net::tap::send_raw;
 use net::{NEAR_IP, Namespace, Wire, sh, skip};
 use nix::sys::signal::{Signal, kill};
@@ -49,6 +49,7 @@ impl Tap {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &ns.name, env!("CARGO_BIN_EXE_syntap"), "run", "-i", interface, "-w"])
             .arg(dir.path())
+            .args(transport_option().split_whitespace())
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");

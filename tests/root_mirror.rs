@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{is_root, json_lines, lab, of_kind, replay, run, syntap};
+use common::{TRANSPORTS, is_root, json_lines, lab, lab_by, of_kind, replay, run, syntap};
 use serde_json::Value;
 
 const SYNTAP: &str = env!("CARGO_BIN_EXE_syntap");
@@ -25,27 +25,29 @@ fn root_a_tapped_gateway_forwards_every_byte_without_a_reset_or_a_retransmission
     if !is_root() {
         return;
     }
-    let dir = tempfile::tempdir().expect("a directory");
-    let truth = lab(&["mirror", SYNTAP, &path(&dir, "records"), "100", "5000"]);
-    for run in ["untapped", "tapped"] {
-        let t = &truth[run];
-        assert_eq!(int(&t["bulk"]["bytes"]), 100 << 20, "{run}");
-        assert_eq!(int(&t["bulk"]["wrong_blocks"]), 0, "{run}");
-        clean(&t["short"], 5000);
-        for part in ["bulk", "short"] {
-            assert_eq!(int(&t[part]["OutRsts"]), 0, "{run}: {t}");
-            assert_eq!(int(&t[part]["EstabResets"]), 0, "{run}: {t}");
+    for transport in TRANSPORTS {
+        let dir = tempfile::tempdir().expect("a directory");
+        let truth = lab_by(Some(transport), &["mirror", SYNTAP, &path(&dir, "records"), "100", "5000"]);
+        for run in ["untapped", "tapped"] {
+            let t = &truth[run];
+            assert_eq!(int(&t["bulk"]["bytes"]), 100 << 20, "{run}");
+            assert_eq!(int(&t["bulk"]["wrong_blocks"]), 0, "{run}");
+            clean(&t["short"], 5000);
+            for part in ["bulk", "short"] {
+                assert_eq!(int(&t[part]["OutRsts"]), 0, "{run}: {t}");
+                assert_eq!(int(&t[part]["EstabResets"]), 0, "{run}: {t}");
+            }
         }
+        // The ends retransmit only what is really lost: the lab sees to that, and loses nothing itself.
+        for part in ["bulk", "short"] {
+            let retransmitted = |run: &str| int(&truth[run][part]["RetransSegs"]);
+            assert!(retransmitted("tapped") <= retransmitted("untapped"), "{part}: {truth}");
+        }
+        assert_eq!(int(&truth["exit"]), 0, "{truth}");
+        assert_eq!(truth["before"], truth["after"], "nothing of the tap remains");
+        assert_ne!(truth["before"], truth["during"], "the tap was there");
+        assert!(truth["during"]["tcx"].as_object().expect("counts").values().all(|n| n == 1), "{truth}");
     }
-    // The ends retransmit only what is really lost: the lab sees to that, and loses nothing itself.
-    for part in ["bulk", "short"] {
-        let retransmitted = |run: &str| int(&truth[run][part]["RetransSegs"]);
-        assert!(retransmitted("tapped") <= retransmitted("untapped"), "{part}: {truth}");
-    }
-    assert_eq!(int(&truth["exit"]), 0, "{truth}");
-    assert_eq!(truth["before"], truth["after"], "nothing of the tap remains");
-    assert_ne!(truth["before"], truth["during"], "the tap was there");
-    assert!(truth["during"]["tcx"].as_object().expect("counts").values().all(|n| n == 1), "{truth}");
 }
 
 #[test]
@@ -53,15 +55,17 @@ fn root_killing_the_tap_loses_no_packet_and_leaves_nothing_behind() {
     if !is_root() {
         return;
     }
-    let dir = tempfile::tempdir().expect("a directory");
-    let truth = lab(&["killed", SYNTAP, &path(&dir, "records"), "kill"]);
-    assert_eq!(int(&truth["exit"]), -9);
-    for r in truth["results"].as_array().expect("two clients") {
-        clean(r, 1500);
-        assert_eq!(int(&r["slow"]), 0, "a lost SYN costs a second: {r}");
+    for transport in TRANSPORTS {
+        let dir = tempfile::tempdir().expect("a directory");
+        let truth = lab_by(Some(transport), &["killed", SYNTAP, &path(&dir, "records"), "kill"]);
+        assert_eq!(int(&truth["exit"]), -9);
+        for r in truth["results"].as_array().expect("two clients") {
+            clean(r, 1500);
+            assert_eq!(int(&r["slow"]), 0, "a lost SYN costs a second: {r}");
+        }
+        assert_eq!(int(&truth["counters"]["OutRsts"]), 0);
+        assert_eq!(truth["before"], truth["after"], "no link, program or namespace remains");
     }
-    assert_eq!(int(&truth["counters"]["OutRsts"]), 0);
-    assert_eq!(truth["before"], truth["after"], "no link, program or namespace remains");
 }
 
 #[test]

@@ -10,12 +10,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libbpf_rs::query::ProgInfoIter;
-use net::tap::{RawSender, Seen, config, drain, ifindex, ping, send_raw, serve, transfer};
+use net::tap::{
+    RawSender, Seen, config, config_by, drain, ifindex, ping, send_raw, serve, transfer, with_both,
+};
 use net::{FAR_IP, NEAR_IP, Namespace, Wire, pin, skip};
-use syntap::bpf::abi::reason;
+use syntap::bpf::abi::{RECORD_SMALL, reason};
 use syntap::bpf::attach::{self, TcxHook, XdpMode};
 use syntap::bpf::{Budget, Counter, hash};
 use syntap::capture::tap::{Mode, Tap, TapError, TapInterface};
+use syntap::capture::{LiveSource, Transport};
 use syntap::wire::{Addr, Way};
 
 #[test]
@@ -23,40 +26,67 @@ fn an_inline_tap_sees_a_handshake_in_order_and_lets_it_through() {
     if skip("an_inline_tap_sees_a_handshake_in_order_and_lets_it_through") {
         return;
     }
-    let wire = Wire::new();
-    let mut config = config("near", None, "8080");
-    config.shards = 4;
-    let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).expect("the tap opens");
-    assert_eq!(tap.points()[0].mode, Mode::Inline);
-    assert_eq!(sources.len(), 4);
+    with_both(|transport| {
+        let wire = Wire::new();
+        let mut config = config_by(transport, "near", None, "8080");
+        config.shards = 4;
+        let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).expect("the tap opens");
+        assert_eq!(tap.points()[0].mode, Mode::Inline);
+        assert_eq!(sources.len(), 4);
 
-    let mut local = None;
-    let server = format!("{NEAR_IP}:8080");
-    serve(&wire.near, &server, 1, || local = Some(wire.far.run(|| ping(&server))));
-    let seen = drain(&mut sources);
-    let stats = tap.close().unwrap();
+        let mut local = None;
+        let server = format!("{NEAR_IP}:8080");
+        serve(&wire.near, &server, 1, || local = Some(wire.far.run(|| ping(&server))));
+        let seen = drain(&mut sources);
+        let stats = tap.close().unwrap();
 
-    let tcp: Vec<_> = seen.iter().filter(|s| s.is_tcp()).collect();
-    let words: Vec<_> = tcp.iter().map(|s| (s.way, s.meta.reason)).take(3).collect();
-    let syn = reason::SYN;
-    assert_eq!(words, [(Way::Ingress, syn), (Way::Egress, syn), (Way::Ingress, reason::WATCH)], "{tcp:#?}");
-    assert!(tcp.iter().filter(|s| s.meta.reason & reason::FIN != 0).count() == 2, "{tcp:#?}");
-    assert!(tcp.windows(2).all(|w| w[0].ts <= w[1].ts), "in the order of their stamps");
+        let tcp: Vec<_> = seen.iter().filter(|s| s.is_tcp()).collect();
+        let words: Vec<_> = tcp.iter().map(|s| (s.way, s.meta.reason)).take(3).collect();
+        let syn = reason::SYN;
+        assert_eq!(
+            words,
+            [(Way::Ingress, syn), (Way::Egress, syn), (Way::Ingress, reason::WATCH)],
+            "{tcp:#?}"
+        );
+        assert!(tcp.iter().filter(|s| s.meta.reason & reason::FIN != 0).count() == 2, "{tcp:#?}");
+        assert!(tcp.windows(2).all(|w| w[0].ts <= w[1].ts), "in the order of their stamps");
 
-    let client: Addr = FAR_IP.parse::<std::net::IpAddr>().unwrap().into();
-    let server: Addr = NEAR_IP.parse::<std::net::IpAddr>().unwrap().into();
-    let want = hash::tuple(&[0; 2], &client, local.unwrap().port(), &server, 8080);
-    assert_ne!(want, 0);
-    for s in &tcp {
-        assert_eq!(s.source, (s.meta.hash % 4) as usize, "the ring is the hash");
-        assert_eq!(s.meta.hash, tcp[0].meta.hash, "one tuple, one hash");
-        assert_eq!(s.bytes[12..14], [8, 0], "the bytes begin with the Ethernet header");
-        assert_eq!(s.meta.wire_len as usize, s.bytes.len());
+        let client: Addr = FAR_IP.parse::<std::net::IpAddr>().unwrap().into();
+        let server: Addr = NEAR_IP.parse::<std::net::IpAddr>().unwrap().into();
+        let want = hash::tuple(&[0; 2], &client, local.unwrap().port(), &server, 8080);
+        assert_ne!(want, 0);
+        for s in &tcp {
+            assert_eq!(s.source, (s.meta.hash % 4) as usize, "the ring is the hash");
+            assert_eq!(s.meta.hash, tcp[0].meta.hash, "one tuple, one hash");
+            assert_eq!(s.bytes[12..14], [8, 0], "the bytes begin with the Ethernet header");
+            shows_its_headers(s, transport, s.meta.wire_len as usize);
+        }
+        let total = stats.total();
+        assert_eq!(total.selected(), total.get(Counter::Mirrored), "{stats:#?}");
+        assert_eq!(total.get(Counter::Mirrored), seen.len() as u64);
+        assert_eq!(total.get(Counter::Stray), 0, "nobody else speaks in the carrier");
+    });
+}
+
+/// A TCP packet over IPv4 is shown up to `len` bytes; from a ring buffer its headers do, where no more lies at hand.
+fn shows_its_headers(s: &Seen, transport: Transport, len: usize) {
+    let headers = 14 + 20 + usize::from(s.bytes[46] >> 4) * 4;
+    match transport {
+        Transport::Afxdp => assert_eq!(s.bytes.len(), len, "{s:?}"),
+        Transport::Ringbuf => assert!((headers..=len.min(RECORD_SMALL)).contains(&s.bytes.len()), "{s:?}"),
     }
-    let total = stats.total();
-    assert_eq!(total.selected(), total.get(Counter::Mirrored), "{stats:#?}");
-    assert_eq!(total.get(Counter::Mirrored), seen.len() as u64);
-    assert_eq!(total.get(Counter::Stray), 0, "nobody else speaks in the carrier");
+}
+
+/// After everything was read: each frame is the kernel's, and no room of a ring buffer is taken.
+fn nothing_is_held(source: &mut LiveSource) {
+    match source {
+        LiveSource::Xsk(xsk) => {
+            let frames = xsk.frame_count();
+            assert_eq!((frames.received, frames.spare, frames.total), (0, 0, 64));
+            assert_eq!(frames.fill + frames.in_kernel(), 64, "{frames:?}");
+        }
+        LiveSource::Ring(ring) => assert_eq!(ring.held(), 0),
+    }
 }
 
 /// A foreign program of two instructions: answers always the same.
@@ -98,32 +128,34 @@ fn both_directions_of_many_tuples_meet_in_one_ring_each() {
     if skip("both_directions_of_many_tuples_meet_in_one_ring_each") {
         return;
     }
-    let wire = Wire::new();
-    let mut config = config("near", None, "8080");
-    config.shards = 3;
-    let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
-    let key = *tap.key();
-    let server = format!("{NEAR_IP}:8080");
-    let mut locals = Vec::new();
-    serve(&wire.near, &server, 60, || wire.far.run(|| locals.extend((0..60).map(|_| ping(&server)))));
-    let seen = drain(&mut sources);
-    tap.close().unwrap();
-    let addr = |ip: &str| -> Addr { ip.parse::<std::net::IpAddr>().unwrap().into() };
-    let mut used = [0; 3];
-    for local in locals {
-        let want = hash::tuple(&key, &addr(FAR_IP), local.port(), &addr(NEAR_IP), 8080) as u32;
-        let port = local.port().to_be_bytes();
-        // The client's port is the source one way and the destination the other.
-        let mine: Vec<_> = seen
-            .iter()
-            .filter(|s| s.is_tcp() && (s.bytes[34..36] == port || s.bytes[36..38] == port))
-            .collect();
-        assert!(mine.len() >= 5, "{mine:?}");
-        assert!(mine.iter().all(|s| s.meta.hash == want && s.source == (want % 3) as usize), "{mine:?}");
-        assert!(mine.iter().any(|s| s.way == Way::Ingress) && mine.iter().any(|s| s.way == Way::Egress));
-        used[(want % 3) as usize] += 1;
-    }
-    assert!(used.iter().all(|n| *n > 5), "{used:?}");
+    with_both(|transport| {
+        let wire = Wire::new();
+        let mut config = config_by(transport, "near", None, "8080");
+        config.shards = 3;
+        let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
+        let key = *tap.key();
+        let server = format!("{NEAR_IP}:8080");
+        let mut locals = Vec::new();
+        serve(&wire.near, &server, 60, || wire.far.run(|| locals.extend((0..60).map(|_| ping(&server)))));
+        let seen = drain(&mut sources);
+        tap.close().unwrap();
+        let addr = |ip: &str| -> Addr { ip.parse::<std::net::IpAddr>().unwrap().into() };
+        let mut used = [0; 3];
+        for local in locals {
+            let want = hash::tuple(&key, &addr(FAR_IP), local.port(), &addr(NEAR_IP), 8080) as u32;
+            let port = local.port().to_be_bytes();
+            // The client's port is the source one way and the destination the other.
+            let mine: Vec<_> = seen
+                .iter()
+                .filter(|s| s.is_tcp() && (s.bytes[34..36] == port || s.bytes[36..38] == port))
+                .collect();
+            assert!(mine.len() >= 5, "{mine:?}");
+            assert!(mine.iter().all(|s| s.meta.hash == want && s.source == (want % 3) as usize), "{mine:?}");
+            assert!(mine.iter().any(|s| s.way == Way::Ingress) && mine.iter().any(|s| s.way == Way::Egress));
+            used[(want % 3) as usize] += 1;
+        }
+        assert!(used.iter().all(|n| *n > 5), "{used:?}");
+    });
 }
 
 #[test]
@@ -131,22 +163,28 @@ fn a_vlan_tag_travels_beside_the_bytes_and_does_not_shift_them() {
     if skip("a_vlan_tag_travels_beside_the_bytes_and_does_not_shift_them") {
         return;
     }
-    let wire = Wire::new();
-    let tagged = |tags: &[u8]| {
-        let mut frame = raw_tcp(8080, 2, 0);
-        frame.splice(12..12, tags.iter().copied());
-        frame
-    };
-    let (tap, mut sources) = wire.near.run(|| Tap::open(&config("near", None, "8080"))).unwrap();
-    // The stack takes the outer tag of what comes in into its own metadata; an inner one stays in the bytes.
-    send_raw(&wire, &[tagged(&[0x81, 0, 0xa0, 7]), tagged(&[0x88, 0xa8, 0, 9, 0x81, 0, 0, 8]), tagged(&[])]);
-    let seen: Vec<_> = drain(&mut sources).into_iter().filter(Seen::is_tcp).collect();
-    let tags: Vec<_> = seen.iter().map(|s| s.vlan).collect();
-    assert_eq!(tags, [(0x8100, 0xa007), (0x88a8, 9), (0, 0)]);
-    assert_eq!(seen[0].bytes, tagged(&[]));
-    assert_eq!(seen[1].bytes, tagged(&[0x81, 0, 0, 8]));
-    assert_eq!(seen[2].bytes, tagged(&[]));
-    tap.close().unwrap();
+    with_both(|transport| {
+        let wire = Wire::new();
+        let tagged = |tags: &[u8]| {
+            let mut frame = raw_tcp(8080, 2, 0);
+            frame.splice(12..12, tags.iter().copied());
+            frame
+        };
+        let (tap, mut sources) =
+            wire.near.run(|| Tap::open(&config_by(transport, "near", None, "8080"))).unwrap();
+        // The stack takes the outer tag of what comes in into its own metadata; an inner one stays in the bytes.
+        send_raw(
+            &wire,
+            &[tagged(&[0x81, 0, 0xa0, 7]), tagged(&[0x88, 0xa8, 0, 9, 0x81, 0, 0, 8]), tagged(&[])],
+        );
+        let seen: Vec<_> = drain(&mut sources).into_iter().filter(Seen::is_tcp).collect();
+        let tags: Vec<_> = seen.iter().map(|s| s.vlan).collect();
+        assert_eq!(tags, [(0x8100, 0xa007), (0x88a8, 9), (0, 0)]);
+        assert_eq!(seen[0].bytes, tagged(&[]));
+        assert_eq!(seen[1].bytes, tagged(&[0x81, 0, 0, 8]));
+        assert_eq!(seen[2].bytes, tagged(&[]));
+        tap.close().unwrap();
+    });
 }
 
 #[test]
@@ -154,25 +192,29 @@ fn a_large_offloaded_packet_is_cut_to_its_headers_and_counted_as_its_segments() 
     if skip("a_large_offloaded_packet_is_cut_to_its_headers_and_counted_as_its_segments") {
         return;
     }
-    let wire = Wire::new();
-    let (tap, mut sources) = wire.near.run(|| Tap::open(&config("near", None, "8081"))).unwrap();
-    transfer(&wire, &format!("{NEAR_IP}:8081"), 4 << 20);
-    let seen = drain(&mut sources);
-    let stats = tap.close().unwrap();
-    let large: Vec<_> = seen.iter().filter(|s| s.meta.gso_segs > 1).collect();
-    assert!(!large.is_empty(), "a bulk transfer over veth is offloaded");
-    for s in &large {
-        assert!(s.meta.wire_len > 1514 && s.bytes.len() == 256, "{s:?}");
-    }
-    let total = stats.total();
-    assert_eq!(total.failed(), 0, "{stats:#?}");
-    assert_eq!(total.get(Counter::Mirrored), seen.len() as u64);
-    // SYN and FIN arm sixteen packets each: a transfer costs a bounded number of clones.
-    assert!(total.get(Counter::SelectedWatch) <= 64, "{stats:#?}");
-    let cells = &stats.points[0].ingress_census.0;
-    let (packets, segments) = cells.iter().fold((0, 0), |sum, c| (sum.0 + c.packets, sum.1 + c.segments));
-    assert!(segments > 4 * packets, "{segments} segments in {packets} packets");
-    assert!(segments * 1460 >= 4 << 20, "enough to hold what was sent: {segments}");
+    with_both(|transport| {
+        let wire = Wire::new();
+        let (tap, mut sources) =
+            wire.near.run(|| Tap::open(&config_by(transport, "near", None, "8081"))).unwrap();
+        transfer(&wire, &format!("{NEAR_IP}:8081"), 4 << 20);
+        let seen = drain(&mut sources);
+        let stats = tap.close().unwrap();
+        let large: Vec<_> = seen.iter().filter(|s| s.meta.gso_segs > 1).collect();
+        assert!(!large.is_empty(), "a bulk transfer over veth is offloaded");
+        for s in &large {
+            assert!(s.meta.wire_len > 1514, "{s:?}");
+            shows_its_headers(s, transport, 256);
+        }
+        let total = stats.total();
+        assert_eq!(total.failed(), 0, "{stats:#?}");
+        assert_eq!(total.get(Counter::Mirrored), seen.len() as u64);
+        // SYN and FIN arm sixteen packets each: a transfer costs a bounded number of clones.
+        assert!(total.get(Counter::SelectedWatch) <= 64, "{stats:#?}");
+        let cells = &stats.points[0].ingress_census.0;
+        let (packets, segments) = cells.iter().fold((0, 0), |sum, c| (sum.0 + c.packets, sum.1 + c.segments));
+        assert!(segments > 4 * packets, "{segments} segments in {packets} packets");
+        assert!(segments * 1460 >= 4 << 20, "enough to hold what was sent: {segments}");
+    });
 }
 
 #[test]
@@ -180,31 +222,34 @@ fn a_tap_that_nobody_reads_does_not_hold_traffic_up() {
     if skip("a_tap_that_nobody_reads_does_not_hold_traffic_up") {
         return;
     }
-    let wire = Wire::new();
-    let mut config = config("near", None, "1-65535");
-    config.frames = 64;
-    let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
-    let server = format!("{NEAR_IP}:8080");
-    serve(&wire.near, &server, 300, || {
-        wire.far.run(|| {
-            (0..300).for_each(|_| {
-                ping(&server);
-            })
+    with_both(|transport| {
+        let wire = Wire::new();
+        let mut config = config_by(transport, "near", None, "1-65535");
+        config.frames = 64;
+        let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
+        let server = format!("{NEAR_IP}:8080");
+        serve(&wire.near, &server, 300, || {
+            wire.far.run(|| {
+                (0..300).for_each(|_| {
+                    ping(&server);
+                })
+            });
         });
+        transfer(&wire, &format!("{NEAR_IP}:8082"), 8 << 20);
+        assert_eq!(gaps(&wire), 0);
+        let seen = drain(&mut sources);
+        // Every frame is somewhere, and every packet was either seen or is counted as lost.
+        nothing_is_held(&mut sources[0]);
+        let stats = tap.close().unwrap();
+        let (total, rings) = (stats.total(), stats.ring_total());
+        assert_eq!(total.get(Counter::Mirrored), seen.len() as u64 + rings.lost(), "{stats:#?}");
+        assert_eq!(total.selected(), total.get(Counter::Mirrored) + total.failed(), "{stats:#?}");
+        let full = total.get(Counter::RingFull);
+        assert!(rings.lost() + full > 0, "64 frames cannot hold 1,500 packets");
+        assert_eq!(full > 0, transport == Transport::Ringbuf, "each loses at its own place: {stats:#?}");
+        assert_eq!(rings.invalid, 0);
+        assert_eq!(stats.carrier_drops, total.get(Counter::CloneFailed));
     });
-    transfer(&wire, &format!("{NEAR_IP}:8082"), 8 << 20);
-    assert_eq!(gaps(&wire), 0);
-    let seen = drain(&mut sources);
-    // Every frame is somewhere, and every packet was either seen or is counted as lost.
-    let frames = sources[0].frame_count();
-    assert_eq!((frames.received, frames.spare, frames.total), (0, 0, 64));
-    assert_eq!(frames.fill + frames.in_kernel(), 64, "{frames:?}");
-    let stats = tap.close().unwrap();
-    let (total, rings) = (stats.total(), stats.ring_total());
-    assert_eq!(total.get(Counter::Mirrored), seen.len() as u64 + rings.lost(), "{stats:#?}");
-    assert!(rings.lost() > 0, "64 frames cannot hold 1,500 packets");
-    assert_eq!(rings.invalid, 0);
-    assert_eq!(stats.carrier_drops, total.get(Counter::CloneFailed));
 }
 
 #[test]
@@ -212,43 +257,44 @@ fn frames_are_conserved_over_many_times_their_number() {
     if skip("frames_are_conserved_over_many_times_their_number") {
         return;
     }
-    let wire = Wire::new();
-    let mut config = config("near", None, "8080");
-    config.frames = 64;
-    let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
-    let server = format!("{NEAR_IP}:8080");
-    let mut seen = 0;
-    let done = std::sync::atomic::AtomicBool::new(false);
-    thread::scope(|scope| {
-        let (done, sources) = (&done, &mut sources);
-        let reader = scope.spawn(move || {
-            let mut seen = 0;
-            // Debug builds also check that no frame comes twice or goes back twice.
-            loop {
-                let last = done.load(std::sync::atomic::Ordering::Relaxed);
-                let n = drain(sources).len();
-                seen += n;
-                if last {
-                    return seen;
+    with_both(|transport| {
+        let wire = Wire::new();
+        let mut config = config_by(transport, "near", None, "8080");
+        config.frames = 64;
+        let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
+        let server = format!("{NEAR_IP}:8080");
+        let mut seen = 0;
+        let done = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (done, sources) = (&done, &mut sources);
+            let reader = scope.spawn(move || {
+                let mut seen = 0;
+                // Debug builds also check that no frame comes twice or goes back twice.
+                loop {
+                    let last = done.load(std::sync::atomic::Ordering::Relaxed);
+                    let n = drain(sources).len();
+                    seen += n;
+                    if last {
+                        return seen;
+                    }
                 }
-            }
-        });
-        serve(&wire.near, &server, 1000, || {
-            wire.far.run(|| {
-                (0..1000).for_each(|_| {
-                    ping(&server);
-                })
             });
+            serve(&wire.near, &server, 1000, || {
+                wire.far.run(|| {
+                    (0..1000).for_each(|_| {
+                        ping(&server);
+                    })
+                });
+            });
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            seen = reader.join().unwrap();
         });
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        seen = reader.join().unwrap();
+        nothing_is_held(&mut sources[0]);
+        let stats = tap.close().unwrap();
+        let mirrored = stats.total().get(Counter::Mirrored);
+        assert!(mirrored > 64 * 20, "{mirrored}");
+        assert_eq!(mirrored, seen as u64 + stats.ring_total().lost(), "{stats:#?}");
     });
-    let frames = sources[0].frame_count();
-    assert_eq!(frames.fill + frames.in_kernel(), frames.total, "{frames:?}");
-    let stats = tap.close().unwrap();
-    let mirrored = stats.total().get(Counter::Mirrored);
-    assert!(mirrored > 64 * 50, "{mirrored}");
-    assert_eq!(mirrored, seen as u64 + stats.ring_total().lost(), "{stats:#?}");
 }
 
 #[test]
@@ -256,21 +302,23 @@ fn busy_polling_reads_the_same_packets() {
     if skip("busy_polling_reads_the_same_packets") {
         return;
     }
-    let wire = Wire::new();
-    let mut config = config("near", None, "8080");
-    config.busy_poll = true;
-    let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
-    let server = format!("{NEAR_IP}:8080");
-    serve(&wire.near, &server, 5, || {
-        wire.far.run(|| {
-            (0..5).for_each(|_| {
-                ping(&server);
-            })
+    with_both(|transport| {
+        let wire = Wire::new();
+        let mut config = config_by(transport, "near", None, "8080");
+        config.busy_poll = true;
+        let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
+        let server = format!("{NEAR_IP}:8080");
+        serve(&wire.near, &server, 5, || {
+            wire.far.run(|| {
+                (0..5).for_each(|_| {
+                    ping(&server);
+                })
+            });
         });
+        let seen = drain(&mut sources);
+        assert_eq!(tap.close().unwrap().total().get(Counter::Mirrored), seen.len() as u64);
+        assert_eq!(seen.iter().filter(|s| s.meta.reason == reason::SYN).count(), 10);
     });
-    let seen = drain(&mut sources);
-    assert_eq!(tap.close().unwrap().total().get(Counter::Mirrored), seen.len() as u64);
-    assert_eq!(seen.iter().filter(|s| s.meta.reason == reason::SYN).count(), 10);
 }
 
 /// A broadcast TCP frame, so that the stack would count it whatever its address.
@@ -392,33 +440,37 @@ fn foreign_tcx_programs_and_a_second_tap_go_on_beside_the_tap() {
     if skip("foreign_tcx_programs_and_a_second_tap_go_on_beside_the_tap") {
         return;
     }
-    let wire = Wire::new();
-    let index = ifindex(&wire.near, "near");
-    // Ends the chain with "pass": whoever comes behind it sees nothing.
-    let program = foreign(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS, "passes", 0);
-    let _ingress = wire.near.run(|| attach::tcx(&program, index, TcxHook::Ingress)).unwrap();
-    let _egress = wire.near.run(|| attach::tcx(&program, index, TcxHook::Egress)).unwrap();
-    let (first, mut first_sources) = wire.near.run(|| Tap::open(&config("near", None, "8080"))).unwrap();
-    let (second, mut second_sources) = wire.near.run(|| Tap::open(&config("near", None, "8080"))).unwrap();
-    let names = |hook| -> Vec<String> {
-        wire.near.run(|| attach::tcx_programs(index, hook)).unwrap().into_iter().map(|p| p.name).collect()
-    };
-    assert_eq!(names(TcxHook::Ingress), ["syntap_ingress", "syntap_ingress", "passes"]);
-    assert_eq!(names(TcxHook::Egress), ["syntap_egress", "syntap_egress", "passes"]);
-    let server = format!("{NEAR_IP}:8080");
-    serve(&wire.near, &server, 3, || {
-        wire.far.run(|| {
-            (0..3).for_each(|_| {
-                ping(&server);
-            })
+    with_both(|transport| {
+        let wire = Wire::new();
+        let index = ifindex(&wire.near, "near");
+        // Ends the chain with "pass": whoever comes behind it sees nothing.
+        let program = foreign(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS, "passes", 0);
+        let _ingress = wire.near.run(|| attach::tcx(&program, index, TcxHook::Ingress)).unwrap();
+        let _egress = wire.near.run(|| attach::tcx(&program, index, TcxHook::Egress)).unwrap();
+        let (first, mut first_sources) =
+            wire.near.run(|| Tap::open(&config_by(transport, "near", None, "8080"))).unwrap();
+        let (second, mut second_sources) =
+            wire.near.run(|| Tap::open(&config_by(transport, "near", None, "8080"))).unwrap();
+        let names = |hook| -> Vec<String> {
+            wire.near.run(|| attach::tcx_programs(index, hook)).unwrap().into_iter().map(|p| p.name).collect()
+        };
+        assert_eq!(names(TcxHook::Ingress), ["syntap_ingress", "syntap_ingress", "passes"]);
+        assert_eq!(names(TcxHook::Egress), ["syntap_egress", "syntap_egress", "passes"]);
+        let server = format!("{NEAR_IP}:8080");
+        serve(&wire.near, &server, 3, || {
+            wire.far.run(|| {
+                (0..3).for_each(|_| {
+                    ping(&server);
+                })
+            });
         });
+        for sources in [&mut first_sources, &mut second_sources] {
+            assert_eq!(drain(sources).iter().filter(|s| s.meta.reason == reason::SYN).count(), 6);
+        }
+        drop((first, second));
+        assert_eq!(names(TcxHook::Ingress), ["passes"]);
+        assert_eq!(names(TcxHook::Egress), ["passes"]);
     });
-    for sources in [&mut first_sources, &mut second_sources] {
-        assert_eq!(drain(sources).iter().filter(|s| s.meta.reason == reason::SYN).count(), 6);
-    }
-    drop((first, second));
-    assert_eq!(names(TcxHook::Ingress), ["passes"]);
-    assert_eq!(names(TcxHook::Egress), ["passes"]);
 }
 
 #[test]
@@ -509,20 +561,23 @@ fn cost_of_a_clone() {
             frame
         })
         .collect();
+    let (copied, cloned) = (Transport::Ringbuf, Transport::Afxdp);
     #[allow(clippy::type_complexity)]
-    let runs: [(&str, Option<(Mode, &str, bool)>); 7] = [
+    let runs: [(&str, Option<(Mode, Transport, &str, bool)>); 9] = [
         ("untapped", None),
-        ("inline, port not chosen", Some((Mode::Inline, "9", false))),
-        ("inline, mirrored, not read", Some((Mode::Inline, "8080", false))),
-        ("inline, mirrored, read", Some((Mode::Inline, "8080", true))),
-        ("the same, time metered", Some((Mode::Inline, "8080", true))),
-        ("span, port not chosen", Some((Mode::Span, "9", false))),
-        ("span, redirected, read", Some((Mode::Span, "8080", true))),
+        ("inline, port not chosen", Some((Mode::Inline, copied, "9", false))),
+        ("inline, copied, not read", Some((Mode::Inline, copied, "8080", false))),
+        ("inline, copied, read", Some((Mode::Inline, copied, "8080", true))),
+        ("inline, cloned, not read", Some((Mode::Inline, cloned, "8080", false))),
+        ("inline, cloned, read", Some((Mode::Inline, cloned, "8080", true))),
+        ("the same, time metered", Some((Mode::Inline, cloned, "8080", true))),
+        ("span, port not chosen", Some((Mode::Span, cloned, "9", false))),
+        ("span, redirected, read", Some((Mode::Span, cloned, "8080", true))),
     ];
     for (name, tapped) in runs {
         let wire = Wire::bare();
-        let mut opened = tapped.map(|(mode, ports, _)| {
-            let mut config = config("near", Some(mode), ports);
+        let mut opened = tapped.map(|(mode, transport, ports, _)| {
+            let mut config = config_by(transport, "near", Some(mode), ports);
             config.frames = 4096;
             let share = if name.ends_with("metered") { 1_000_000 } else { 0 };
             config.budget = Budget { pps: 100_000_000, share };
@@ -534,7 +589,7 @@ fn cost_of_a_clone() {
             let start = Instant::now();
             for _ in 0..COUNT / 1000 {
                 syns.iter().for_each(|f| sender.send(f));
-                if let (Some((_, sources)), Some((_, _, true))) = (&mut opened, tapped) {
+                if let (Some((_, sources)), Some((.., true))) = (&mut opened, tapped) {
                     while !matches!(
                         sources[0].poll_with_meta(0, &mut |_, _| ()),
                         Ok(syntap::capture::Polled::Idle)
@@ -564,10 +619,9 @@ fn cost_of_a_clone() {
 /// Not a test by itself: what `a_killed_tap_leaves_nothing_behind` starts and kills.
 #[test]
 fn child_that_taps_until_it_is_killed() {
-    if env::var_os("SYNTAP_TEST_TAP").is_none() {
-        return;
-    }
-    let mut config = config("near", None, "1-65535");
+    let Some(transport) = env::var_os("SYNTAP_TEST_TAP") else { return };
+    let transport = if transport == "afxdp" { Transport::Afxdp } else { Transport::Ringbuf };
+    let mut config = config_by(transport, "near", None, "1-65535");
     config.interfaces.push(TapInterface { name: "bare".into(), mode: Some(Mode::Span) });
     let (_tap, _sources) = Tap::open(&config).unwrap();
     let mine: Vec<_> = ProgInfoIter::default()
@@ -584,56 +638,62 @@ fn a_killed_tap_leaves_nothing_behind_and_loses_no_packet_of_the_traffic() {
     if skip("a_killed_tap_leaves_nothing_behind_and_loses_no_packet_of_the_traffic") {
         return;
     }
-    let wire = Wire::new();
-    wire.near.ip("link add bare type veth peer name bare2");
-    wire.near.ip("link set bare up");
-    let before: Vec<u32> = ProgInfoIter::default().map(|p| p.id).collect();
-    let mut child = Command::new("ip")
-        .args(["netns", "exec", &wire.near.name])
-        .arg(env::current_exe().unwrap())
-        .args(["child_that_taps_until_it_is_killed", "--exact", "--nocapture"])
-        .env("SYNTAP_TEST_TAP", "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let line = lines.by_ref().map(Result::unwrap).find(|l| l.starts_with("tapping")).expect("the child taps");
-    // `ip netns exec` becomes the child, so this is its process.
-    let carrier = format!("st{}n", child.id());
-    assert!(wire.near.ip("-o link").contains(&carrier));
-    let index = ifindex(&wire.near, "near");
-    let tcx = |hook| wire.near.run(|| attach::tcx_programs(index, hook)).unwrap();
-    assert_eq!(tcx(TcxHook::Ingress).len(), 1);
-    assert!(wire.near.ip("link show bare").contains("xdp"));
-    let ids: Vec<u32> = line
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|n| n.parse().ok())
-        .filter(|id| !before.contains(id))
-        .collect();
-    assert!(ids.len() >= 5, "{line}");
+    with_both(|transport| {
+        let wire = Wire::new();
+        wire.near.ip("link add bare type veth peer name bare2");
+        wire.near.ip("link set bare up");
+        let before: Vec<u32> = ProgInfoIter::default().map(|p| p.id).collect();
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &wire.near.name])
+            .arg(env::current_exe().unwrap())
+            .args(["child_that_taps_until_it_is_killed", "--exact", "--nocapture"])
+            .env("SYNTAP_TEST_TAP", transport.name())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line =
+            lines.by_ref().map(Result::unwrap).find(|l| l.starts_with("tapping")).expect("the child taps");
+        // `ip netns exec` becomes the child, so this is its process.
+        let carrier = format!("st{}n", child.id());
+        assert_eq!(wire.near.ip("-o link").contains(&carrier), transport == Transport::Afxdp);
+        let index = ifindex(&wire.near, "near");
+        let tcx = |hook| wire.near.run(|| attach::tcx_programs(index, hook)).unwrap();
+        assert_eq!(tcx(TcxHook::Ingress).len(), 1);
+        assert!(wire.near.ip("link show bare").contains("xdp"));
+        let ids: Vec<u32> = line
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|n| n.parse().ok())
+            .filter(|id| !before.contains(id))
+            .collect();
+        assert!(ids.len() >= 5, "{line}");
 
-    thread::scope(|scope| {
-        let traffic = scope.spawn(|| transfer(&wire, &format!("{NEAR_IP}:8083"), 64 << 20));
-        thread::sleep(Duration::from_millis(30));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        traffic.join().unwrap();
-    });
-    assert_eq!(gaps(&wire), 0, "not one packet was lost");
+        thread::scope(|scope| {
+            let traffic = scope.spawn(|| transfer(&wire, &format!("{NEAR_IP}:8083"), 64 << 20));
+            thread::sleep(Duration::from_millis(30));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            traffic.join().unwrap();
+        });
+        assert_eq!(gaps(&wire), 0, "not one packet was lost");
 
-    assert_eq!(tcx(TcxHook::Ingress).len() + tcx(TcxHook::Egress).len(), 0);
-    assert!(!wire.near.ip("link show bare").contains("xdp"));
-    // The kernel takes namespaces down on a worker of its own.
-    let start = Instant::now();
-    loop {
-        let link = wire.near.ip("-o link").contains(&carrier);
-        let others: Vec<u32> = ProgInfoIter::default().map(|p| p.id).collect();
-        let programs = ids.iter().filter(|id| others.contains(id)).count();
-        // Other tests of this process load programs meanwhile; the child's five must go.
-        if !link && programs + 5 <= ids.len() {
-            break;
+        assert_eq!(tcx(TcxHook::Ingress).len() + tcx(TcxHook::Egress).len(), 0);
+        assert!(!wire.near.ip("link show bare").contains("xdp"));
+        // The kernel takes namespaces down on a worker of its own.
+        let start = Instant::now();
+        loop {
+            let link = wire.near.ip("-o link").contains(&carrier);
+            let others: Vec<u32> = ProgInfoIter::default().map(|p| p.id).collect();
+            let programs = ids.iter().filter(|id| others.contains(id)).count();
+            // Other tests of this process load programs meanwhile; the child's five must go.
+            if !link && programs + 5 <= ids.len() {
+                break;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "link left: {link}, programs left: {programs}"
+            );
+            thread::sleep(Duration::from_millis(20));
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "link left: {link}, programs left: {programs}");
-        thread::sleep(Duration::from_millis(20));
-    }
+    });
 }

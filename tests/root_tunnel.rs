@@ -10,13 +10,13 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use net::tap::{Seen, config, drain, ping, send_raw, serve, transfer};
+use net::tap::{Seen, config_by, drain, ping, send_raw, serve, transfer, with_both};
 use net::{FAR_IP, NEAR_IP, Namespace, Wire, skip};
 use reference::build;
-use syntap::bpf::abi::{CARRY_MAX, reason};
+use syntap::bpf::abi::{CARRY_MAX, RECORD_LARGE, reason};
 use syntap::bpf::{Counter, hash};
-use syntap::capture::TapStats;
 use syntap::capture::tap::{Mode, Tap, TapConfig};
+use syntap::capture::{TapStats, Transport};
 use syntap::wire::{Addr, Body, LinkType, OffloadedVlan, Segment, Tunnel, TunnelKind, Way, decode};
 
 const INNER_NEAR: &str = "10.8.0.1";
@@ -86,48 +86,58 @@ fn a_connection_in_a_tunnel_is_mirrored_under_the_tunnel() {
     if skip("a_connection_in_a_tunnel_is_mirrored_under_the_tunnel") {
         return;
     }
-    let mut tried = 0;
-    for (name, what, kind, id) in TUNNELS {
-        let wire = Wire::new();
-        if !tunnel(&wire, name, what, "") {
-            continue;
-        }
-        tried += 1;
-        let (tap, mut sources) = wire
-            .near
-            .run(|| Tap::open(&TapConfig { shards: 3, ..config("near", Some(Mode::Inline), "8080") }))
-            .unwrap();
-        let key = *tap.key();
-        let server = format!("{INNER_NEAR}:8080");
-        let mut locals = Vec::new();
-        serve(&wire.near, &server, 5, || wire.far.run(|| locals.extend((0..5).map(|_| ping(&server)))));
-        let seen = drain(&mut sources);
-        sums_hold(&tap.close().unwrap(), seen.len());
+    with_both(|transport| {
+        let mut tried = 0;
+        for (name, what, kind, id) in TUNNELS {
+            let wire = Wire::new();
+            if !tunnel(&wire, name, what, "") {
+                continue;
+            }
+            tried += 1;
+            let (tap, mut sources) = wire
+                .near
+                .run(|| {
+                    Tap::open(&TapConfig {
+                        shards: 3,
+                        ..config_by(transport, "near", Some(Mode::Inline), "8080")
+                    })
+                })
+                .unwrap();
+            let key = *tap.key();
+            let server = format!("{INNER_NEAR}:8080");
+            let mut locals = Vec::new();
+            serve(&wire.near, &server, 5, || wire.far.run(|| locals.extend((0..5).map(|_| ping(&server)))));
+            let seen = drain(&mut sources);
+            sums_hold(&tap.close().unwrap(), seen.len());
 
-        let (client, server) = (address(INNER_FAR), address(INNER_NEAR));
-        for local in locals {
-            let want = hash::tuple(&key, &client, local.port(), &server, 8080) as u32;
-            let mine: Vec<_> = seen.iter().filter(|s| s.is_tcp() && s.meta.hash == want).collect();
-            let count = |bit: u16| mine.iter().filter(|s| s.meta.reason & bit != 0).count();
-            assert!(count(reason::SYN) >= 2 && count(reason::FIN) >= 2, "{name}: {mine:#?}");
-            assert!(count(reason::WATCH) >= 3, "{name}: {mine:#?}");
-            assert_eq!((mine[0].way, mine[1].way), (Way::Ingress, Way::Egress), "the SYN and its answer");
-            for s in mine {
-                assert_eq!(s.source, (want % 3) as usize, "one ring");
-                assert_ne!(s.meta.reason & reason::TUNNEL, 0);
-                let (tunnel, segment) = inside(s);
-                assert_eq!((tunnel.kind, tunnel.id), (kind, id), "{name}");
-                let ends = [(segment.src, segment.sport), (segment.dst, segment.dport)];
-                assert!(ends.contains(&(client, local.port())) && ends.contains(&(server, 8080)), "{ends:?}");
+            let (client, server) = (address(INNER_FAR), address(INNER_NEAR));
+            for local in locals {
+                let want = hash::tuple(&key, &client, local.port(), &server, 8080) as u32;
+                let mine: Vec<_> = seen.iter().filter(|s| s.is_tcp() && s.meta.hash == want).collect();
+                let count = |bit: u16| mine.iter().filter(|s| s.meta.reason & bit != 0).count();
+                assert!(count(reason::SYN) >= 2 && count(reason::FIN) >= 2, "{name}: {mine:#?}");
+                assert!(count(reason::WATCH) >= 3, "{name}: {mine:#?}");
+                assert_eq!((mine[0].way, mine[1].way), (Way::Ingress, Way::Egress), "the SYN and its answer");
+                for s in mine {
+                    assert_eq!(s.source, (want % 3) as usize, "one ring");
+                    assert_ne!(s.meta.reason & reason::TUNNEL, 0);
+                    let (tunnel, segment) = inside(s);
+                    assert_eq!((tunnel.kind, tunnel.id), (kind, id), "{name}");
+                    let ends = [(segment.src, segment.sport), (segment.dst, segment.dport)];
+                    assert!(
+                        ends.contains(&(client, local.port())) && ends.contains(&(server, 8080)),
+                        "{ends:?}"
+                    );
+                }
+            }
+            // Frames bring the neighbour packets of the overlay along.
+            if ["vxlan", "geneve", "gretap"].iter().any(|k| what.starts_with(k)) {
+                let arp = reason::ARP | reason::TUNNEL;
+                assert!(seen.iter().any(|s| s.meta.reason == arp), "{name}");
             }
         }
-        // Frames bring the neighbour packets of the overlay along.
-        if ["vxlan", "geneve", "gretap"].iter().any(|k| what.starts_with(k)) {
-            let arp = reason::ARP | reason::TUNNEL;
-            assert!(seen.iter().any(|s| s.meta.reason == arp), "{name}");
-        }
-    }
-    assert!(tried > 0, "a kernel without any tunnel");
+        assert!(tried > 0, "a kernel without any tunnel");
+    });
 }
 
 #[test]
@@ -135,55 +145,68 @@ fn a_long_transfer_in_a_tunnel_arrives_whole_and_its_data_is_mirrored_or_counted
     if skip("a_long_transfer_in_a_tunnel_arrives_whole_and_its_data_is_mirrored_or_counted") {
         return;
     }
-    const TIMES: u32 = 5;
-    // With offload, and in packets of the underlay's full MTU.
-    for more in ["", "gso_max_segs 1"] {
-        let wire = Wire::new();
-        if !tunnel(&wire, "vxlan", "vxlan id 4242 dstport 4789", more) {
-            return;
+    with_both(|transport| {
+        const TIMES: u32 = 5;
+        // With offload, and in packets of the underlay's full MTU.
+        for more in ["", "gso_max_segs 1"] {
+            let wire = Wire::new();
+            if !tunnel(&wire, "vxlan", "vxlan id 4242 dstport 4789", more) {
+                return;
+            }
+            let (tap, mut sources) = wire
+                .near
+                .run(|| Tap::open(&config_by(transport, "near", Some(Mode::Inline), "8081-8099")))
+                .unwrap();
+            // Read after each: the ring of 512 frames is short.
+            let mut seen = Vec::new();
+            for i in 0..TIMES {
+                transfer(&wire, &format!("{INNER_NEAR}:{}", 8081 + i as u16), 2 << 20);
+                seen.extend(drain(&mut sources));
+            }
+            let stats = tap.close().unwrap();
+            sums_hold(&stats, seen.len());
+            let tcp: Vec<_> = seen.iter().filter(|s| s.is_tcp()).collect();
+            for s in &tcp {
+                assert!(s.bytes.len() <= CARRY_MAX as usize);
+                assert_eq!(inside(s).0.id, 4242);
+            }
+            // Each transfer is a connection; both ends begin and finish it.
+            let count = |way, bit| connections(&seen, way, bit).len() as u32;
+            for way in [Way::Ingress, Way::Egress] {
+                assert_eq!(
+                    (count(way, reason::SYN), count(way, reason::FIN)),
+                    (TIMES, TIMES),
+                    "{more} {way:?}"
+                );
+                assert_eq!(count(way, reason::WATCH), TIMES, "{more} {way:?}");
+            }
+            // One that was cut out of a large packet is the segment that has the flag.
+            let fins = tcp.iter().filter(|s| s.meta.reason & reason::FIN != 0);
+            let with_data = fins.map(|s| inside(s).1).filter(|s| {
+                assert_eq!(s.flags.0 & 1, 1, "{s:?}");
+                s.payload > 0
+            });
+            let with_data = with_data.count();
+            let total = stats.total();
+            assert_eq!(total.get(Counter::PiecesLost), 0, "{stats:#?}");
+            let large = total.get(Counter::TunnelLarge);
+            let longest = tcp.iter().map(|s| s.bytes.len()).max().unwrap();
+            println!(
+                "'{more}': {} mirrored, the longest {longest} bytes, {with_data} FINs with data; {large} too large",
+                tcp.len()
+            );
+            if transport == Transport::Ringbuf {
+                assert_eq!(large, 0, "headers are copied, whatever the packet's length");
+                assert!(longest <= RECORD_LARGE, "{longest}");
+                let joined = tcp.iter().any(|s| s.meta.gso_segs > 1 && s.meta.reason & reason::WATCH != 0);
+                assert_eq!(joined, more.is_empty(), "data that offload has joined is mirrored");
+            } else if more.is_empty() {
+                assert!(large > 0, "offload makes packets that cannot be shortened");
+            } else {
+                assert_eq!((large, longest), (0, 1514), "a full packet goes as it is");
+            }
         }
-        let (tap, mut sources) =
-            wire.near.run(|| Tap::open(&config("near", Some(Mode::Inline), "8081-8099"))).unwrap();
-        // Read after each: the ring of 512 frames is short.
-        let mut seen = Vec::new();
-        for i in 0..TIMES {
-            transfer(&wire, &format!("{INNER_NEAR}:{}", 8081 + i as u16), 2 << 20);
-            seen.extend(drain(&mut sources));
-        }
-        let stats = tap.close().unwrap();
-        sums_hold(&stats, seen.len());
-        let tcp: Vec<_> = seen.iter().filter(|s| s.is_tcp()).collect();
-        for s in &tcp {
-            assert!(s.bytes.len() <= CARRY_MAX as usize);
-            assert_eq!(inside(s).0.id, 4242);
-        }
-        // Each transfer is a connection; both ends begin and finish it.
-        let count = |way, bit| connections(&seen, way, bit).len() as u32;
-        for way in [Way::Ingress, Way::Egress] {
-            assert_eq!((count(way, reason::SYN), count(way, reason::FIN)), (TIMES, TIMES), "{more} {way:?}");
-            assert_eq!(count(way, reason::WATCH), TIMES, "{more} {way:?}");
-        }
-        // One that was cut out of a large packet is the segment that has the flag.
-        let fins = tcp.iter().filter(|s| s.meta.reason & reason::FIN != 0);
-        let with_data = fins.map(|s| inside(s).1).filter(|s| {
-            assert_eq!(s.flags.0 & 1, 1, "{s:?}");
-            s.payload > 0
-        });
-        let with_data = with_data.count();
-        let total = stats.total();
-        assert_eq!(total.get(Counter::PiecesLost), 0, "{stats:#?}");
-        let large = total.get(Counter::TunnelLarge);
-        let longest = tcp.iter().map(|s| s.bytes.len()).max().unwrap();
-        println!(
-            "'{more}': {} mirrored, the longest {longest} bytes, {with_data} FINs with data; {large} too large",
-            tcp.len()
-        );
-        if more.is_empty() {
-            assert!(large > 0, "offload makes packets that cannot be shortened");
-        } else {
-            assert_eq!((large, longest), (0, 1514), "a full packet goes as it is");
-        }
-    }
+    });
 }
 
 /// `from` sends `len` bytes and closes while `to` does not read yet: the FIN joins data that waits.
@@ -217,52 +240,65 @@ fn a_fin_on_a_large_packet_in_a_tunnel_is_mirrored_as_the_segment_that_it_is_on(
     if skip("a_fin_on_a_large_packet_in_a_tunnel_is_mirrored_as_the_segment_that_it_is_on") {
         return;
     }
-    let wire = Wire::new();
-    if !tunnel(&wire, "vxlan", "vxlan id 4242 dstport 4789", "") {
-        return;
-    }
-    // An inner MTU of 1,500 over a larger underlay has the longest segments that are common.
-    wire.near.ip("link set near mtu 1600");
-    wire.far.ip("link set far mtu 1600");
-    for ns in [&wire.near, &wire.far] {
-        ns.ip("link set t0 mtu 1500");
-        // The sender may hold all of it, the receiver's window a part of it.
-        ns.sh("sysctl -qw net.ipv4.tcp_wmem='4096 1000000 1000000' net.ipv4.tcp_rmem='4096 65536 65536'");
-    }
-    let (tap, mut sources) =
-        wire.near.run(|| Tap::open(&config("near", Some(Mode::Inline), "8081"))).unwrap();
-    let mut seen = Vec::new();
-    const TIMES: usize = 10;
-    for _ in 0..TIMES {
-        for (from, to, ip) in [(&wire.near, &wire.far, INNER_FAR), (&wire.far, &wire.near, INNER_NEAR)] {
-            send_and_close(from, to, &format!("{ip}:8081"), 300_000);
-            seen.extend(drain(&mut sources));
+    with_both(|transport| {
+        let wire = Wire::new();
+        if !tunnel(&wire, "vxlan", "vxlan id 4242 dstport 4789", "") {
+            return;
         }
-    }
-    let stats = tap.close().unwrap();
-    sums_hold(&stats, seen.len());
-    assert_eq!(stats.total().get(Counter::PiecesLost), 0, "{stats:#?}");
-    let fins = |way: Way| -> Vec<(&Seen, Segment)> {
-        let all = seen.iter().filter(|s| s.way == way && s.meta.reason & reason::FIN != 0);
-        all.map(|s| (s, inside(s).1)).collect()
-    };
-    for (way, census) in
-        [(Way::Ingress, &stats.points[0].ingress_census), (Way::Egress, &stats.points[0].egress_census)]
-    {
-        let fins = fins(way);
-        let ends = connections(&seen, way, reason::FIN).len();
-        assert_eq!(ends, 2 * TIMES, "each end of each connection: {fins:#?}");
-        let cells = census.0.iter().enumerate().filter(|(flags, _)| flags & 1 != 0);
-        let (packets, segments) = cells.fold((0, 0), |n, (_, c)| (n.0 + c.packets, n.1 + c.segments));
-        assert!(segments > packets, "{way:?}: some came on large packets: {segments} in {packets}");
-        for (s, segment) in &fins {
-            assert_eq!(segment.flags.0 & 1, 1, "{segment:?}");
-            assert!(segment.payload <= 1460, "one segment of it: {segment:?}");
-            assert_eq!(s.meta.gso_segs, 1);
-            assert_eq!(s.meta.wire_len as usize, s.bytes.len());
+        // An inner MTU of 1,500 over a larger underlay has the longest segments that are common.
+        wire.near.ip("link set near mtu 1600");
+        wire.far.ip("link set far mtu 1600");
+        for ns in [&wire.near, &wire.far] {
+            ns.ip("link set t0 mtu 1500");
+            // The sender may hold all of it, the receiver's window a part of it.
+            ns.sh("sysctl -qw net.ipv4.tcp_wmem='4096 1000000 1000000' net.ipv4.tcp_rmem='4096 65536 65536'");
         }
-        println!("{way:?}: {packets} packets with FIN stood for {segments} segments");
-    }
+        let (tap, mut sources) =
+            wire.near.run(|| Tap::open(&config_by(transport, "near", Some(Mode::Inline), "8081"))).unwrap();
+        let mut seen = Vec::new();
+        const TIMES: usize = 10;
+        for _ in 0..TIMES {
+            for (from, to, ip) in [(&wire.near, &wire.far, INNER_FAR), (&wire.far, &wire.near, INNER_NEAR)] {
+                send_and_close(from, to, &format!("{ip}:8081"), 300_000);
+                seen.extend(drain(&mut sources));
+            }
+        }
+        let stats = tap.close().unwrap();
+        sums_hold(&stats, seen.len());
+        assert_eq!(stats.total().get(Counter::PiecesLost), 0, "{stats:#?}");
+        let fins = |way: Way| -> Vec<(&Seen, Segment)> {
+            let all = seen.iter().filter(|s| s.way == way && s.meta.reason & reason::FIN != 0);
+            all.map(|s| (s, inside(s).1)).collect()
+        };
+        for (way, census) in
+            [(Way::Ingress, &stats.points[0].ingress_census), (Way::Egress, &stats.points[0].egress_census)]
+        {
+            let fins = fins(way);
+            let ends = connections(&seen, way, reason::FIN).len();
+            assert_eq!(ends, 2 * TIMES, "each end of each connection: {fins:#?}");
+            let cells = census.0.iter().enumerate().filter(|(flags, _)| flags & 1 != 0);
+            let (packets, segments) = cells.fold((0, 0), |n, (_, c)| (n.0 + c.packets, n.1 + c.segments));
+            assert!(segments > packets, "{way:?}: some came on large packets: {segments} in {packets}");
+            for (s, segment) in &fins {
+                assert_eq!(segment.flags.0 & 1, 1, "{segment:?}");
+                if transport == Transport::Afxdp {
+                    assert!(segment.payload <= 1460, "one segment of it: {segment:?}");
+                    assert_eq!(s.meta.gso_segs, 1);
+                    assert_eq!(s.meta.wire_len as usize, s.bytes.len());
+                }
+            }
+            if transport == Transport::Ringbuf {
+                // Once each, as the packet that it is on: the FIN is behind all of its payload.
+                assert_eq!(fins.len() as u64, packets, "{way:?}");
+                let joined = fins.iter().filter(|(s, _)| s.meta.gso_segs > 1);
+                assert!(joined.clone().count() > 0, "{way:?}: {fins:#?}");
+                joined.for_each(|(s, segment)| {
+                    assert!(segment.payload > 1460 && segment.payload < s.meta.wire_len, "{segment:?}");
+                });
+            }
+            println!("{way:?}: {packets} packets with FIN stood for {segments} segments");
+        }
+    });
 }
 
 /// Frames of each kind, whatever devices the kernel has.
@@ -289,18 +325,21 @@ fn the_snap_length_counts_from_a_tunnels_inside_in_both_modes() {
     if skip("the_snap_length_counts_from_a_tunnels_inside_in_both_modes") {
         return;
     }
-    for mode in [Mode::Inline, Mode::Span] {
-        let wire = Wire::bare();
-        let (tap, mut sources) = wire.near.run(|| Tap::open(&config("near", Some(mode), "80"))).unwrap();
-        for (name, before, frame) in frames() {
-            send_raw(&wire, std::slice::from_ref(&frame));
-            let seen = drain(&mut sources);
-            assert_eq!(seen.len(), 1, "{name} {mode:?}");
-            assert_eq!(seen[0].meta.reason, reason::SYN | reason::TUNNEL, "{name} {mode:?}");
-            assert_eq!(seen[0].bytes, frame[..before + 256], "{name} {mode:?}");
-            let (_, segment) = inside(&seen[0]);
-            assert_eq!((segment.sport, segment.payload), (40000, 1200), "{name} {mode:?}");
+    with_both(|transport| {
+        for mode in [Mode::Inline, Mode::Span] {
+            let wire = Wire::bare();
+            let (tap, mut sources) =
+                wire.near.run(|| Tap::open(&config_by(transport, "near", Some(mode), "80"))).unwrap();
+            for (name, before, frame) in frames() {
+                send_raw(&wire, std::slice::from_ref(&frame));
+                let seen = drain(&mut sources);
+                assert_eq!(seen.len(), 1, "{name} {mode:?}");
+                assert_eq!(seen[0].meta.reason, reason::SYN | reason::TUNNEL, "{name} {mode:?}");
+                assert_eq!(seen[0].bytes, frame[..before + 256], "{name} {mode:?}");
+                let (_, segment) = inside(&seen[0]);
+                assert_eq!((segment.sport, segment.payload), (40000, 1200), "{name} {mode:?}");
+            }
+            sums_hold(&tap.close().unwrap(), frames().len());
         }
-        sums_hold(&tap.close().unwrap(), frames().len());
-    }
+    });
 }

@@ -18,6 +18,12 @@ pub const LANES: usize = SLOTS * 2 + 1;
 pub const RINGS: u32 = 256;
 /// The longest frame that is mirrored, metadata not counted.
 pub const CARRY_MAX: u32 = 1760;
+/// Bytes in front of a packet's in a record of a ring buffer.
+pub const RECORD_HEAD: usize = META_LEN + 8;
+/// Most bytes of a packet in a small record.
+pub const RECORD_SMALL: usize = 144;
+/// Most bytes of a packet in a large record.
+pub const RECORD_LARGE: usize = 464;
 /// The budget's window, nanoseconds.
 pub const WINDOW_NS: u64 = 10_000_000;
 /// What `syntap_budget.keep_new` and `keep_known` are when every tuple is mirrored.
@@ -47,6 +53,15 @@ pub mod reason {
     pub const FRAGMENT: u16 = 1 << 9;
     /// Found inside a tunnel.
     pub const TUNNEL: u16 = 1 << 10;
+}
+
+/// What a ring buffer holds: metadata and the packet's first bytes. `None` if it is too short or not one of ours.
+#[inline]
+pub fn record(sample: &[u8]) -> Option<(Meta, &[u8])> {
+    let meta = Meta::read(sample)?;
+    let (head, bytes) = sample.split_at_checked(RECORD_HEAD)?;
+    let len = u16::from_ne_bytes([head[META_LEN], head[META_LEN + 1]]);
+    Some((meta, bytes.get(..usize::from(len))?))
 }
 
 /// In front of every frame: what the hook knew of the packet.
@@ -102,7 +117,7 @@ macro_rules! counters {
         /// Counters of a lane, in the order of `enum syntap_counter`.
         ///
         /// Each packet bumps `Packets` and exactly one from `NoSlot` to `ShedIcmp`; each selected packet one from
-        /// `Mirrored` to `NoRing`.
+        /// `Mirrored` to `RingFull`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(usize)]
         pub enum Counter { $($(#[$doc])* $variant,)* }
@@ -181,8 +196,10 @@ counters! {
     TrimFailed "trim_failed",
     /// The metadata could not be put in front.
     PushFailed "push_failed",
-    /// No socket is bound to the queue.
+    /// No socket is bound to the queue, or the shard has no ring buffer.
     NoRing "no_ring",
+    /// The ring buffer had no room: its worker is behind.
+    RingFull "ring_full",
     /// Part of `shed_*` that met the hard cap: its tuples are not whole.
     ShedHard "shed_hard",
     /// Part of `shed_*` whose tuples were known to be open.
@@ -236,7 +253,7 @@ impl Counters {
 
     /// Selected packets that did not reach a ring.
     pub fn failed(&self) -> u64 {
-        self.sum(Counter::CloneFailed, Counter::NoRing)
+        self.sum(Counter::CloneFailed, Counter::RingFull)
     }
 
     /// Adds another lane's or CPU's.
@@ -302,10 +319,11 @@ pub(super) struct Config {
     pub snap: u32,
     pub carrier: u32,
     pub known_mask: u32,
+    pub records: u32,
 }
 
 impl Config {
-    pub const LEN: usize = 56;
+    pub const LEN: usize = 64;
 
     pub fn bytes(&self) -> [u8; Config::LEN] {
         let mut out = [0; Config::LEN];
@@ -321,6 +339,7 @@ impl Config {
             self.snap,
             self.carrier,
             self.known_mask,
+            self.records,
         ];
         for (i, word) in small.into_iter().enumerate() {
             out[24 + i * 4..28 + i * 4].copy_from_slice(&word.to_ne_bytes());
@@ -454,6 +473,9 @@ mod tests {
         assert_eq!(limit("LANES"), LANES as i64);
         assert_eq!(limit("RINGS"), i64::from(RINGS));
         assert_eq!(limit("CARRY_MAX"), i64::from(CARRY_MAX));
+        assert_eq!(limit("RECORD_HEAD"), RECORD_HEAD as i64);
+        assert_eq!(limit("RECORD_SMALL"), RECORD_SMALL as i64);
+        assert_eq!(limit("RECORD_LARGE"), RECORD_LARGE as i64);
         assert_eq!(limit("WINDOW_NS"), WINDOW_NS as i64);
         assert_eq!(limit("KEEP_ALL"), i64::from(KEEP_ALL));
         assert_eq!(limit("KNOWN_WAYS"), super::super::known::WAYS as i64);
@@ -474,6 +496,7 @@ mod tests {
             snap: 9,
             carrier: 10,
             known_mask: 11,
+            records: 12,
         };
         let raw = config.bytes();
         let expect = [
@@ -487,6 +510,8 @@ mod tests {
             ("snap", 9),
             ("carrier", 10),
             ("known_mask", 11),
+            ("records", 12),
+            ("reserved", 0),
         ];
         assert_eq!(list.len(), expect.len());
         for ((name, offset), (want, value)) in list.iter().zip(expect) {
@@ -519,6 +544,29 @@ mod tests {
         raw[..8].copy_from_slice(&1_000u64.to_ne_bytes());
         assert_eq!(Kept::read(&raw, 1_000 + WINDOW_NS), Some(Kept { new: 0.25, known: 0.5 }));
         assert_eq!(Kept::read(&raw, 1_000 + 10 * WINDOW_NS), None, "the next packet finds all kept again");
+    }
+
+    #[test]
+    fn a_record_is_its_metadata_its_length_and_that_many_bytes() {
+        let (size, list) = members("syntap_record");
+        assert_eq!(size, RECORD_HEAD);
+        let names: Vec<_> = list.iter().map(|(n, at)| (n.as_str(), *at)).collect();
+        assert_eq!(names, [("meta", 0), ("len", 32), ("reserved", 34)]);
+        assert_eq!(members("syntap_sleepers").0, RINGS as usize * 4);
+        // Whole cache lines with the ring buffer's own eight bytes.
+        assert_eq!(((RECORD_HEAD + RECORD_SMALL + 8) % 64, (RECORD_HEAD + RECORD_LARGE + 8) % 64), (0, 0));
+
+        let mut raw = [0u8; RECORD_HEAD + RECORD_SMALL];
+        raw[30] = VERSION;
+        raw[31] = MAGIC;
+        raw[32..34].copy_from_slice(&3u16.to_ne_bytes());
+        raw[40..44].copy_from_slice(b"abcd");
+        assert_eq!(record(&raw).map(|r| r.1), Some(&b"abc"[..]));
+        raw[32..34].copy_from_slice(&(RECORD_SMALL as u16 + 1).to_ne_bytes());
+        assert_eq!(record(&raw), None, "longer than it is");
+        assert_eq!(record(&raw[..RECORD_HEAD - 1]), None);
+        raw[31] = 0;
+        assert_eq!(record(&raw), None);
     }
 
     #[test]

@@ -30,11 +30,12 @@ fn endpoint(key: &[u64; 2], addr: &Addr, port: u16) -> u64 {
     } else {
         (half(&b[..8]), half(&b[8..]))
     };
-    let mut x = lo ^ key[0];
-    if hi != 0 {
-        x ^= mix(hi ^ key[1]);
+    let port = u64::from(port);
+    if hi == 0 && lo >> 32 == 0 {
+        return mix((lo | port << 32) ^ key[0]);
     }
-    mix(mix(x).wrapping_add(key[1]).wrapping_add(u64::from(port)))
+    let upper = (hi ^ key[1]).wrapping_add(port.wrapping_mul(key[0] | 1));
+    mix(mix(upper) ^ lo ^ key[0])
 }
 
 /// The hash of a tuple; the same with source and destination exchanged.

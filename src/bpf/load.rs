@@ -3,10 +3,10 @@
 //! Everything is fixed at load: the configuration is read-only data that the JIT folds into the code. What is
 //! loaded lives as long as [`Kernel`]; nothing is pinned, so nothing outlives the process.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, PrintLevel};
 
 use super::abi::{self, Census, Config, Counters, LANES, RINGS, SLOTS};
 use super::budget::{Budget, Kept, per_window};
@@ -52,6 +52,9 @@ pub struct Options {
     pub shards: u32,
     /// Interface index of the carrier; 0 selects without cloning.
     pub carrier: u32,
+    /// Bytes of each shard's ring buffer, a power of two and whole pages: packets are copied into these instead of
+    /// cloned to the carrier. 0 makes none.
+    pub ring_bytes: u32,
     /// See [`WATCH_NS`].
     pub watch_ns: u64,
     /// See [`WATCH_PACKETS`].
@@ -78,6 +81,7 @@ impl Default for Options {
             slots: Vec::new(),
             shards: 1,
             carrier: 0,
+            ring_bytes: 0,
             watch_ns: WATCH_NS,
             watch_packets: WATCH_PACKETS,
             watch_buckets: WATCH_BUCKETS,
@@ -138,6 +142,8 @@ pub struct Kernel {
     rings: MapHandle,
     tables: MapHandle,
     budget: MapHandle,
+    sleepers: MapHandle,
+    records: Vec<MapHandle>,
     watch: Watch,
     known: Known,
     ports: Box<[u64; 1024]>,
@@ -203,6 +209,7 @@ impl Kernel {
             snap: options.snap,
             carrier: options.carrier,
             known_mask: known_buckets - 1,
+            records: u32::from(options.ring_bytes > 0),
         };
         for mut map in open.maps_mut() {
             let done = match map.name().to_str().unwrap_or("") {
@@ -231,8 +238,29 @@ impl Kernel {
         };
         let known = Known::over(handle("known")?.as_fd(), known_buckets, options.key)
             .map_err(|e| failed("map the known tuples")(e.into()))?;
+        let sleepers = handle(".data.sleepers")?;
+        let records =
+            if options.ring_bytes > 0 { ring_buffers(&handle("records")?, options)? } else { vec![] };
         let (ports, slots) = (options.ports.clone(), options.slots.clone());
-        Ok(Kernel { object, counters, census, rings, tables, budget, watch, known, ports, slots })
+        Ok(Kernel {
+            object,
+            counters,
+            census,
+            rings,
+            tables,
+            budget,
+            sleepers,
+            records,
+            watch,
+            known,
+            ports,
+            slots,
+        })
+    }
+
+    /// Descriptors of a shard's ring buffer, and of the map that says who sleeps.
+    pub fn ring_buffer(&self, shard: u32) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        (self.records[shard as usize].as_fd(), self.sleepers.as_fd())
     }
 
     /// Gives a tap point another interface: one that was made anew under its name. Nothing may be attached to the old
@@ -253,7 +281,6 @@ impl Kernel {
     /// Puts a socket into the XSKMAP.
     pub fn set_ring(&self, ring: u32, socket: BorrowedFd<'_>) -> Result<(), libbpf_rs::Error> {
         assert!(ring < RINGS);
-        use std::os::fd::AsRawFd;
         self.rings.update(&ring.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
     }
 
@@ -283,6 +310,21 @@ impl Kernel {
     pub fn object_mut(&mut self) -> &mut Object {
         &mut self.object
     }
+}
+
+/// One for each shard, where the programs look for it.
+fn ring_buffers(map: &MapHandle, options: &Options) -> Result<Vec<MapHandle>, LoadError> {
+    let opts = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let make = |shard: u32| {
+        let name = Some("syntap_records");
+        let ring = MapHandle::create(MapType::RingBuf, name, 0, 0, options.ring_bytes, &opts)?;
+        map.update(&shard.to_ne_bytes(), &ring.as_fd().as_raw_fd().to_ne_bytes(), MapFlags::ANY)?;
+        Ok(ring)
+    };
+    (0..options.shards).map(make).collect::<Result<_, _>>().map_err(failed("make a ring buffer"))
 }
 
 /// Counters and census as the kernel has them now.

@@ -1,7 +1,7 @@
 //! A live tap: interfaces in, one source a ring out.
 //!
-//! `Inline` interfaces carry live traffic. tcx programs clone what is selected into the carrier; the original is
-//! never changed, delayed by more than the clone, or dropped. `Span` interfaces only receive copies. An XDP program
+//! `Inline` interfaces carry live traffic. tcx programs copy what is selected into ring buffers, or clone it into the
+//! carrier; the original is never changed, delayed by more than that, or dropped. `Span` interfaces only receive copies. An XDP program
 //! redirects what is selected and drops the rest.
 //!
 //! Everything is held by descriptors: links, the private namespace, the sockets. Dropping [`Tap`], or dying, takes
@@ -14,10 +14,12 @@ use std::os::fd::AsFd;
 use super::clock::ClockOffset;
 use super::ethtool;
 use super::interface::{Interface, Rtnetlink};
+use super::live::{LiveSource, Transport};
 pub use super::pair::is_carrier;
 use super::pair::{FAR_NAME, Pair};
 use super::ports::PortSet;
 pub use super::presence::{Change, Presence};
+use super::ringbuf::{self, RingSource};
 pub use super::tap_error::TapError;
 use super::xsk::{FRAMES, RingConfig, RingSocket, RingStats, XskSource};
 use crate::bpf::abi::{Census, Counters, RINGS, SLOTS};
@@ -72,8 +74,10 @@ pub struct TapConfig {
     pub force: bool,
     /// Workers spin in the kernel instead of sleeping.
     pub busy_poll: bool,
-    /// UMEM frames a ring, rounded up to a power of two.
+    /// UMEM frames a ring, rounded up to a power of two; a ring buffer has room for as many packets.
     pub frames: u32,
+    /// How packets of inline interfaces come into user space.
+    pub transport: Transport,
     /// Tuples under watch, in buckets of four.
     pub watch_buckets: u32,
     /// Bytes of a packet that are mirrored.
@@ -93,6 +97,7 @@ impl Default for TapConfig {
             force: false,
             busy_poll: false,
             frames: FRAMES,
+            transport: Transport::default(),
             watch_buckets: kernel.watch_buckets,
             snap: kernel.snap,
         }
@@ -118,9 +123,11 @@ pub struct PointInfo {
     pub mode: Mode,
     /// Span: where the XDP program runs, and why not in the driver if it does not.
     pub xdp: Option<(XdpMode, Option<String>)>,
+    /// How its packets come into user space.
+    pub transport: Transport,
     /// Whether frames arrive without a copy, or why they do not.
     pub zero_copy: Result<(), String>,
-    /// Rings of this interface alone; 0 for an inline one, which shares the carrier's.
+    /// Rings of this interface alone; 0 for an inline one, which shares them with the others.
     pub rings: u32,
     /// What it was at the last look.
     pub presence: Presence,
@@ -142,9 +149,9 @@ pub struct TapStats {
 /// A ring's losses.
 #[derive(Clone, Debug)]
 pub struct RingInfo {
-    /// Interface and queue.
+    /// Interface and queue, or the ring buffer.
     pub name: String,
-    /// From the kernel.
+    /// From the kernel; all 0 for a ring buffer, which loses at the hook (`ring_full`).
     pub stats: RingStats,
 }
 
@@ -194,7 +201,8 @@ pub struct Tap {
     pub(super) rtnetlink: Rtnetlink,
     clock: ClockOffset,
     readings: Readings,
-    sockets: Vec<(String, RingSocket)>,
+    /// One for each source; a ring buffer has no socket.
+    rings: Vec<(String, Option<RingSocket>)>,
     key: [u64; 2],
     shards: u32,
     pub(super) kernel: Kernel,
@@ -216,7 +224,7 @@ fn failed(operation: &'static str, object: &str) -> impl Fn(io::Error) -> TapErr
 impl Tap {
     /// Opens the tap: from the return on, packets arrive in the sources. The interfaces are those of the calling
     /// thread's network namespace.
-    pub fn open(config: &TapConfig) -> Result<(Tap, Vec<XskSource>), TapError> {
+    pub fn open(config: &TapConfig) -> Result<(Tap, Vec<LiveSource>), TapError> {
         let plan = plan(config)?;
         let inline = plan.iter().any(|p| p.mode == Mode::Inline);
         Tap::with_plan(config, plan, inline)
@@ -226,7 +234,7 @@ impl Tap {
         config: &TapConfig,
         plan: Vec<Planned>,
         inline: bool,
-    ) -> Result<(Tap, Vec<XskSource>), TapError> {
+    ) -> Result<(Tap, Vec<LiveSource>), TapError> {
         let shards = u32::from(config.shards.max(1));
         let rings = plan.iter().map(|p| p.queues).sum::<u32>() + if inline { shards } else { 0 };
         if rings > RINGS {
@@ -234,7 +242,9 @@ impl Tap {
         }
 
         let rtnetlink = Rtnetlink::open().map_err(failed("open", "an rtnetlink socket"))?;
-        let pair = if inline { Some(Pair::open(shards)?) } else { None };
+        let carried = inline && config.transport == Transport::Afxdp;
+        let copied = inline && config.transport == Transport::Ringbuf;
+        let pair = if carried { Some(Pair::open(shards)?) } else { None };
         let key = random_key()?;
         let kernel = Kernel::load(&Options {
             key,
@@ -242,6 +252,7 @@ impl Tap {
             slots: plan.iter().map(|p| (p.interface.index, p.ring)).collect(),
             shards,
             carrier: pair.as_ref().map_or(0, |p| p.near),
+            ring_bytes: if copied { ringbuf::ring_bytes(config.frames) } else { 0 },
             watch_buckets: config.watch_buckets,
             budgets: plan.iter().map(|p| config.budget_of(&p.interface.name)).collect(),
             known: config.known,
@@ -255,15 +266,18 @@ impl Tap {
             rtnetlink,
             clock: ClockOffset::new(),
             readings,
-            sockets: Vec::new(),
+            rings: Vec::new(),
             key,
             shards,
             kernel,
             pair,
         };
         let mut sources = Vec::new();
-        if inline {
+        if carried {
             tap.open_carrier(config, &mut sources)?;
+        }
+        if copied {
+            tap.open_ring_buffers(config, &mut sources)?;
         }
         for planned in plan.iter().filter(|p| p.mode == Mode::Span) {
             let info = tap.open_span(config, planned, &mut sources)?;
@@ -277,7 +291,8 @@ impl Tap {
                 ifindex: *index,
                 mode: Mode::Inline,
                 xdp: None,
-                zero_copy: Err("clones are copied: the original keeps its memory".into()),
+                transport: config.transport,
+                zero_copy: Err("the original keeps its memory".into()),
                 rings: 0,
                 presence: Presence::Up,
             });
@@ -294,12 +309,29 @@ impl Tap {
     fn add_ring(&mut self, ring: u32, source: &XskSource, socket: RingSocket) -> Result<(), TapError> {
         let set = self.kernel.set_ring(ring, socket.as_fd());
         set.map_err(|source| TapError::Map { operation: "put a socket into the map of rings", source })?;
-        self.sockets.push((source.name().to_owned(), socket));
+        self.rings.push((source.name().to_owned(), Some(socket)));
+        Ok(())
+    }
+
+    /// A reader for each shard's ring buffer.
+    fn open_ring_buffers(
+        &mut self,
+        config: &TapConfig,
+        sources: &mut Vec<LiveSource>,
+    ) -> Result<(), TapError> {
+        let bytes = ringbuf::ring_bytes(config.frames);
+        for shard in 0..self.shards {
+            let maps = self.kernel.ring_buffer(shard);
+            let source = RingSource::open(maps, shard, bytes, config.busy_poll, self.clock.clone())
+                .map_err(failed("map", "a ring buffer"))?;
+            self.rings.push((source.name().to_owned(), None));
+            sources.push(LiveSource::Ring(source));
+        }
         Ok(())
     }
 
     /// The carrier's programs and rings.
-    fn open_carrier(&mut self, config: &TapConfig, sources: &mut Vec<XskSource>) -> Result<(), TapError> {
+    fn open_carrier(&mut self, config: &TapConfig, sources: &mut Vec<LiveSource>) -> Result<(), TapError> {
         let pair = self.pair.as_ref().expect("inline taps have a carrier");
         let (near, far, near_name) = (pair.near, pair.far, pair.near_name.clone());
         let ring_program = self.kernel.program(Program::Ring);
@@ -323,7 +355,7 @@ impl Tap {
         self.hooks.push((None, link));
         for (ring, (source, socket)) in opened.into_iter().enumerate() {
             self.add_ring(ring as u32, &source, socket)?;
-            sources.push(source);
+            sources.push(LiveSource::Xsk(Box::new(source)));
         }
         let carry = attach::tcx(&self.kernel.program(Program::Carry), near, TcxHook::Egress);
         let carry = carry.map_err(|source| TapError::Tcx { name: near_name, hook: "egress", source })?;
@@ -349,7 +381,7 @@ impl Tap {
         &mut self,
         config: &TapConfig,
         planned: &Planned,
-        sources: &mut Vec<XskSource>,
+        sources: &mut Vec<LiveSource>,
     ) -> Result<PointInfo, TapError> {
         let name = &planned.interface.name;
         let index = planned.interface.index;
@@ -390,13 +422,14 @@ impl Tap {
             let (source, socket) =
                 bound.map_err(|source| TapError::Ring { name: name.clone(), queue, source })?;
             self.add_ring(planned.ring + queue, &source, socket)?;
-            sources.push(source);
+            sources.push(LiveSource::Xsk(Box::new(source)));
         }
         Ok(PointInfo {
             name: name.clone(),
             ifindex: index,
             mode: Mode::Span,
             xdp: Some((mode, why_not_native)),
+            transport: Transport::Afxdp,
             zero_copy,
             rings: planned.queues,
             presence: Presence::Up,
@@ -433,9 +466,9 @@ impl Tap {
         self.readings.kept(point, ClockOffset::monotonic_ns()).unwrap_or(Kept::ALL)
     }
 
-    /// The tap point that source number `source` serves alone; `None` for a source of the carrier.
+    /// The tap point that source number `source` serves alone; `None` for one that all inline interfaces share.
     pub fn point_of(&self, source: usize) -> Option<usize> {
-        let mut first = self.sockets.len() - self.points.iter().map(|p| p.rings as usize).sum::<usize>();
+        let mut first = self.rings.len() - self.points.iter().map(|p| p.rings as usize).sum::<usize>();
         for (n, point) in self.points.iter().enumerate() {
             let rings = point.rings as usize;
             if (first..first + rings).contains(&source) {
@@ -465,9 +498,10 @@ impl Tap {
                 egress_census: self.readings.census(slot * 2 + 1).map_err(unreadable)?,
             });
         }
-        let mut rings = Vec::with_capacity(self.sockets.len());
-        for (name, socket) in &self.sockets {
-            let stats = socket.stats().map_err(failed("read the statistics of", name))?;
+        let mut rings = Vec::with_capacity(self.rings.len());
+        for (name, socket) in &self.rings {
+            let stats = socket.as_ref().map_or(Ok(RingStats::default()), RingSocket::stats);
+            let stats = stats.map_err(failed("read the statistics of", name))?;
             rings.push(RingInfo { name: name.clone(), stats });
         }
         Ok(TapStats { points, stray: lanes[SLOTS * 2], rings, carrier_drops })
@@ -485,9 +519,10 @@ impl Tap {
     }
 }
 
-/// Opens a carrier and its ring and takes them down again: what an inline tap needs, without an interface.
-pub fn probe() -> Result<(), TapError> {
-    let config = TapConfig { frames: 64, ..TapConfig::default() };
+/// Opens what an inline tap needs besides an interface, and takes it down again: a carrier and its ring, or a ring
+/// buffer.
+pub fn probe(transport: Transport) -> Result<(), TapError> {
+    let config = TapConfig { frames: 64, transport, ..TapConfig::default() };
     let (tap, _sources) = Tap::with_plan(&config, Vec::new(), true)?;
     drop(tap);
     Ok(())

@@ -27,7 +27,7 @@ use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
 use super::clock::ClockOffset;
-use super::{BATCH, Packet, Point, Polled, Source, SourceError};
+use super::{BATCH, Packet, Point, Polled, SourceError};
 use crate::bpf::Meta;
 use crate::bpf::abi::META_LEN;
 use crate::wire::{LinkType, OffloadedVlan, Way};
@@ -333,7 +333,7 @@ impl XskSource {
         })
     }
 
-    /// As [`Source::poll`], with the metadata of each packet beside it.
+    /// As [`super::Source::poll`], with the metadata of each packet beside it.
     pub fn poll_with_meta(
         &mut self,
         wait_ms: u32,
@@ -377,14 +377,9 @@ impl XskSource {
     }
 }
 
-impl Source for XskSource {
-    fn poll(&mut self, wait_ms: u32, sink: &mut dyn FnMut(&[Packet<'_>])) -> Result<Polled, SourceError> {
-        self.poll_with_meta(wait_ms, &mut |packets, _| sink(packets))
-    }
-}
-
+/// A mirrored packet, of whichever transport.
 #[inline]
-fn packet<'a>(meta: &Meta, bytes: &'a [u8], clock: &ClockOffset) -> Packet<'a> {
+pub(super) fn packet<'a>(meta: &Meta, bytes: &'a [u8], clock: &ClockOffset) -> Packet<'a> {
     let ts = clock.epoch(meta.time_ns);
     Packet {
         ts,

@@ -101,11 +101,12 @@ fn causes(stats: &TapStats, shared: &Shared) -> Vec<Cause> {
     for point in &stats.points {
         for (lane, way) in [(&point.ingress, "ingress"), (&point.egress, "egress")] {
             let place = format!("{} {way}", point.name);
-            use Counter::{CloneFailed, NoRing, PiecesLost, PushFailed, TrimFailed};
+            use Counter::{CloneFailed, NoRing, PiecesLost, PushFailed, RingFull, TrimFailed};
             counted += lane.get(CloneFailed) + lane.get(PiecesLost);
             for counter in [CloneFailed, TrimFailed, PushFailed, NoRing, PiecesLost] {
                 add(counter.name(), &place, lane.get(counter), Whose::Kernels);
             }
+            add(RingFull.name(), &place, lane.get(RingFull), Whose::Ours);
         }
     }
     // A clone that the pair has no room for fails at the hook and is counted there, too; so is a packet that went in

@@ -24,8 +24,10 @@ use super::{Fail, budget, conntrack, many, note, values};
 use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
-use crate::capture::xsk::XskSource;
-use crate::capture::{ClockOffset, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats};
+use crate::capture::{
+    ClockOffset, LiveSource, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats,
+    Transport,
+};
 use crate::flow::{Endpoint, Seed};
 use crate::pipeline::{CopySink, Desk, Pipeline, Plan, WorkerConfig, WorkerCounters};
 use crate::record::{Context, Interface};
@@ -94,6 +96,12 @@ pub struct RunArgs {
     /// Also write each mirrored packet to this new file, as pcapng.
     #[arg(long, value_name = "FILE")]
     mirror_to: Option<PathBuf>,
+
+    /// How packets of inline interfaces come into user space: `ringbuf` copies their headers into BPF ring buffers, `afxdp` clones
+    /// them into a private veth pair with AF_XDP rings, which costs several times more and shows 256 bytes of each instead of 144.
+    /// `auto` is the cheaper one.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = values::TransportChoice::Auto)]
+    transport: values::TransportChoice,
 
     /// Let the rings be polled by the workers instead of by interrupts: less latency, a busy CPU.
     #[arg(long)]
@@ -190,6 +198,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         known: args.max_flows,
         force: args.force,
         busy_poll: args.busy_poll,
+        transport: args.transport.meant(),
         ..TapConfig::default()
     };
     budget::set(&args.budget, &mut config)?;
@@ -240,7 +249,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     Live::new(tap, stats, losses, pipeline, clock, args.mirror_to.as_deref(), listens).run(args, &signals)
 }
 
-fn boxed(source: XskSource) -> Box<dyn Source + Send> {
+fn boxed(source: LiveSource) -> Box<dyn Source + Send> {
     Box::new(source)
 }
 
@@ -388,6 +397,8 @@ impl<'a> Live<'a> {
                 self.failed(Fail::new(e.to_string()));
             }
         }
+        let inline = self.tap.points().iter().find(|p| p.mode == Mode::Inline);
+        let transport = inline.map(|p| ("transport".to_owned(), p.transport.name().to_owned()));
         let Live { tap, pipeline, mirror_to, mut status, losses, stats, mut first_error, listens, .. } = self;
         let refused = tap.known().refused();
         drop(tap);
@@ -413,6 +424,7 @@ impl<'a> Live<'a> {
             let text = format!("{} found no room among the known ones", many(refused, "open connection"));
             live.push(("known".into(), text));
         }
+        live.extend(transport);
         if listens {
             live.push(("conntrack".into(), conntrack::summary(&finished.shared.conntrack)));
         }
@@ -427,7 +439,13 @@ impl<'a> Live<'a> {
 fn describe(p: &PointInfo) -> String {
     let mut text = format!("tapping {} {}", p.name, p.mode.name());
     match &p.xdp {
-        None => text.push_str(": tcx ingress and egress clone what is selected; every packet goes on"),
+        None => {
+            let how = match p.transport {
+                Transport::Afxdp => "clone what is selected into AF_XDP rings (afxdp)",
+                Transport::Ringbuf => "copy the headers of what is selected into BPF ring buffers (ringbuf)",
+            };
+            text.push_str(&format!(": tcx ingress and egress {how}; every packet goes on"));
+        }
         Some((mode, why)) => {
             text.push_str(&format!(": XDP in {} mode, {}", mode.name(), many(p.rings.into(), "ring")));
             if let Some(why) = why {
@@ -436,6 +454,7 @@ fn describe(p: &PointInfo) -> String {
         }
     }
     match &p.zero_copy {
+        _ if p.mode == Mode::Inline => {}
         Ok(()) => text.push_str("; zero-copy"),
         Err(why) => text.push_str(&format!("; frames are copied: {why}")),
     }

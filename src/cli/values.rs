@@ -1,8 +1,31 @@
 //! Values on the command line with bounds, and whether this machine has the memory for them.
 
 use super::Fail;
+use crate::capture::Transport;
 use crate::flow::Endpoint;
 use crate::pipeline::WorkerConfig;
+
+/// `--transport` of `run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TransportChoice {
+    /// A clone for each mirrored packet.
+    Afxdp,
+    /// A copy of its headers.
+    Ringbuf,
+    /// The cheaper one.
+    Auto,
+}
+
+impl TransportChoice {
+    /// The transport that it stands for.
+    pub fn meant(self) -> Transport {
+        match self {
+            TransportChoice::Afxdp => Transport::Afxdp,
+            TransportChoice::Ringbuf => Transport::Ringbuf,
+            TransportChoice::Auto => Transport::default(),
+        }
+    }
+}
 
 fn between(text: &str, least: u64, most: u64, what: &str, hint: &str) -> Result<u64, Fail> {
     match text.parse::<u64>() {

@@ -67,8 +67,23 @@ pub fn above_info(records: &[Value]) -> usize {
     records.iter().filter(|r| r["severity"] != "info").count()
 }
 
+/// Both ways into user space, as `--transport` has them.
+pub const TRANSPORTS: [&str; 2] = ["ringbuf", "afxdp"];
+
+/// ` --transport HOW` where the environment asks for one: the lab and the tests that tap by the command line heed it.
+pub fn transport_option() -> String {
+    std::env::var("SYNTAP_TRANSPORT").map_or_else(|_| String::new(), |how| format!(" --transport {how}"))
+}
+
 /// Runs a scenario of `tools/lab`; its ground truth.
 pub fn lab(args: &[&str]) -> Value {
-    let out = run(Command::new("python3").arg(root().join("tools/lab")).args(args));
+    lab_by(None, args)
+}
+
+/// The same with the lab's taps on a transport.
+pub fn lab_by(transport: Option<&str>, args: &[&str]) -> Value {
+    let mut command = Command::new("python3");
+    command.arg(root().join("tools/lab")).args(args);
+    let out = run(command.envs(transport.map(|how| ("SYNTAP_TRANSPORT", how))));
     serde_json::from_slice(&out.stdout).expect("the lab prints JSON")
 }

@@ -11,7 +11,7 @@ use syntap::bpf::Meta;
 use syntap::bpf::abi::reason;
 use syntap::capture::ports::PortSet;
 use syntap::capture::tap::{Mode, TapConfig, TapInterface};
-use syntap::capture::xsk::XskSource;
+use syntap::capture::{LiveSource, Transport};
 use syntap::wire::Way;
 
 use super::{Namespace, Wire, pin};
@@ -22,6 +22,19 @@ pub fn config(interface: &str, mode: Option<Mode>, ports: &str) -> TapConfig {
         ports: ports.parse::<PortSet>().unwrap(),
         frames: 512,
         ..TapConfig::default()
+    }
+}
+
+/// The same with inline interfaces' packets coming this way.
+pub fn config_by(transport: Transport, interface: &str, mode: Option<Mode>, ports: &str) -> TapConfig {
+    TapConfig { transport, ..config(interface, mode, ports) }
+}
+
+/// Runs a test once for each way into user space.
+pub fn with_both(test: impl Fn(Transport)) {
+    for transport in [Transport::Ringbuf, Transport::Afxdp] {
+        println!("transport {}", transport.name());
+        test(transport);
     }
 }
 
@@ -43,7 +56,7 @@ impl Seen {
 }
 
 /// Reads until nothing has come for a while.
-pub fn drain(sources: &mut [XskSource]) -> Vec<Seen> {
+pub fn drain(sources: &mut [LiveSource]) -> Vec<Seen> {
     let mut seen = Vec::new();
     let mut quiet = Instant::now();
     while quiet.elapsed() < Duration::from_millis(100) {

@@ -41,6 +41,8 @@ class Tap:
         self.lab, self.records = lab, Path(records)
         self.records.mkdir(parents=True, exist_ok=True)
         command = [str(syntap), "run", "-i", interfaces, "-w", str(records), *self.options, *map(str, more)]
+        if "SYNTAP_TRANSPORT" in os.environ:
+            command += ["--transport", os.environ["SYNTAP_TRANSPORT"]]
         self.lines = []
         self.process = lab.spawn(ns or lab.gateway, *command, stderr=subprocess.PIPE, text=True)
         self.ready = threading.Event()
