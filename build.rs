@@ -1,4 +1,4 @@
-//! Compiles `bpf/syntap.bpf.c` into an object that the library embeds.
+//! Compiles `bpf/syntap.bpf.c` into an object that the library embeds, and `bpf/bench.bpf.c` into one that `examples/meter` does.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,7 +7,7 @@ use std::process::exit;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCE: &str = "bpf/syntap.bpf.c";
+const SOURCES: [(&str, &str); 2] = [("bpf/syntap.bpf.c", "syntap.bpf.o"), ("bpf/bench.bpf.c", "bench.bpf.o")];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");
@@ -19,11 +19,12 @@ fn main() {
     // v3: 32-bit compares and subtractions; in every kernel that has tcx or AF_XDP with BTF.
     args.extend(["-mcpu=v3", "-Wall", "-Wextra", "-Werror"].map(OsString::from));
 
-    if let Err(e) =
-        SkeletonBuilder::new().source(SOURCE).obj(out.join("syntap.bpf.o")).clang_args(args).build()
-    {
-        eprintln!("cannot compile {SOURCE}: {e:?}");
-        eprintln!("hint: apt install clang llvm libelf-dev zlib1g-dev linux-libc-dev");
-        exit(1);
+    for (source, object) in SOURCES {
+        let built = SkeletonBuilder::new().source(source).obj(out.join(object)).clang_args(&args).build();
+        if let Err(e) = built {
+            eprintln!("cannot compile {source}: {e:?}");
+            eprintln!("hint: apt install clang llvm libelf-dev zlib1g-dev linux-libc-dev");
+            exit(1);
+        }
     }
 }
