@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, anyhow, bail};
 use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
+use syntap::capture::ethtool;
 
 #[repr(C, align(8))]
 struct Aligned<B: ?Sized>(B);
@@ -164,19 +166,26 @@ pub fn mac_of(name: &str) -> anyhow::Result<[u8; 6]> {
     mac(text.trim())
 }
 
-/// Refuses to transmit anywhere but into a veth of another namespace than the machine's first, unless the very interface was named to
+/// Names of network namespaces that may be transmitted in begin with this.
+const MADE_FOR_IT: &str = "syntapbench-";
+
+/// Refuses to transmit anywhere but into a veth of a namespace that was made for it, unless the very interface was named to
 /// transmit on.
 pub fn may_transmit(interface: &str, named: Option<&str>) -> anyhow::Result<()> {
     if named == Some(interface) {
         return Ok(());
     }
-    let net = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net"));
-    if net("thread-self")? == net("1")? {
-        bail!("will not transmit on {interface}: this is no namespace made for it");
+    let here = fs::metadata("/proc/thread-self/ns/net")?;
+    let made = fs::read_dir("/run/netns").into_iter().flatten().flatten().any(|n| {
+        n.file_name().to_string_lossy().starts_with(MADE_FOR_IT)
+            && fs::metadata(n.path()).is_ok_and(|m| (m.dev(), m.ino()) == (here.dev(), here.ino()))
+    });
+    if !made {
+        bail!("will not transmit on {interface}: this is no namespace of the bench ({MADE_FOR_IT}...)");
     }
-    let driver = syntap::capture::ethtool::driver(interface).unwrap_or_default();
+    let driver = ethtool::driver(interface).with_context(|| format!("what is {interface}?"))?;
     if driver != "veth" {
-        bail!("will not transmit on {interface}, which is no veth ({driver})");
+        bail!("will not transmit on {interface}, which is no veth but {driver}");
     }
     Ok(())
 }

@@ -1,0 +1,120 @@
+"""What a tap on both sides of a gateway costs the traffic through it: off and on, in turns.
+
+One core generates and, being at the sending end of the veth pairs, forwards; the other has the tap's workers. So throughput is one
+over what a packet costs to make, to forward and to tap. The cost of making it alone is measured and taken off for the `net` figures.
+"""
+
+import contextlib
+import json
+import subprocess
+import time
+
+from .run import METER, Failed, environment, first, last_words, median
+from .tap import Tap, can
+from .veth import Namespaces
+
+GENERATOR, WORKER = 1, 0
+GOAL_RATIO = 0.99
+GOAL_NS = 120
+FLOWS = 1 << 21
+
+MIXES = {
+    "long": "one packet in five is control, the others are of long connections",
+    "short": "connections of twenty packets, all of which are mirrored",
+}
+
+
+def gateway(ns):
+    """world g0 - in0 gw out0 - s0 world: routes only, no filter and no translation, which would make forwarding dearer and the
+    tap's share of it less."""
+    for near, far, net, to in (("g0", "in0", "172.16.1", "10.0.0.0/8"), ("s0", "out0", "172.16.2", "192.0.2.0/24")):
+        ns.pair("world", near, "gw", far)
+        # NAPI on the gateway's end, without which a veth takes no XDP frames.
+        subprocess.run(ns.within("gw", "ethtool", "-K", far, "gro", "on"), check=True, capture_output=True)
+        ns.ip("gw", "addr", "add", f"{net}.1/24", "dev", far)
+        ns.ip("gw", "neigh", "add", f"{net}.2", "lladdr", ns.mac("world", near), "dev", far, "nud", "permanent")
+        ns.ip("gw", "route", "add", to, "via", f"{net}.2")
+        ns.sysctl("gw", f"net.ipv4.conf.{far}.rp_filter=0")
+    ns.sysctl("gw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0")
+
+
+def send(ns, seconds, mode):
+    argv = [*first(), *ns.within("world", METER, "forward", "--inside", "g0", "--inside-to", ns.mac("gw", "in0"), "--outside", "s0",
+                                 "--outside-to", ns.mac("gw", "out0"), "--seconds", seconds, "--mode", mode, "--cpu", GENERATOR)]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=seconds + 30)
+    if done.returncode != 0:
+        raise Failed(last_words(done.stderr))
+    return json.loads(done.stdout)
+
+
+def made(ns, seconds):
+    """What a packet costs to make and to throw away: no forwarding."""
+    ns.sysctl("gw", "net.ipv4.ip_forward=0")
+    for link in ("in0", "out0"):
+        ns.ip("gw", "link", "set", link, "down")
+    got = send(ns, seconds, "long")
+    for link in ("in0", "out0"):
+        ns.ip("gw", "link", "set", link, "up")
+    for net, near, far, to in (("172.16.1", "g0", "in0", "10.0.0.0/8"), ("172.16.2", "s0", "out0", "192.0.2.0/24")):
+        ns.ip("gw", "neigh", "replace", f"{net}.2", "lladdr", ns.mac("world", near), "dev", far, "nud", "permanent")
+        ns.ip("gw", "route", "replace", to, "via", f"{net}.2")
+    ns.sysctl("gw", "net.ipv4.ip_forward=1")
+    return 1e9 * got["seconds"] / got["sent"]
+
+
+def tapped(ns, options):
+    return Tap(ns.within("gw"), "in0=inside,out0=outside", "--max-flows", FLOWS, *options, cpu=WORKER)
+
+
+def transports():
+    """Ways into user space that this syntap has, by the options that choose them."""
+    ways = {"AF_XDP": []}
+    if can("--transport", "ringbuf"):
+        ways = {"AF_XDP": ["--transport", "afxdp"], "ring buffer": ["--transport", "ringbuf"]}
+    return ways
+
+
+def turns(ns, mode, ways, runs, seconds):
+    """Throughput without and with the tap by each way, one after the other, some times round."""
+    off, on = [], {way: [] for way in ways}
+    counted = {}
+    for _ in range(runs):
+        off.append(send(ns, seconds, mode)["packets_a_second"])
+        for way, options in ways.items():
+            with tapped(ns, options) as tap:
+                # As on a gateway: no packet too many for the budget is part of its price.
+                rate = send(ns, seconds, mode)["packets_a_second"]
+                time.sleep(0.2)
+                counted[way] = tap.end()
+            on[way].append(rate)
+    return off, on, counted
+
+
+def measure(results, quick):
+    runs, seconds = (3, 0.7) if quick else (7, 1.0)
+    with contextlib.ExitStack() as stack:
+        ns = stack.enter_context(Namespaces("world", "gw"))
+        gateway(ns)
+        make = made(ns, 0.5)
+        results.add("forwarding, a packet made and thrown away", make, "ns")
+        ways = transports()
+        for mode, what in MIXES.items():
+            if quick and mode == "short":
+                continue
+            budgets = {w: o for w, o in ways.items()}
+            unbounded = {f"{w}, no budget": [*o, "--budget", 1_000_000_000] for w, o in ways.items()}
+            off, on, counted = turns(ns, mode, {**budgets, **unbounded}, runs, seconds)
+            results.add(f"forwarding untapped, {mode} mix", median(off), "packets/s", note=what, runs=off)
+            for way, rates in on.items():
+                ratios = [b / a for a, b in zip(off, rates)]
+                nets = [(1e9 / a - make) / (1e9 / b - make) for a, b in zip(off, rates)]
+                c = counted[way]
+                share = c["mirrored"] / max(c["seen"], 1)
+                results.add(f"forwarding tapped, {mode} mix, {way}", median(ratios), "x", least=GOAL_RATIO if mode == "long" else None,
+                            note=f"of untapped, {min(ratios):.3f} to {max(ratios):.3f} in {runs} interleaved runs; {what}", runs=ratios,
+                            net_of_making=median(nets), mirrored_share_at_the_hooks=share, counted=c)
+                if "no budget" in way and c["mirrored"]:
+                    # Each forwarded packet passes two hooks.
+                    extra = [1e9 / b - 1e9 / a for a, b in zip(off, rates)]
+                    results.add(f"inline, a mirrored packet, {mode} mix, {way}", median(extra) / (2 * share), "ns",
+                                most=GOAL_NS, note="what it costs the forwarding core, hooks of all packets included", runs=extra)
