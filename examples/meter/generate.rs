@@ -41,7 +41,7 @@ pub fn transmit(programs: &Programs, seconds: f64, packets: u64) -> anyhow::Resu
     let start = Instant::now();
     let mut sent = 0;
     while start.elapsed().as_secs_f64() < seconds && sent < packets {
-        sent += programs.send()?;
+        sent += programs.send(packets - sent)?;
     }
     Ok((sent, start.elapsed()))
 }

@@ -18,8 +18,9 @@ const LIVE_FRAMES: u32 = 1 << 1;
 /// Bytes of a generated frame.
 const FRAME_LEN: usize = 74;
 
-/// Packets in one call into the kernel: some milliseconds, so that a generator ends on time.
-const PACKETS_A_CALL: u32 = 16_384;
+/// Packets in one call into the kernel at most: some 100 ms, so that a generator ends about in time. Each call waits some 25 ms for the
+/// kernel to make and unmake a pool of pages, and so few are better than many.
+const PACKETS_A_CALL: u64 = 262_144;
 
 /// One side that frames are sent out on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,19 +110,20 @@ impl Programs {
         Ok([word & 0xffff, word >> 16].map(|q| q.checked_sub(1)))
     }
 
-    /// Sends some thousand frames; returns how many.
-    pub fn send(&self) -> anyhow::Result<u64> {
+    /// Sends some frames, `most` at most; returns how many.
+    pub fn send(&self, most: u64) -> anyhow::Result<u64> {
+        let repeat = most.min(PACKETS_A_CALL);
         // No clone of the object's lifetime is needed: a test run borrows it only for the call.
         let found = self.0.progs_mut().find(|p| p.name() == "bench_generate");
         let program = found.ok_or_else(|| anyhow!("no program to generate with"))?;
         let input = ProgramInput {
             data_in: Some(&template()),
             flags: LIVE_FRAMES,
-            repeat: PACKETS_A_CALL,
+            repeat: repeat as u32,
             ..ProgramInput::default()
         };
         program.test_run(input).context("the kernel sends no live frames (it needs Linux 5.18)")?;
-        Ok(PACKETS_A_CALL.into())
+        Ok(repeat)
     }
 
     /// Nanoseconds a call of a program on a frame, the best of a few runs.

@@ -14,8 +14,9 @@ METER = os.path.join(TARGET, "release", "examples", "meter")
 SYNTAP = os.path.join(TARGET, "release", "syntap")
 WORK = os.path.join(ROOT, "target", "bench")
 
-# Runs are short and come before other work on the machine, which would be measured instead.
-FIRST = ["nice", "-n", "-15"]
+# Runs are short and come before other work on the machine, which would be measured instead. Where the kernel schedules by session,
+# niceness counts within one only, and a session has its own.
+FIRST = ["setsid", "--wait", "sh", "-c", 'echo -15 2>/dev/null >/proc/self/autogroup; exec nice -n -15 "$@"', "first"]
 
 
 class Failed(Exception):
