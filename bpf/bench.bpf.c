@@ -232,6 +232,13 @@ static __always_inline void write_packet(struct headers *h, const struct packet 
 		h->dst[i] = side->dst[i];
 		h->src[i] = side->src[i];
 	}
+	/* All of it anew: a page comes back as a gateway left it, with a hop less. */
+	h->ether = bpf_htons(0x0800);
+	h->version = 0x45;
+	h->tos = 0;
+	h->fragment = bpf_htons(0x4000);
+	h->ttl = 64;
+	h->protocol = 6;
 	h->len = bpf_htons(p->flags & SYN ? 60 : 52 + p->payload);
 	h->id = bpf_htons((__u16)generated.next | 1);
 	h->saddr = p->answers ? server : client;
@@ -250,7 +257,7 @@ static __always_inline void write_packet(struct headers *h, const struct packet 
 		*(__be32 *)&h->options[0] = bpf_htonl(0x0101080a);
 		*(__be32 *)&h->options[4] = 0;
 	}
-	/* Version to protocol are the template's. A router looks at this sum and not at TCP's. */
+	/* A router looks at this sum and not at TCP's. */
 	sum = 0x4500 + 0x4000 + 0x4006 + bpf_ntohs(h->len) + bpf_ntohs(h->id);
 	sum += (10u << 8 | (p->slot >> 16 & 0xff)) + (p->slot & 0xffff) + 0xc000 + 0x0201;
 	sum = (sum & 0xffff) + (sum >> 16);

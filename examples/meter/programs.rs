@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use libbpf_rs::{MapCore, MapFlags, Object, ObjectBuilder, ProgramInput};
@@ -17,10 +18,6 @@ const LIVE_FRAMES: u32 = 1 << 1;
 
 /// Bytes of a generated frame.
 const FRAME_LEN: usize = 74;
-
-/// Packets in one call into the kernel at most: some 100 ms, so that a generator ends about in time. Each call waits some 25 ms for the
-/// kernel to make and unmake a pool of pages, and so few are better than many.
-const PACKETS_A_CALL: u64 = 262_144;
 
 /// One side that frames are sent out on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,20 +107,19 @@ impl Programs {
         Ok([word & 0xffff, word >> 16].map(|q| q.checked_sub(1)))
     }
 
-    /// Sends some frames, `most` at most; returns how many.
-    pub fn send(&self, most: u64) -> anyhow::Result<u64> {
-        let repeat = most.min(PACKETS_A_CALL);
-        // No clone of the object's lifetime is needed: a test run borrows it only for the call.
+    /// Sends this many frames in one call; how long the kernel says that took, without what it made ready before.
+    pub fn send(&self, frames: u32) -> anyhow::Result<Duration> {
         let found = self.0.progs_mut().find(|p| p.name() == "bench_generate");
         let program = found.ok_or_else(|| anyhow!("no program to generate with"))?;
         let input = ProgramInput {
             data_in: Some(&template()),
             flags: LIVE_FRAMES,
-            repeat: repeat as u32,
+            repeat: frames,
             ..ProgramInput::default()
         };
-        program.test_run(input).context("the kernel sends no live frames (it needs Linux 5.18)")?;
-        Ok(repeat)
+        let done =
+            program.test_run(input).context("the kernel sends no live frames (it needs Linux 5.18)")?;
+        Ok(done.duration * frames)
     }
 
     /// Nanoseconds a call of a program on a frame, the best of a few runs.
@@ -142,8 +138,6 @@ impl Programs {
 /// What the generator leaves as it is.
 fn template() -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
-    frame[12..16].copy_from_slice(&[8, 0, 0x45, 0]);
-    frame[20..24].copy_from_slice(&[0x40, 0, 64, 6]);
     frame[48..50].copy_from_slice(&64_240u16.to_be_bytes());
     // Behind the twelve bytes of options that are written: TSecr, NOP and window scale of a SYN.
     frame[66..74].copy_from_slice(&[0, 0, 0, 0, 1, 3, 3, 7]);
