@@ -15,9 +15,9 @@ GOAL = 20
 # Packets a second to expect: who is slow gets less.
 PEERS = {
     "argus": (1.0, lambda f, d: ["argus", "-F", "/dev/null", "-X", "-r", f, "-w", os.path.join(d, "argus.out")]),
-    "softflowd": (1.0, lambda f, d: ["softflowd", "-r", f, "-m", "2097152", "-n", "127.0.0.1:9", "-D",
-                                     "-p", os.path.join(d, "pid"), "-c", os.path.join(d, "ctl")]),
-    "tcptrace": (0.02, lambda f, d: ["tcptrace", "-n", f]),
+    "softflowd": (0.1, lambda f, d: ["softflowd", "-d", "-r", f, "-m", "2097152", "-p", os.path.join(d, "pid"),
+                                     "-c", os.path.join(d, "ctl")]),
+    "tcptrace": (0.05, lambda f, d: ["tcptrace", "-n", f]),
     "tshark": (0.05, lambda f, d: ["tshark", "-n", "-r", f, "-q", "-z", "conv,tcp"]),
 }
 
