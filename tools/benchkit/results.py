@@ -89,10 +89,10 @@ class Results:
             "skipped": self.skipped,
         }
 
-    def write(self, path):
+    def write(self, path, **more):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path + ".new", "w") as f:
-            json.dump(self.object(), f, indent=1)
+            json.dump({**self.object(), **more}, f, indent=1)
             f.write("\n")
         os.replace(path + ".new", path)
 

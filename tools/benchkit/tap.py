@@ -1,10 +1,10 @@
 """syntap itself, running, and what it says at its end."""
 
+import os
 import re
 import shutil
 import subprocess
 import tempfile
-import time
 
 from .run import SYNTAP, Failed, environment, first, last_words
 
@@ -63,8 +63,6 @@ class Tap:
 
 def cpu_seconds(pid):
     """CPU time of a process's threads so far."""
-    import os
-
     with open(f"/proc/{pid}/stat") as f:
         fields = f.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -75,7 +73,3 @@ def can(option, value):
     said = subprocess.run([SYNTAP, "run", "--help"], capture_output=True, text=True).stdout
     at = said.find(option)
     return at >= 0 and value in said[at:at + 900]
-
-
-def settle():
-    time.sleep(0.1)

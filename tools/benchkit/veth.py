@@ -70,10 +70,11 @@ class Namespaces:
     def sysctl(self, role, *settings):
         sh(*self.within(role, "sysctl", "-qw", *settings))
 
-    def pair(self, role_a, a, role_b, b):
-        """A veth pair of one queue each."""
-        sh("ip", "link", "add", a, "netns", self.name(role_a), "numtxqueues", "1", "numrxqueues", "1", "type", "veth",
-           "peer", "name", b, "netns", self.name(role_b), "numtxqueues", "1", "numrxqueues", "1")
+    def pair(self, role_a, a, role_b, b, queues=1):
+        """A veth pair."""
+        count = ["numtxqueues", str(queues), "numrxqueues", str(queues)]
+        sh("ip", "link", "add", a, "netns", self.name(role_a), *count, "type", "veth",
+           "peer", "name", b, "netns", self.name(role_b), *count)
         for role, link in ((role_a, a), (role_b, b)):
             self.ip(role, "link", "set", link, "up")
 
