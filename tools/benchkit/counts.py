@@ -8,7 +8,7 @@ from .results import ROOT
 from .run import Failed, last_words
 
 
-def measure(results, quick):
+def measure(results, _effort):
     if not shutil.which("valgrind"):
         results.skip("instructions", "valgrind is not installed")
         return

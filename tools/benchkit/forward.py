@@ -90,16 +90,16 @@ def turns(ns, mode, ways, runs, seconds):
     return off, on, counted
 
 
-def measure(results, quick):
-    runs, seconds = (3, 0.7) if quick else (7, 1.0)
+def measure(results, effort):
+    runs, seconds = effort.of((7, 1.0), (3, 0.7), (1, 0.1))
     with contextlib.ExitStack() as stack:
         ns = stack.enter_context(Namespaces("world", "gw"))
         gateway(ns)
-        make = made(ns, 0.5)
+        make = made(ns, effort.of(0.5, 0.5, 0.1))
         results.add("forwarding, a packet made and thrown away", make, "ns")
         ways = transports()
         for mode, what in MIXES.items():
-            if quick and mode == "short":
+            if mode == "short" and not effort.at_least("whole"):
                 continue
             budgets = {w: o for w, o in ways.items()}
             unbounded = {f"{w}, no budget": [*o, "--budget", 100_000_000] for w, o in ways.items()}

@@ -7,8 +7,8 @@ PASSED_OVER = ("udp", "port not chosen", "plain, not watched", "plain with data,
 GOAL_NS = 10
 
 
-def measure(results, quick):
-    m = meter("kernel", "--repeat", 100_000 if quick else 500_000)
+def measure(results, effort):
+    m = meter("kernel", "--repeat", effort.of(500_000, 100_000, 1000))
     for stage in m["stages"]:
         program, packet = stage["program"], stage["packet"]
         own, parse = stage["ns"] - stage["call_ns"], stage["parse_only_ns"] - stage["call_ns"]

@@ -36,13 +36,13 @@ def trace(packets, bits):
     return path
 
 
-def measure(results, quick):
-    packets, bits = (2_000_000, 18) if quick else (10_000_000, 20)
-    bound = 20 if quick else 60
+def measure(results, effort):
+    packets, bits = effort.of((10_000_000, 20), (2_000_000, 18), (20_000, 10))
+    bound = effort.of(60, 20, 10)
     whole = trace(packets, bits)
     with tempfile.TemporaryDirectory(prefix="syntap-bench-") as scratch:
         ours, walls = [], []
-        for _ in range(2):
+        for _ in range(effort.of(3, 2, 1)):
             t = timed([SYNTAP, "replay", "--max-flows", str(5 << (bits - 2)), whole], 240)
             if t is None or t["exit"] != 0:
                 results.skip("replay", f"syntap replay ended with {t and t['exit']}")

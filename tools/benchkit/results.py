@@ -39,9 +39,9 @@ def short(x):
 class Results:
     """All of one run, in the order in which it was measured."""
 
-    def __init__(self, quick):
+    def __init__(self, effort):
         self.started = time.time()
-        self.quick = quick
+        self.effort = effort
         self.measured = {}
         self.skipped = {}
 
@@ -78,7 +78,7 @@ class Results:
     def object(self):
         return {
             "commit": commit(),
-            "quick": self.quick,
+            "effort": self.effort,
             "machine": {
                 "kernel": platform.release(), "cpu": cpu_model(), "cpus": os.cpu_count(), "huge_pages": huge_pages(),
                 "load_at_the_end": os.getloadavg()[0],

@@ -9,9 +9,29 @@ import time
 
 from .results import ROOT
 
+# How much of everything is measured: all, enough for an idea, or just so much that every part ran.
+EFFORTS = ("whole", "quick", "smoke")
+
+
+class Effort:
+    """One of EFFORTS, and the numbers that go with it."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def of(self, whole, quick, smoke=None):
+        """The number for this effort; a smoke test takes the quick one if it has none of its own."""
+        return {"whole": whole, "quick": quick, "smoke": quick if smoke is None else smoke}[self.name]
+
+    def at_least(self, name):
+        return EFFORTS.index(self.name) <= EFFORTS.index(name)
+
+
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
-METER = os.path.join(TARGET, "release", "examples", "meter")
-SYNTAP = os.path.join(TARGET, "release", "syntap")
+# A test has neither time nor need to build what is fast.
+PROFILE = os.environ.get("SYNTAP_BENCH_PROFILE", "release")
+METER = os.path.join(TARGET, PROFILE, "examples", "meter")
+SYNTAP = os.path.join(TARGET, PROFILE, "syntap")
 WORK = os.path.join(ROOT, "target", "bench")
 
 # Runs are short and come before other work on the machine, which would be measured instead. Where the kernel schedules by session,
@@ -24,8 +44,9 @@ class Failed(Exception):
 
 
 def build():
-    """Builds syntap and the meter, optimised."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "syntap", "--example", "meter"], cwd=ROOT, check=True)
+    """Builds syntap and the meter, optimised unless the environment says otherwise."""
+    optimised = ["--release"] if PROFILE == "release" else []
+    subprocess.run(["cargo", "build", "--quiet", *optimised, "--bin", "syntap", "--example", "meter"], cwd=ROOT, check=True)
 
 
 def last_words(stderr):
