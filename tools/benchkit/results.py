@@ -123,3 +123,38 @@ def markdown(results):
     for name, why in results["skipped"].items():
         lines.append(f"| {name} | not measured: {why} | | | |")
     return "\n".join(lines)
+
+
+LINKS = (10, 25, 40, 100)
+# Bytes that a frame takes on the wire beyond those that are captured: checksum, preamble, gap.
+BESIDE = 24
+SYN, MIX = 74, 600
+MIRRORED = 0.2
+
+
+def cores(results):
+    """How many cores a link needs by these figures; computed, not measured."""
+    measured = results["measurements"]
+
+    def value(*names):
+        return next((measured[n]["value"] for n in names if n in measured), None)
+
+    worker, flood = value("worker, 1 M flows, IPv4"), value("worker, a SYN flood")
+    hook = value("syntap_ingress, plain, not watched")
+    mirrored = {n.split(", ")[3]: m["value"] for n, m in measured.items()
+                if n.startswith("inline, a mirrored packet, long mix") and n.endswith("no budget")}
+    if worker is None:
+        return ""
+    head = ["link", "workers: all SYNs", f"workers: mix of {MIX} bytes, a fifth mirrored"]
+    if hook is not None:
+        head.append("gateway: its hook, mix, one way in and one out")
+    head += [f"gateway: mirroring by {way}" for way in mirrored]
+    lines = [f"| {' | '.join(head)} |", f"| --- {'| ---: ' * (len(head) - 1)}|"]
+    for link in LINKS:
+        syns, mix = (link * 1e9 / 8 / (size + BESIDE) for size in (SYN, MIX))
+        row = [syns * (flood or worker), mix * MIRRORED * worker]
+        if hook is not None:
+            row.append(mix * 2 * hook)
+        row += [mix * 2 * MIRRORED * ns for ns in mirrored.values()]
+        lines.append(f"| {link}G | " + " | ".join(f"{ns / 1e9:.2f}" for ns in row) + " |")
+    return "\n".join(lines)
