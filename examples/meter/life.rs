@@ -8,9 +8,11 @@
 //!
 //! so four packets in ten have SYN or FIN set, and six are plain ones that the watch brings. Time goes in *rounds*. In each every
 //! slot in the middle of a life sends its next packet, in an order that is a permutation of its own: no cache keeps a flow from one
-//! packet to the next. Slots begin their lives at different rounds, so that packets of all ten kinds come mixed. After
-//! [`CYCLE`] rounds every slot has lived one life, and packet time jumps: past TIME_WAIT, so that using the tuple again is no
-//! anomaly, or past the time after which a closed flow is forgotten.
+//! packet to the next. Slots stand at different steps of their lives, so that packets of all ten kinds come mixed. What follows a
+//! life is the [`Mix`]: at line rate that is another one at once on a tuple of its own, in a table that is full of those that are over.
+//! Where tuples are used again, or flows are forgotten by their timers, all slots live one life in [`CYCLE`] rounds, begun in one of
+//! the first ten, and then packet time jumps: past TIME_WAIT, so that using the tuple again is no anomaly, or past the time after
+//! which a closed flow is forgotten.
 //!
 //! A round takes [`ROUND_NS`] of packet time at most, so that the answer to a SYN comes within 80 ms and nothing here is an anomaly;
 //! how long it takes to be worked through is another matter.
@@ -64,7 +66,8 @@ pub enum Mix {
     Steady,
     /// Each life on a tuple of its own, the one before forgotten by its timer: a birth and a death for each ten packets.
     Births,
-    /// Each life on a tuple of its own at once, in a table that is full: a birth, and a flow given up for it, each ten packets.
+    /// Each life on a tuple of its own at once, in a table that is full: a birth, and a flow that is over given up for it, each ten
+    /// packets.
     Full,
     /// SYNs only, each of another tuple: a flood.
     Flood,

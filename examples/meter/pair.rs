@@ -51,8 +51,8 @@ pub fn run(args: &PairArgs) -> anyhow::Result<Value> {
     scope(|s| {
         s.spawn(|| {
             thread::pin(first);
-            let mut bench = Bench::new(args.bits, Family::V4, Mix::Steady, None);
-            bench.warm_up(0);
+            let mut bench = Bench::new(args.bits, Family::V4, Mix::Full, None);
+            bench.warm_up(3);
             loop {
                 start.wait();
                 if over.load(Ordering::Acquire) {
@@ -63,8 +63,8 @@ pub fn run(args: &PairArgs) -> anyhow::Result<Value> {
             }
         });
         thread::pin(last);
-        let mut bench = Bench::new(args.bits, Family::V4, Mix::Steady, None);
-        bench.warm_up(0);
+        let mut bench = Bench::new(args.bits, Family::V4, Mix::Full, None);
+        bench.warm_up(3);
         for _ in 0..args.runs {
             let one = share(&mut bench, args.packets, None);
             start.wait();

@@ -31,7 +31,7 @@ pub struct WorkerArgs {
     #[arg(long)]
     v6: bool,
     /// What follows a connection.
-    #[arg(long, value_enum, default_value_t = Mix::Steady)]
+    #[arg(long, value_enum, default_value_t = Mix::Full)]
     mix: Mix,
     /// Packets that are timed.
     #[arg(long, default_value_t = 4_000_000)]
@@ -79,7 +79,7 @@ pub struct Bench {
 impl Bench {
     pub fn new(bits: u32, family: Family, mix: Mix, recorder: Option<usize>) -> Bench {
         let flows = 1usize << bits;
-        // What is full all the time holds the slots' flows and some that are over.
+        // What is full all the time holds the slots' flows and as many again by a quarter that are over.
         let max_flows = if mix == Mix::Full { flows + flows / 4 } else { flows };
         let config = WorkerConfig {
             max_flows,

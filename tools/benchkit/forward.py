@@ -4,7 +4,6 @@ One core generates and, being at the sending end of the veth pairs, forwards; th
 over what a packet costs to make, to forward and to tap. The cost of making it alone is measured and taken off for the `net` figures.
 """
 
-import contextlib
 import json
 import subprocess
 import time
@@ -90,31 +89,41 @@ def turns(ns, mode, ways, runs, seconds):
     return off, on, counted
 
 
+def untapped_to_tapped(results, ns, mode, what, ways, runs, seconds, make, goal=None):
+    """Ratios of one mix by each way; returns what each way costs a forwarded packet, and which share of them is mirrored at a hook."""
+    off, on, counted = turns(ns, mode, ways, runs, seconds)
+    results.add(f"forwarding untapped, {mode} mix", median(off), "packets/s", note=what, runs=off)
+    costs, shares = {}, {}
+    for way, rates in on.items():
+        ratios = [b / a for a, b in zip(off, rates)]
+        nets = [(1e9 / a - make) / (1e9 / b - make) for a, b in zip(off, rates)]
+        shares[way] = counted[way]["mirrored"] / max(counted[way]["seen"], 1)
+        costs[way] = median([1e9 / b - 1e9 / a for a, b in zip(off, rates)])
+        results.add(f"forwarding tapped, {mode} mix, {way}", median(ratios), "x", least=goal,
+                    note=f"of untapped, {min(ratios):.3f} to {max(ratios):.3f} in {runs} interleaved runs; {what}", runs=ratios,
+                    net_of_making=median(nets), mirrored_share_at_the_hooks=shares[way], counted=counted[way])
+    return costs, shares
+
+
 def measure(results, effort):
-    runs, seconds = effort.of((7, 1.0), (3, 0.7), (1, 0.1))
-    with contextlib.ExitStack() as stack:
-        ns = stack.enter_context(Namespaces("world", "gw"))
+    runs, seconds = effort.of((7, 0.8), (3, 0.7), (1, 0.1))
+    with Namespaces("world", "gw") as ns:
         gateway(ns)
         make = made(ns, effort.of(0.5, 0.5, 0.1))
         results.add("forwarding, a packet made and thrown away", make, "ns")
         ways = transports()
-        for mode, what in MIXES.items():
-            if mode == "short" and not effort.at_least("whole"):
-                continue
-            budgets = {w: o for w, o in ways.items()}
-            unbounded = {f"{w}, no budget": [*o, "--budget", 100_000_000] for w, o in ways.items()}
-            off, on, counted = turns(ns, mode, {**budgets, **unbounded}, runs, seconds)
-            results.add(f"forwarding untapped, {mode} mix", median(off), "packets/s", note=what, runs=off)
-            for way, rates in on.items():
-                ratios = [b / a for a, b in zip(off, rates)]
-                nets = [(1e9 / a - make) / (1e9 / b - make) for a, b in zip(off, rates)]
-                c = counted[way]
-                share = c["mirrored"] / max(c["seen"], 1)
-                results.add(f"forwarding tapped, {mode} mix, {way}", median(ratios), "x", least=GOAL_RATIO if mode == "long" else None,
-                            note=f"of untapped, {min(ratios):.3f} to {max(ratios):.3f} in {runs} interleaved runs; {what}", runs=ratios,
-                            net_of_making=median(nets), mirrored_share_at_the_hooks=share, counted=c)
-                if "no budget" in way and c["mirrored"]:
-                    # Each forwarded packet passes two hooks.
-                    extra = [1e9 / b - 1e9 / a for a, b in zip(off, rates)]
-                    results.add(f"inline, a mirrored packet, {mode} mix, {way}", median(extra) / (2 * share), "ns",
-                                most=GOAL_NS, note="what it costs the forwarding core, hooks of all packets included", runs=extra)
+        unbounded = {f"{w}, no budget": [*o, "--budget", 100_000_000] for w, o in ways.items()}
+        mixes = list(MIXES) if effort.at_least("whole") else ["long"]
+        at_hooks, _ = untapped_to_tapped(results, ns, "plain", "nothing is mirrored", unbounded, runs, seconds, make)
+        for way, cost in at_hooks.items():
+            results.add(f"inline, a packet passed over at a hook, {way}", cost / 2, "ns", note="each forwarded packet passes two")
+        for mode in mixes:
+            both = {**ways, **unbounded}
+            costs, shares = untapped_to_tapped(results, ns, mode, MIXES[mode], both, runs, seconds, make,
+                                               GOAL_RATIO if mode == "long" else None)
+            for way in unbounded:
+                if shares[way]:
+                    # Beyond what every packet pays at its two hooks.
+                    each = (costs[way] - at_hooks[way]) / (2 * shares[way])
+                    results.add(f"inline, a mirrored packet, {mode} mix, {way}", each, "ns", most=GOAL_NS,
+                                note="beyond what a packet pays that is passed over", with_the_hooks=costs[way] / (2 * shares[way]))
