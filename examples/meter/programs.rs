@@ -146,7 +146,7 @@ fn template() -> [u8; FRAME_LEN] {
 
 /// Index of an interface in this thread's namespace.
 pub fn ifindex(name: &str) -> anyhow::Result<u32> {
-    Ok(nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface {name}"))?)
+    nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface {name}"))
 }
 
 /// An address such as 02:00:00:00:00:01.

@@ -15,7 +15,7 @@ GOAL = 20
 # Packets a second to expect: who is slow gets less.
 PEERS = {
     "argus": (1.0, lambda f, d: ["argus", "-F", "/dev/null", "-X", "-r", f, "-w", os.path.join(d, "argus.out")]),
-    "softflowd": (0.1, lambda f, d: ["softflowd", "-d", "-r", f, "-m", "2097152", "-p", os.path.join(d, "pid"),
+    "softflowd": (0.02, lambda f, d: ["softflowd", "-d", "-r", f, "-m", "2097152", "-p", os.path.join(d, "pid"),
                                      "-c", os.path.join(d, "ctl")]),
     "tcptrace": (0.05, lambda f, d: ["tcptrace", "-n", f]),
     "tshark": (0.05, lambda f, d: ["tshark", "-n", "-r", f, "-q", "-z", "conv,tcp"]),
@@ -38,7 +38,7 @@ def trace(packets, bits):
 
 def measure(results, effort):
     packets, bits = effort.of((10_000_000, 20), (2_000_000, 18), (20_000, 10))
-    bound = effort.of(60, 20, 10)
+    bound = effort.of(90, 30, 10)
     whole = trace(packets, bits)
     with tempfile.TemporaryDirectory(prefix="syntap-bench-") as scratch:
         ours, walls = [], []
