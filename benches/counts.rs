@@ -114,9 +114,9 @@ fn hand_over() -> usize {
 
 fn packet(family: Family) -> usize {
     const BITS: u32 = 10;
-    // Two lives of each slot, behind three packets of each, after which the table is full.
+    // Two lives of each slot, so that each kind of packet is in by its share, and births and deaths are.
     const TIMES: usize = 20 << BITS;
-    let frames = work::lives(BITS, family, true, TIMES + (3 << BITS));
+    let frames = work::lives(BITS, family, true, TIMES);
     let packets = work::packets(&frames);
     let (before, counted) = packets.split_at(packets.len() - TIMES);
     let mut worker = work::worker(BITS);

@@ -46,9 +46,8 @@ fn every_part_of_the_bench_runs_and_its_packets_arrive() {
     for family in ["IPv4", "IPv6"] {
         let name = format!("worker, 1 k flows, {family}");
         assert_eq!(number(&r, &name, "/details/malformed"), 0.0);
-        // Two lives of each of 1,024 slots, and room for a quarter of them that is over.
-        assert!((1024.0..=1280.0).contains(&number(&r, &name, "/details/live")));
-        assert!(number(&r, &name, "/details/lives_begun") >= 2000.0);
+        // One life of each of 1,024 slots, but for a bucket that is full by chance.
+        assert!((1000.0..1100.0).contains(&number(&r, &name, "/details/lives_begun")));
     }
     if std::thread::available_parallelism().is_ok_and(|n| n.get() > 1) {
         let got = "/details/last/received/received";

@@ -22,7 +22,7 @@ pub type Frame = (Vec<u8>, u32, u64);
 
 /// Packets of the steady state of `2^bits` flows, the first that bring each flow where it stands left out or not.
 pub fn lives(bits: u32, family: Family, fill: bool, count: usize) -> Vec<Frame> {
-    let (mut order, maker) = (Order::new(bits, Mix::Full, START), Maker::new(family, Mix::Full, false));
+    let (mut order, maker) = (Order::new(bits, Mix::Births, START), Maker::new(family, Mix::Births, false));
     let mut out = Vec::new();
     let mut room = [0; STRIDE];
     while let Some(v) = order.fill() {
@@ -149,7 +149,7 @@ impl Outlet for Nowhere {
 
 pub fn worker(bits: u32) -> Worker {
     Worker::new(&WorkerConfig {
-        max_flows: (1 << bits) * 5 / 4,
+        max_flows: 1 << bits,
         recorder: 1 << bits,
         seed: Seed::FIXED,
         ports: PortSet::all(),

@@ -9,10 +9,9 @@
 //! so four packets in ten have SYN or FIN set, and six are plain ones that the watch brings. Time goes in *rounds*. In each every
 //! slot in the middle of a life sends its next packet, in an order that is a permutation of its own: no cache keeps a flow from one
 //! packet to the next. Slots stand at different steps of their lives, so that packets of all ten kinds come mixed. What follows a
-//! life is the [`Mix`]: at line rate that is another one at once on a tuple of its own, in a table that is full of those that are over.
-//! Where tuples are used again, or flows are forgotten by their timers, all slots live one life in [`CYCLE`] rounds, begun in one of
-//! the first ten, and then packet time jumps: past TIME_WAIT, so that using the tuple again is no anomaly, or past the time after
-//! which a closed flow is forgotten.
+//! life is the [`Mix`]. As a rule all slots live one life in [`CYCLE`] rounds, begun in one of the first ten, and then packet time
+//! jumps: past the time after which a closed flow is forgotten, or past TIME_WAIT, so that using the tuple again is no anomaly. A whole
+//! cycle, ten packets a slot, has every kind of packet, birth and death by its share; a part of one has not.
 //!
 //! A round takes [`ROUND_NS`] of packet time at most, so that the answer to a SYN comes within 80 ms and nothing here is an anomaly;
 //! how long it takes to be worked through is another matter.

@@ -14,10 +14,10 @@ use super::thread;
 #[derive(Args)]
 pub struct PairArgs {
     /// Live flows of each worker, as a power of two.
-    #[arg(long, default_value_t = 19)]
+    #[arg(long, default_value_t = 17)]
     bits: u32,
     /// Packets of each worker in a run.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_310_720)]
     packets: u64,
     /// Runs of each kind; one worker and two take turns.
     #[arg(long, default_value_t = 7)]
@@ -51,8 +51,8 @@ pub fn run(args: &PairArgs) -> anyhow::Result<Value> {
     scope(|s| {
         s.spawn(|| {
             thread::pin(first);
-            let mut bench = Bench::new(args.bits, Family::V4, Mix::Full, None);
-            bench.warm_up(3);
+            let mut bench = Bench::new(args.bits, Family::V4, Mix::Births, None);
+            bench.warm_up(0);
             loop {
                 start.wait();
                 if over.load(Ordering::Acquire) {
@@ -63,8 +63,8 @@ pub fn run(args: &PairArgs) -> anyhow::Result<Value> {
             }
         });
         thread::pin(last);
-        let mut bench = Bench::new(args.bits, Family::V4, Mix::Full, None);
-        bench.warm_up(3);
+        let mut bench = Bench::new(args.bits, Family::V4, Mix::Births, None);
+        bench.warm_up(0);
         for _ in 0..args.runs {
             let one = share(&mut bench, args.packets, None);
             start.wait();

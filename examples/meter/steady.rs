@@ -31,7 +31,7 @@ pub struct WorkerArgs {
     #[arg(long)]
     v6: bool,
     /// What follows a connection.
-    #[arg(long, value_enum, default_value_t = Mix::Full)]
+    #[arg(long, value_enum, default_value_t = Mix::Births)]
     mix: Mix,
     /// Packets that are timed.
     #[arg(long, default_value_t = 4_000_000)]
