@@ -195,13 +195,17 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<Value> {
     let memory = resident().saturating_sub(before);
     bench.tally = Tally::default();
     let counters = *bench.worker.counters();
-    let (mut spent, mut allocations, mut samples) = (0, 0, Vec::new());
+    let (mut spent, mut allocations, mut quiet, mut samples) = (0, 0, 0, Vec::new());
     let chunks = args.packets.div_ceil(CHUNK as u64);
     for _ in 0..chunks {
         bench.make();
+        let anomalies = bench.tally.anomalies;
         let (ns, n) = bench.work(CHUNK);
         spent += ns;
         allocations += n;
+        if bench.tally.anomalies == anomalies {
+            quiet += n;
+        }
         samples.push(ns as f64 / CHUNK as f64);
     }
     let again = limit::ns_an_update(args.bits);
@@ -216,6 +220,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<Value> {
         "limit_ns": limit.min(again),
         "limit_runs_ns": [limit, again],
         "allocations": allocations,
+        "allocations_without_anomalies": quiet,
         "anomalies": bench.tally.anomalies,
         "kinds": bench.tally.kinds,
         "events": bench.tally.sights,

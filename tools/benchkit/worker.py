@@ -1,5 +1,6 @@
 """Workers alone: input in memory, no rings, no writer."""
 
+from .results import short
 from .run import meter
 
 NAMES = {10: "1 k", 16: "64 k", 20: "1 M", 24: "16 M"}
@@ -42,8 +43,8 @@ def alone(results, effort):
             results.add("memory, a flow and its share of the recorder", four["resident_bytes_a_flow"], "bytes",
                         note=f"resident, with {four['recorder_digests']} digests for {four['flows']} flows")
         if bits == 20 or len(sizes) == 1:
-            results.add("allocations in the steady state", four["allocations"] / four["packets"], "/packet", most=0,
-                        note="after start; anomalies may", anomalies=four["anomalies"], allocations=four["allocations"])
+            results.add("allocations in the steady state", four["allocations_without_anomalies"], f"in {short(four['packets'])} packets", most=0,
+                        note="after start, in batches without an anomaly", anomalies=four["anomalies"], allocations=four["allocations"])
     for mix, what in (("steady", "tuples used again"), ("full", "a table that is always full"), ("flood", "a SYN flood")):
         m = meter("worker", "--bits", effort.of(18, 16, 10), "--mix", mix,
                   "--packets", effort.of(5_242_880, 1_310_720, 20_480))
