@@ -36,6 +36,27 @@ pub struct ForwardArgs {
     cpu: Option<usize>,
 }
 
+#[derive(Args)]
+pub struct HooksArgs {
+    /// Interfaces; both hooks of each.
+    interfaces: Vec<String>,
+}
+
+/// Says `ready` when the programs are attached.
+pub fn hooks(args: &HooksArgs) -> anyhow::Result<Value> {
+    let programs = Programs::load(None)?;
+    let parse = programs.program("bench_parse_skb")?;
+    let mut links = Vec::new();
+    for name in &args.interfaces {
+        for hook in [TcxHook::Ingress, TcxHook::Egress] {
+            links.push(attach::tcx(&parse, ifindex(name)?, hook)?);
+        }
+    }
+    eprintln!("ready");
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(json!({ "hooks": links.len() }))
+}
+
 pub fn run(args: &ForwardArgs) -> anyhow::Result<Value> {
     if let Some(cpu) = args.cpu {
         thread::pin(cpu);

@@ -41,6 +41,8 @@ enum What {
     Generate(generate::GenerateArgs),
     /// Receives on all AF_XDP rings of an interface and only hands the frames back.
     Receive(receive::ReceiveArgs),
+    /// Holds programs that only parse at the tcx hooks of interfaces until standard input ends: the least that a tap there costs.
+    Hooks(forward::HooksArgs),
     /// Transmits through a gateway from both its sides, and counts what arrives.
     Forward(forward::ForwardArgs),
 }
@@ -53,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         What::Trace(args) => trace::run(&args)?,
         What::Generate(args) => generate::run(&args)?,
         What::Receive(args) => receive::run(&args)?,
+        What::Hooks(args) => forward::hooks(&args)?,
         What::Forward(args) => forward::run(&args)?,
     };
     println!("{told}");
