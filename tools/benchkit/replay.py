@@ -27,8 +27,9 @@ def trace(packets, bits):
     os.makedirs(WORK, exist_ok=True)
     path = os.path.join(WORK, f"trace-{packets}-{bits}.pcap")
     if not os.path.exists(path):
-        meter("trace", path + ".new", "--packets", packets, "--bits", bits)
-        os.rename(path + ".new", path)
+        fresh = f"{path}.{os.getpid()}"
+        meter("trace", fresh, "--packets", packets, "--bits", bits)
+        os.rename(fresh, path)
     # Read once, so that nobody waits for the disk.
     with open(path, "rb") as f:
         while f.read(1 << 24):
