@@ -16,7 +16,7 @@ GOAL = 20
 PEERS = {
     "argus": (1.0, lambda f, d: ["argus", "-F", "/dev/null", "-X", "-r", f, "-w", os.path.join(d, "argus.out")]),
     # With a control socket it would wait for somebody to call.
-    "softflowd": (0.1, lambda f, d: ["softflowd", "-d", "-r", f, "-m", "2097152", "-p", os.path.join(d, "pid"), "-c", "none"]),
+    "softflowd": (1.0, lambda f, d: ["softflowd", "-d", "-r", f, "-m", "2097152", "-p", os.path.join(d, "pid"), "-c", "none"]),
     "tcptrace": (0.05, lambda f, d: ["tcptrace", "-n", f]),
     "tshark": (0.05, lambda f, d: ["tshark", "-n", "-r", f, "-q", "-z", "conv,tcp"]),
 }
