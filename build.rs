@@ -1,4 +1,5 @@
-//! Compiles `bpf/syntap.bpf.c` into an object that the library embeds, and what tests measure it against.
+//! Compiles `bpf/syntap.bpf.c` into an object that the library embeds, `bpf/bench.bpf.c` into one that `examples/meter` does, and what
+//! tests measure the first against.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,9 +8,12 @@ use std::process::exit;
 
 use libbpf_cargo::SkeletonBuilder;
 
-/// Sources, and the objects' names in `OUT_DIR`. The second is the tests' own; a published package may lack it.
-const SOURCES: [(&str, &str); 2] =
-    [("bpf/syntap.bpf.c", "syntap.bpf.o"), ("tests/bpf/floor.bpf.c", "floor.bpf.o")];
+/// Sources, and the objects' names in `OUT_DIR`. The last is the tests' own; a published package may lack it.
+const SOURCES: [(&str, &str); 3] = [
+    ("bpf/syntap.bpf.c", "syntap.bpf.o"),
+    ("bpf/bench.bpf.c", "bench.bpf.o"),
+    ("tests/bpf/floor.bpf.c", "floor.bpf.o"),
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=bpf");

@@ -1,0 +1,1 @@
+"""What tools/bench and tools/nic-bench share."""
