@@ -253,6 +253,26 @@ proptest! {
         }
     }
 
+    /// Too small a table, recorder and pool of whole flows lose things, and break nothing.
+    #[test]
+    fn with_hardly_any_room_nothing_breaks(connections in connections()) {
+        let wire = wire_of(&connections);
+        let packets = packets(&wire);
+        let mut small = Worker::new(&WorkerConfig { max_flows: 16, recorder: 1, wholes: 1, seed: Seed::FIXED, ..WorkerConfig::default() });
+        let mut events: Vec<Event> = Vec::new();
+        for (n, p) in packets.iter().enumerate() {
+            let others: Vec<_> = (0..20).map(|k| frame(n as u32, 100 + k, false, true, usize::from(k) % 11, Fate::Comes)).collect();
+            let others: Vec<_> = others.iter().map(|bytes| Packet { bytes, ..*p }).collect();
+            small.batch(&[&[*p][..], &others].concat(), &mut events);
+            prop_assert!(small.counters().live <= 16);
+        }
+        let end = packets.last().map_or(Nanos(0), |p| p.ts);
+        small.finish(end.add(8_000 * Nanos::SEC), &mut events);
+        let c = small.counters();
+        prop_assert_eq!(c.packets, packets.len() as u64 * 21);
+        prop_assert!(c.live == 0 && (packets.is_empty() || c.evicted >= c.evicted_early));
+    }
+
     /// The quick decoder says what the other one says, or nothing.
     #[test]
     fn the_common_packet_is_read_alike(

@@ -19,6 +19,8 @@ enum Whose {
     Ours,
     /// It never got it.
     Kernels,
+    /// This program: flows and no packets.
+    Tables,
     /// This program, for the file of `--mirror-to` only.
     Copies,
 }
@@ -121,6 +123,8 @@ fn causes(stats: &TapStats, shared: &Shared) -> Vec<Cause> {
         add("ring_dropped", &ring.name, others, Whose::Kernels);
         add("ring_invalid", &ring.name, ring.stats.invalid, Whose::Ours);
     }
+    let given_up = shared.flows_given_up.load(Ordering::Relaxed);
+    add("flow_table_full", "flow table", given_up, Whose::Tables);
     add("writer_behind", "event ring", shared.events_dropped.load(Ordering::Relaxed), Whose::Ours);
     add("copies_dropped", "mirror file", shared.copies_dropped.load(Ordering::Relaxed), Whose::Copies);
     all
@@ -175,14 +179,18 @@ impl Losses {
             }
             *before = cause.count;
             let (drops, misses, copies) = match cause.whose {
-                Whose::Ours => (count, 0, 0),
+                Whose::Ours | Whose::Tables => (count, 0, 0),
                 Whose::Kernels => (0, count, 0),
                 Whose::Copies => (0, 0, count),
             };
-            self.dropped += drops;
+            self.dropped += if cause.whose == Whose::Tables { 0 } else { drops };
             self.missed += misses;
             self.copies += copies;
-            let unit = if copies == 0 { Unit::Packets } else { Unit::Copies };
+            let unit = match cause.whose {
+                Whose::Ours | Whose::Kernels => Unit::Packets,
+                Whose::Tables => Unit::Flows,
+                Whose::Copies => Unit::Copies,
+            };
             let (first, last, count) = (self.at, now, Some(count));
             let gap = Gap { cause: cause.name, source: &cause.place, first, last, count, unit };
             // What is missing in the mirror file only, the rules have seen.

@@ -10,6 +10,8 @@ pub enum Unit {
     Packets,
     /// Records that could not be written.
     Records,
+    /// Open connections, and such as were opening, that the flow table had no room for any more.
+    Flows,
     /// Packets that the rules saw, and that are missing in the file of `--mirror-to`.
     Copies,
 }
@@ -39,6 +41,10 @@ pub fn capture_gap(gap: &Gap<'_>) -> Anomaly {
     let (word, meaning) = match unit {
         Unit::Packets => ("packet", "what rests on an absence in this time is uncertain"),
         Unit::Records => ("record", "what they told is not here"),
+        Unit::Flows => (
+            "flow",
+            "the rest of these connections is not understood, and what rests on an absence is uncertain",
+        ),
         Unit::Copies => ("packet", "they are missing in that file only, the records are whole"),
     };
     let summary = match count {

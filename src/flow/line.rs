@@ -48,6 +48,8 @@ pub mod bit {
     pub const FOLDED: u8 = 32;
     /// It was met in mid-stream.
     pub const MET: u8 = 64;
+    /// Its tuple had a life before: only as many packets as are counted are of this one.
+    pub const REBORN: u8 = 128;
 }
 
 /// The numbers of one end.
@@ -116,6 +118,14 @@ impl Line {
     #[inline]
     pub fn packets(&self, role: Side) -> u8 {
         (self.mark_counts >> (40 + 8 * role as u32)) as u8
+    }
+
+    /// How many packets the recorder has of this life, where that is not all of its chain; `None` if they were not counted to the
+    /// end.
+    #[inline]
+    pub fn counted(&self) -> Option<usize> {
+        let each = [Side::Orig, Side::Resp].map(|role| self.packets(role));
+        (!each.contains(&u8::MAX)).then(|| each.map(usize::from).iter().sum())
     }
 
     /// Segments of the originator's data, as far as they were counted.

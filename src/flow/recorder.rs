@@ -67,17 +67,18 @@ impl Recorder {
         Some((entry.digest, entry.before))
     }
 
-    /// When the first packet of the chain that ends at `newest` came; `None` if it is overwritten, or more than `limit` back.
+    /// When the packet came that is `limit` back in the chain that ends at `newest`, or the chain's first one where that is nearer;
+    /// `None` if it is overwritten.
     pub fn first(&self, newest: Mark, limit: usize) -> Option<Nanos> {
         let (mut mark, mut first) = (newest, None);
         for _ in 0..limit {
             if mark.is_none() {
-                return first;
+                break;
             }
             let entry = self.entry(mark)?;
             (mark, first) = (entry.before, Some(entry.digest.ts));
         }
-        None
+        first
     }
 
     #[inline]

@@ -67,8 +67,13 @@ impl Rounds {
             now = now.max(last);
             let made: Vec<_> = round.iter().map(|p| self.fragments.offer(p)).collect();
             let round = with_made(&round, &made);
+            let (since, before) = (round.first().map_or(now, |p| p.now), self.counters().evicted_early);
             for event in self.round(&round, now) {
                 desk.event(event)?;
+            }
+            let given_up = self.counters().evicted_early - before;
+            if given_up > 0 {
+                desk.lost(since, now, given_up, 0);
             }
             desk.advance(now)?;
             if source.new_recording() {

@@ -116,6 +116,8 @@ pub struct Shared {
     pub events_dropped: AtomicU64,
     /// Copies that are not in the mirror file: they did not fit the ring to it, or it could not be written.
     pub copies_dropped: AtomicU64,
+    /// Flows that workers gave up for room before they were over.
+    pub flows_given_up: AtomicU64,
     /// Why the mirror file is not written any more. The run goes on without it.
     copy_error: OnceLock<io::Error>,
     /// What connection tracking said.
@@ -238,6 +240,7 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
                 shared: shared.clone(),
                 clock: plan.clock.clone(),
                 cpu: plan.cpus.get(n % plan.cpus.len().max(1)).copied(),
+                given_up: 0,
             };
             let config = plan.worker.clone();
             let thread = std::thread::Builder::new().name(format!("syntap-w{n}"));
@@ -393,6 +396,8 @@ struct Lane {
     shared: Arc<Shared>,
     clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     cpu: Option<usize>,
+    /// Flows given up so far, as reported.
+    given_up: u64,
 }
 
 impl Lane {
@@ -441,6 +446,9 @@ impl Lane {
     }
 
     fn report(&mut self, worker: &mut Worker) {
+        let given_up = worker.counters().evicted_early;
+        self.shared.flows_given_up.fetch_add(given_up - self.given_up, Ordering::Relaxed);
+        self.given_up = given_up;
         if self.reports.is_full() {
             return; // The next one carries this one's latencies too.
         }

@@ -9,7 +9,7 @@ use crate::bpf::Known;
 use crate::capture::{BATCH, Packet, PortSet};
 use crate::detect::{Anomaly, Life, Listener, Seen, Sight, View, rules};
 use crate::flow::{
-    Class, Digest, Endpoint, FlowId, FlowKey, Mark, Phase, Recorder, Seed, Side, Table, Tunnels, Tuple,
+    Class, Digest, Endpoint, FlowId, FlowKey, Line, Mark, Phase, Recorder, Seed, Side, Table, Tunnels, Tuple,
     Wheel, bit,
 };
 use crate::track::fold::{self, Folded};
@@ -121,6 +121,8 @@ pub struct WorkerCounters {
     pub flows: u64,
     /// Flows given up for room before their time.
     pub evicted: u64,
+    /// Of these, such as were not over: opening, or open.
+    pub evicted_early: u64,
     /// Of these, open connections: there was nothing less to give up.
     pub evicted_open: u64,
     /// Flows in the table now.
@@ -148,6 +150,7 @@ impl WorkerCounters {
         }
         self.flows += o.flows;
         self.evicted += o.evicted;
+        self.evicted_early += o.evicted_early;
         self.evicted_open += o.evicted_open;
         self.live += o.live;
         self.handshakes += o.handshakes;
@@ -463,24 +466,48 @@ impl Worker {
         self.make_room_for_a_whole(now, out);
         let line = *self.table.line(id);
         let newest = line.mark(self.recorder.next());
-        let all = !line.has(bit::FOLDED) && self.gather(newest);
+        let all = !line.has(bit::FOLDED) && self.gather(&line);
         let mut flow = if all { fold::unfold(&self.chain) } else { fold::unfold_line(&line, now) };
         flow.newest = newest;
         flow.vlan = self.labels[usize::from(line.label)];
         self.table.make_whole(id, flow);
     }
 
-    /// Collects the packets up to `newest`, oldest first; false if some are overwritten, or there are too many.
-    fn gather(&mut self, newest: Mark) -> bool {
+    /// Collects the packets of a line, oldest first; false if some are overwritten, or nobody knows how many there are.
+    fn gather(&mut self, line: &Line) -> bool {
+        let Some(most) = self.logged(line) else { return false };
         self.chain.clear();
-        let mut mark = newest;
-        while !mark.is_none() && self.chain.len() < UNFOLDED {
+        let mut mark = line.mark(self.recorder.next());
+        while !mark.is_none() && self.chain.len() < most {
             let Some((digest, older)) = self.recorder.get(mark) else { return false };
             self.chain.push(digest);
             mark = older;
         }
         self.chain.reverse();
-        mark.is_none()
+        mark.is_none() || line.has(bit::REBORN)
+    }
+
+    /// A connection that has just opened as connections do is kept in its line alone, though its tuple had a life before: that is told
+    /// by now.
+    fn settle_in_line(&mut self, id: FlowId) {
+        let flow = self.table.get(id);
+        if !self.lines || !fold::opened_well(flow) || !flow.tunnel.is_none() || flow.tallies.told != 0 {
+            return;
+        }
+        let (mut line, vlan) = (*self.table.line(id), flow.vlan);
+        if !fold::fold(flow, &mut line) {
+            return;
+        }
+        let Some(label) = self.label(vlan) else { return };
+        line.bits = line.bits & !bit::FOLDED | bit::REBORN;
+        line.label = label;
+        if self.gather(&line) {
+            self.chain.iter().for_each(|d| {
+                line.same_mac(fold::role(&line, d.from), d.src_mac);
+            });
+            self.table.give_back(id);
+            *self.table.line_mut(id) = line;
+        }
     }
 
     /// If no more flows can be whole, one that is becomes a line with what fits there; if none can, one is given up.
@@ -488,7 +515,7 @@ impl Worker {
         while let Some(some) = self.table.crowded() {
             let order = |&id: &FlowId| {
                 let flow = self.table.get(id);
-                (flow.attempt.pending, class_of(flow.state) != Class::Closed, flow.last)
+                (flow.attempt.pending, class_of(flow) != Class::Closed, flow.last)
             };
             let Some(id) = some.into_iter().min_by_key(order) else { return };
             let flow = self.table.get(id).clone();
@@ -500,10 +527,17 @@ impl Worker {
                 line.label = label.unwrap_or(0);
                 *self.table.line_mut(id) = line;
             } else {
-                self.counters.evicted += 1;
+                self.count_evicted(id);
                 self.forget(id, now, Nanos(0), out);
             }
         }
+    }
+
+    fn count_evicted(&mut self, id: FlowId) {
+        let class = self.table.class(id);
+        self.counters.evicted += 1;
+        self.counters.evicted_early += u64::from(class != Some(Class::Closed));
+        self.counters.evicted_open += u64::from(class == Some(Class::Open));
     }
 
     /// The end of a flow that is kept in its line alone and in whose life nothing is missing.
@@ -535,12 +569,18 @@ impl Worker {
     /// When the first packet of a flow came that is kept in its line alone.
     fn first(&self, id: FlowId, now: Nanos) -> Nanos {
         let line = self.table.line(id);
-        let exact = if line.has(bit::FOLDED) {
-            None
-        } else {
-            self.recorder.first(line.mark(self.recorder.next()), UNFOLDED)
-        };
+        let known = self.logged(line);
+        let exact = known.and_then(|n| self.recorder.first(line.mark(self.recorder.next()), n));
         exact.unwrap_or_else(|| line.first(now))
+    }
+
+    /// Packets of this line that the recorder had, all that its chain has if that is less; `None` if nobody knows.
+    fn logged(&self, line: &Line) -> Option<usize> {
+        match line.counted() {
+            _ if line.has(bit::FOLDED) => None,
+            None if line.has(bit::REBORN) => None,
+            counted => Some(counted.unwrap_or(UNFOLDED)),
+        }
     }
 
     /// True if nothing that a rule looks for can be missing when this line ends: neither an answer nor the other end's FIN.
@@ -652,7 +692,7 @@ impl Worker {
                 to.say(What::Life(Box::new(LifeOver { key, flow: old.clone(), tunnel })));
             }
         });
-        let class = class_of(flow.state);
+        let class = class_of(flow);
         let deadline = flow.deadline;
         let known = is_known(flow);
         if known != was_known {
@@ -674,6 +714,9 @@ impl Worker {
             let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
             rules::segment(&view, &step, seg, &digest, &mut told, &mut to);
             self.table.get_mut(id).tallies.told = told;
+        }
+        if step.completed.is_some() {
+            self.settle_in_line(id);
         }
     }
 
@@ -795,8 +838,7 @@ impl Worker {
 
     fn make_room(&mut self, hash: u64, at: Nanos, out: &mut dyn Outlet) {
         while let Some(victim) = self.table.victim(hash, self.now.max(at)) {
-            self.counters.evicted += 1;
-            self.counters.evicted_open += u64::from(self.table.class(victim) == Some(Class::Open));
+            self.count_evicted(victim);
             if self.table.is_whole(victim) || self.table.line(victim).phase == Phase::HalfClosed {
                 self.unfold(victim, at, out);
                 self.forget(victim, at, Nanos(0), out);
@@ -934,11 +976,15 @@ fn failed(ended: &Ended) -> bool {
     !matches!(ended.outcome, Outcome::Accepted | Outcome::Unfinished)
 }
 
-fn class_of(state: State) -> Class {
-    match state {
+/// What a flow is worth. One of which packets of one end alone were met may be anything, a flood of ACKs too. One whose last ACK is
+/// still to come is not over.
+fn class_of(flow: &Flow) -> Class {
+    let alone = flow.picked_up && flow.ends.iter().any(|e| e.packets == 0);
+    match flow.state {
         State::New | State::SynSent | State::SynCrossed | State::SynRecv => Class::HalfOpen,
-        State::LastAck | State::TimeWait | State::Reset => Class::Closed,
-        State::Established | State::FinWait | State::HalfClosed => Class::Open,
+        State::TimeWait | State::Reset => Class::Closed,
+        State::Established | State::FinWait | State::HalfClosed | State::LastAck if alone => Class::HalfOpen,
+        State::Established | State::FinWait | State::HalfClosed | State::LastAck => Class::Open,
     }
 }
 

@@ -204,8 +204,8 @@ pub fn deadline(line: &Line, now: Nanos) -> Nanos {
 pub fn class(phase: Phase) -> Class {
     match phase {
         Phase::Free | Phase::Whole | Phase::SynSent | Phase::SynRecv => Class::HalfOpen,
-        Phase::Established | Phase::FinWait | Phase::HalfClosed => Class::Open,
-        Phase::LastAck | Phase::TimeWait => Class::Closed,
+        Phase::Established | Phase::FinWait | Phase::HalfClosed | Phase::LastAck => Class::Open,
+        Phase::TimeWait => Class::Closed,
     }
 }
 
@@ -362,6 +362,16 @@ fn letters(flow: &mut Flow, line: &Line) {
     if line.phase >= Phase::LastAck {
         say(closer(line).other(), FIN | ACK, 1, 0);
     }
+}
+
+/// True for a flow that has just opened by a SYN, a SYN-ACK and an ACK, each of them once, and by nothing else.
+pub fn opened_well(flow: &Flow) -> bool {
+    let (a, t) = (&flow.attempt, &flow.tallies);
+    let attempt =
+        !a.pending && a.syns == 1 && a.stale_acks == 0 && a.stray_rst.is_none() && a.on_live.is_none();
+    let tallies = t.syn_acks == 1 && t.isns <= 1 && t.twice == 0 && !t.unbelieved && t.icmp_errors == 0;
+    let packets = flow.ends.each_ref().map(|e| e.packets) == [2, 1] && flow.counts == [1, 1, 0, 0];
+    flow.state == State::Established && !flow.picked_up && attempt && tallies && packets
 }
 
 /// Keeps of a whole flow what fits a line, where that is enough to go on: false if not. For when there is no room for more whole ones.
