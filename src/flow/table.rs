@@ -1,7 +1,7 @@
 //! The flow table: fixed capacity, bounded probing, keyed hash, eviction by class without a scan of all.
 //!
 //! An index of 64-byte buckets (10 tags and 10 flow numbers: one cache line a probe) points into a slab of [`Line`]s, one cache line a
-//! flow. A key has two buckets and goes into the emptier one, so a look-up reads at most two lines of the index and then the flow's
+//! flow. A key has two buckets and goes into the second if the first is nearly full, so a look-up reads at most two lines of the index and then the flow's
 //! own; tags that agree by chance are one in 6,500 look-ups. What a line cannot hold is in a pool of whole flows (`V`), and the
 //! addresses of IPv6 flows in a list of their own. When the slab or both buckets are full, [`Table::victim`] names the flow to give
 //! up: a closed one, or a half-open one if there are more of these, which is a flood; of a few the one that was quiet longest; an open
@@ -22,8 +22,11 @@ const NONE: u32 = u32::MAX;
 /// Places in a bucket: what fits a cache line as tag and number.
 const WAYS: usize = 10;
 
-/// Flows for ten places of the index: with two buckets to choose from, hardly any pair of buckets is full at this load.
-const LOAD: usize = 8;
+/// Flows for ten places of the index. At this load four in five are in their first bucket, and a flow can be moved out of full ones.
+const LOAD: usize = 7;
+
+/// Places that a first bucket keeps free as long as the second has more of them.
+const SPARE: u32 = 3;
 
 /// Flows that are compared when one must go, and places of the class list looked at for them: 64 cache lines in a
 /// row. The next search goes on from there. So open flows make room only if hardly one in 4,096 is anything else.
@@ -33,7 +36,7 @@ const LOOKED_AT: usize = 4096;
 /// Whole flows in the pool for each flow in the table, at least; and how many there are in any case. A flow needs one while it does
 /// something that connections do not do as a rule.
 const FLOWS_A_WHOLE: usize = 256;
-const WHOLES: usize = 16_384;
+const WHOLES: usize = 4_096;
 
 /// Whole flows that are compared when one must become a line.
 const WHOLE_CANDIDATES: usize = 8;
@@ -184,27 +187,42 @@ impl<V: Clone + Default> Table<V> {
         key.hash(self.seed)
     }
 
-    /// Reads a word of the hash's first bucket. Called for a whole batch before its look-ups, the loads overlap
-    /// instead of waiting for memory one after the other.
+    /// Where the look-up of this hash will read first: its two buckets.
     #[inline]
-    pub fn touch(&self, hash: u64) -> u32 {
-        self.buckets[self.places(hash)[0]].ids[0]
+    pub fn buckets(&self, hash: u64) -> [&impl Sized; 2] {
+        self.places(hash).map(|p| &self.buckets[p])
     }
 
-    /// The flow that the key of this hash most likely is, if there is one, and a word of its line. Called after [`Table::touch`] and
-    /// for the same reason; what it found is to be confirmed with [`Table::is`].
+    /// The flow that the key of this hash most likely is, if there is one; to be confirmed with [`Table::is`]. Found for a whole batch
+    /// before its steps, the lines can be fetched all at once.
     #[inline]
-    pub fn guess(&self, hash: u64) -> (FlowId, u32) {
-        let bucket = &self.buckets[self.places(hash)[0]];
-        let way = bucket.matching(Self::tag(hash)).trailing_zeros() as usize;
-        let id = bucket.ids.get(way).copied().unwrap_or(NONE);
-        (FlowId(id), self.lines.get(id as usize).map_or(0, |l| l.a))
+    pub fn guess(&self, hash: u64) -> Option<FlowId> {
+        let tag = Self::tag(hash);
+        let found = |p: usize| {
+            let bucket = &self.buckets[p];
+            bucket.ids.get(bucket.matching(tag).trailing_zeros() as usize).copied()
+        };
+        let [first, second] = self.places(hash);
+        found(first).or_else(|| found(second)).map(FlowId)
     }
 
-    /// True if `id` is a flow, and `key` its key.
+    /// What is read and written of a flow besides its line.
+    #[inline]
+    pub fn class_of(&self, id: FlowId) -> &u8 {
+        &self.classes[id.0 as usize]
+    }
+
+    /// The memory of index, lines and classes: addresses and lengths.
+    pub fn memory(&self) -> [(usize, usize); 3] {
+        let lines = (self.lines.as_ptr() as usize, self.capacity * size_of::<Line>());
+        let classes = (self.classes.as_ptr() as usize, self.capacity);
+        [(self.buckets.as_ptr() as usize, size_of_val(&*self.buckets)), lines, classes]
+    }
+
+    /// True if `key` is the key of the flow `id`, which may be gone.
     #[inline]
     pub fn is(&self, id: FlowId, key: &FlowKey) -> bool {
-        let Some(line) = self.lines.get(id.0 as usize) else { return false };
+        let line = &self.lines[id.0 as usize];
         match Narrow::of(key) {
             Some(narrow) => line.is_narrow(&narrow) && line.phase != Phase::Free,
             None => line.may_be_wide(key) && self.key(id) == *key,
@@ -255,12 +273,28 @@ impl<V: Clone + Default> Table<V> {
             return self.quietest(now);
         }
         let places = self.places(hash);
-        if places.iter().any(|&p| self.buckets[p].tags.contains(&0)) {
+        if places.iter().any(|&p| self.buckets[p].tags.contains(&0)) || self.relocate(places) {
             return None;
         }
-        // Both buckets are full: the cheapest class of these twenty, and of that the one that was quiet longest.
+        // Both buckets are full, and so are the other buckets of all that is in them: the cheapest class of these twenty, and of that the one that was quiet longest.
         let ids = places.iter().flat_map(|&p| self.buckets[p].ids);
         ids.min_by_key(|&id| (self.classes[id as usize], self.lines[id as usize].last(now))).map(FlowId)
+    }
+
+    /// Makes a place in one of these buckets by moving a flow to its other one.
+    fn relocate(&mut self, places: [usize; 2]) -> bool {
+        for place in places {
+            for way in 0..WAYS {
+                let Bucket { ids, tags } = self.buckets[place];
+                let [first, second] = self.places(self.hash(&self.key(FlowId(ids[way]))));
+                let other = &mut self.buckets[if place == first { second } else { first }];
+                let Some(room) = other.tags.iter().position(|&t| t == 0) else { continue };
+                (other.ids[room], other.tags[room]) = (ids[way], tags[way]);
+                self.buckets[place].tags[way] = 0;
+                return true;
+            }
+        }
+        false
     }
 
     /// Of the first few of the class that may go, the one that was quiet longest; one of the others only if there is none near, and
@@ -318,7 +352,8 @@ impl<V: Clone + Default> Table<V> {
         let room = |p: usize| self.buckets[p].matching(0);
         let places = self.places(hash);
         let rooms = places.map(room);
-        let choice = usize::from(rooms[1].count_ones() > rooms[0].count_ones());
+        let [first, second] = rooms.map(u32::count_ones);
+        let choice = usize::from(first < SPARE && second > first);
         let way = rooms[choice].trailing_zeros() as usize;
         assert!(way < WAYS, "the caller makes room first");
         let bucket = &mut self.buckets[places[choice]];
@@ -504,6 +539,29 @@ mod tests {
             assert_eq!(Bucket { tags, ..EMPTY }.matching(0x8001), n);
         }
         assert_eq!(EMPTY.matching(0), (1 << WAYS) - 1);
+    }
+
+    #[test]
+    fn a_table_takes_as_many_flows_as_it_has_room_for() {
+        let capacity = 60_000;
+        let mut t: Table<u16> = Table::new(capacity, Seed::FIXED);
+        let many = |n: u32| {
+            let client = Endpoint { addr: Addr::v4((0x0a00_0000 + n).to_be_bytes()), port: 4_000 };
+            FlowKey::new(client, Endpoint { addr: Addr::v4([192, 0, 2, 1]), port: 80 }, 0).0
+        };
+        for n in 0..capacity as u32 {
+            let hash = t.hash(&many(n));
+            assert_eq!(t.victim(hash, Nanos(0)), None, "{n}");
+            t.insert(many(n), hash);
+        }
+        let first = (0..capacity as u32).filter(|&n| {
+            let hash = t.hash(&many(n));
+            assert!(t.find(&many(n), hash).is_some(), "{n}");
+            let [first, _] = t.places(hash);
+            t.buckets[first].ids.iter().any(|&id| id == n)
+        });
+        let share = first.count() * 100 / capacity;
+        assert!(share >= 75, "{share} % are in their first bucket");
     }
 
     #[test]

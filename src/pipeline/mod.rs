@@ -6,6 +6,7 @@ mod event;
 mod fragments;
 mod latency;
 mod link;
+mod memory;
 mod rounds;
 mod threads;
 mod waiting;

@@ -5,6 +5,7 @@
 
 use super::event::{Event, LifeOver, Outlet, Place, What};
 use super::latency::Interval;
+use super::memory::{huge_pages, prefetch};
 use crate::bpf::Known;
 use crate::capture::{BATCH, Packet, PortSet};
 use crate::detect::{Anomaly, Life, Listener, Seen, Sight, View, rules};
@@ -168,7 +169,7 @@ struct Lookup {
     end: Side,
     form: Form,
     /// Its flow, most likely.
-    guess: FlowId,
+    guess: Option<FlowId>,
 }
 
 /// How far a packet was decoded.
@@ -248,8 +249,11 @@ impl Worker {
     /// Takes all its memory.
     pub fn new(config: &WorkerConfig) -> Worker {
         let table = config.table();
+        for range in table.memory() {
+            huge_pages(range);
+        }
         let empty =
-            Lookup { key: FlowKey::default(), hash: 0, end: Side::Orig, form: Form::Other, guess: FlowId(0) };
+            Lookup { key: FlowKey::default(), hash: 0, end: Side::Orig, form: Form::Other, guess: None };
         let mut labels = Vec::with_capacity(LABELS);
         labels.push(0);
         Worker {
@@ -298,18 +302,19 @@ impl Worker {
     /// Works through one batch: decode all, hash all, touch all buckets, then all lines, then look up and step one by one.
     pub fn batch(&mut self, packets: &[Packet<'_>], out: &mut dyn Outlet) {
         for chunk in packets.chunks(BATCH) {
-            let mut touched = 0u32;
             for (i, p) in chunk.iter().enumerate() {
-                touched ^= self.read(i, p);
+                self.read(i, p);
             }
             for look in &mut self.lookups[..chunk.len()] {
-                if matches!(look.form, Form::Brief | Form::Tcp) {
-                    let (id, word) = self.table.guess(look.hash);
-                    look.guess = id;
-                    touched ^= word;
+                look.guess = None;
+                if matches!(look.form, Form::Brief | Form::Tcp)
+                    && let Some(id) = self.table.guess(look.hash)
+                {
+                    look.guess = Some(id);
+                    prefetch(self.table.line(id));
+                    prefetch(self.table.class_of(id));
                 }
             }
-            std::hint::black_box(touched);
             for (i, p) in chunk.iter().enumerate() {
                 self.advance(p.now, out);
                 if self.lookups[i].form == Form::Brief {
@@ -325,14 +330,14 @@ impl Worker {
         self.counters.live = self.table.len() as u64;
     }
 
-    /// Decodes one packet of the batch as far as it needs, and touches its bucket.
+    /// Decodes one packet of the batch as far as it needs, and has its buckets fetched.
     #[inline]
-    fn read(&mut self, i: usize, p: &Packet<'_>) -> u32 {
+    fn read(&mut self, i: usize, p: &Packet<'_>) {
         let b = &mut self.briefs[i];
         if self.lines && wire::brief(p.link, p.bytes, p.vlan, b) {
             if !self.ports.contains(b.sport) && !self.ports.contains(b.dport) {
                 self.lookups[i].form = Form::PassedOver;
-                return 0;
+                return;
             }
             let src = Endpoint { addr: b.src, port: b.sport };
             let dst = Endpoint { addr: b.dst, port: b.dport };
@@ -346,24 +351,25 @@ impl Worker {
         {
             let src = Endpoint { addr: seg.src, port: seg.sport };
             let dst = Endpoint { addr: seg.dst, port: seg.dport };
-            return self.look(i, src, dst, p.point.0, Form::Tcp);
+            self.look(i, src, dst, p.point.0, Form::Tcp);
         }
-        0
     }
 
     #[inline]
-    fn look(&mut self, i: usize, src: Endpoint, dst: Endpoint, point: u8, form: Form) -> u32 {
+    fn look(&mut self, i: usize, src: Endpoint, dst: Endpoint, point: u8, form: Form) {
         let (key, end) = FlowKey::new(src, dst, point);
         let hash = self.table.hash(&key);
-        self.lookups[i] = Lookup { key, hash, end, form, guess: FlowId(0) };
-        self.table.touch(hash)
+        self.lookups[i] = Lookup { key, hash, end, form, guess: None };
+        for bucket in self.table.buckets(hash) {
+            prefetch(bucket);
+        }
     }
 
     /// The common packet on a flow that is kept in its line alone, or that may be: false for any other, and nothing was done.
     #[inline]
     fn quick(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
         let Lookup { key, hash, end, guess, .. } = self.lookups[i];
-        let found = if self.table.is(guess, &key) { Some(guess) } else { self.table.find(&key, hash) };
+        let found = guess.filter(|id| self.table.is(*id, &key)).or_else(|| self.table.find(&key, hash));
         let Some(id) = found else { return self.begin(i, p, out) };
         let b = &self.briefs[i];
         let line = self.table.line_mut(id);
