@@ -558,7 +558,7 @@ mod tests {
             let hash = t.hash(&many(n));
             assert!(t.find(&many(n), hash).is_some(), "{n}");
             let [first, _] = t.places(hash);
-            t.buckets[first].ids.iter().any(|&id| id == n)
+            t.buckets[first].ids.contains(&n)
         });
         let share = first.count() * 100 / capacity;
         assert!(share >= 75, "{share} % are in their first bucket");

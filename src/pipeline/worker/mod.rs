@@ -3,19 +3,25 @@
 //! It owns its flows, recorder and rules; it takes no lock, makes no system call and allocates nothing but the
 //! anomalies it hands over. Time comes with the packets.
 
+mod config;
+mod lines;
+
+pub use config::{WorkerConfig, WorkerCounters};
+
+use lines::{LABELS, UNFOLDED};
+
 use super::event::{Event, LifeOver, Outlet, Place, What};
 use super::latency::Interval;
 use super::memory::{huge_pages, prefetch};
 use crate::bpf::Known;
 use crate::capture::{BATCH, Packet, PortSet};
-use crate::detect::{Anomaly, Life, Listener, Seen, Sight, View, rules};
+use crate::detect::{Anomaly, Listener, Sight, View, rules};
 use crate::flow::{
-    Class, Digest, Endpoint, FlowId, FlowKey, Line, Mark, Phase, Recorder, Seed, Side, Table, Tunnels, Tuple,
-    Wheel, bit,
+    Class, Digest, Endpoint, FlowId, FlowKey, Phase, Recorder, Side, Table, Tunnels, Tuple, Wheel,
 };
-use crate::track::fold::{self, Folded};
+use crate::track::fold;
 use crate::track::{Ended, Flow, Outcome, SegClass, State, Step, seen};
-use crate::wire::{self, Body, Brief, Decoded, IcmpError, Malformed, Nanos, Segment, TcpFlags, Way};
+use crate::wire::{self, Body, Brief, Decoded, IcmpError, Nanos, Segment, TcpFlags, Way};
 
 /// The same packet within this time is the same packet: crossing a hop takes microseconds, the shortest
 /// retransmission timeout is 200 ms.
@@ -37,129 +43,6 @@ const LOOP_WITHIN: u64 = Nanos::MS;
 
 /// Packets of the flow that are compared with.
 const LOOK_BACK: usize = 6;
-
-/// What a worker needs to know at start.
-#[derive(Clone, Debug)]
-pub struct WorkerConfig {
-    /// Flows there is room for.
-    pub max_flows: usize,
-    /// Packet digests in the flight recorder.
-    pub recorder: usize,
-    /// The secret of the flow table's hash.
-    pub seed: Seed,
-    /// Packets with neither port in the set are passed over.
-    pub ports: PortSet,
-    /// Hand over each life that is over, not only what was found in it. Every flow is a whole one then.
-    pub lives: bool,
-    /// Flows that may be whole at one time; 0 lets the table decide. `max_flows` keeps every flow that was ever whole so.
-    pub wholes: usize,
-    /// No flow is kept in its line alone, as with `lives`: what the lines are held against.
-    pub no_lines: bool,
-    /// Responders whose figures are kept apart.
-    pub responders: Vec<Endpoint>,
-    /// Tap points at which they are taken, a bit a point: with both sides of a gateway tapped, one of them.
-    pub figures_at: u32,
-    /// Told which tuples are open, for the kernel side to keep when it sheds; `None` where nothing sheds.
-    pub known: Option<Known>,
-}
-
-impl Default for WorkerConfig {
-    fn default() -> WorkerConfig {
-        WorkerConfig {
-            max_flows: 65_536,
-            recorder: 65_536,
-            seed: Seed::FIXED,
-            ports: PortSet::all(),
-            lives: false,
-            wholes: 0,
-            no_lines: false,
-            responders: Vec::new(),
-            figures_at: u32::MAX,
-            known: None,
-        }
-    }
-}
-
-impl WorkerConfig {
-    /// Memory that a worker takes for all this, bytes: some per cent more than it is. IPv6 flows take 32 bytes more each.
-    pub fn bytes(&self) -> u64 {
-        // The recorder rounds up to a power of two; the wheel has 7 bytes a flow.
-        let recorder = (self.recorder as u64).next_power_of_two() * (size_of::<Digest>() as u64 + 8);
-        let wholes = if self.keeps_lines() { self.wholes } else { self.max_flows };
-        let flow = Table::<Flow>::bytes_for_each(self.max_flows, wholes) as u64 + 7;
-        (self.max_flows as u64).saturating_mul(flow).saturating_add(recorder)
-    }
-
-    fn keeps_lines(&self) -> bool {
-        !self.lives && !self.no_lines
-    }
-
-    fn table(&self) -> Table<Flow> {
-        match self.wholes {
-            _ if !self.keeps_lines() => Table::with_wholes(self.max_flows, self.max_flows, self.seed),
-            0 => Table::new(self.max_flows, self.seed),
-            wholes => Table::with_wholes(self.max_flows, wholes, self.seed),
-        }
-    }
-}
-
-/// What a worker counted: plain fields, read between batches.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WorkerCounters {
-    /// Packets handed in.
-    pub packets: u64,
-    /// Of these, TCP segments on chosen ports.
-    pub segments: u64,
-    /// ARP packets and neighbour messages.
-    pub arp: u64,
-    /// Fragments that are not the first.
-    pub later_fragments: u64,
-    /// Packets of other protocols or ports.
-    pub others: u64,
-    /// Undecodable packets, by [`Malformed`].
-    pub malformed: [u64; Malformed::COUNT],
-    /// Flows begun: lives of tuples, not tuples.
-    pub flows: u64,
-    /// Flows given up for room before their time.
-    pub evicted: u64,
-    /// Of these, such as were not over: opening, or open.
-    pub evicted_early: u64,
-    /// Of these, open connections: there was nothing less to give up.
-    pub evicted_open: u64,
-    /// Flows in the table now.
-    pub live: u64,
-    /// Handshakes that were answered with a SYN-ACK.
-    pub handshakes: u64,
-    /// Attempts to open that ended, well or not.
-    pub attempts: u64,
-    /// Attempts that led to nothing: refused, given up, never answered.
-    pub failed: u64,
-    /// Resets on open flows.
-    pub resets: u64,
-}
-
-impl WorkerCounters {
-    /// Adds another worker's.
-    pub fn add(&mut self, o: &WorkerCounters) {
-        self.packets += o.packets;
-        self.segments += o.segments;
-        self.arp += o.arp;
-        self.later_fragments += o.later_fragments;
-        self.others += o.others;
-        for (a, b) in self.malformed.iter_mut().zip(o.malformed) {
-            *a += b;
-        }
-        self.flows += o.flows;
-        self.evicted += o.evicted;
-        self.evicted_early += o.evicted_early;
-        self.evicted_open += o.evicted_open;
-        self.live += o.live;
-        self.handshakes += o.handshakes;
-        self.attempts += o.attempts;
-        self.failed += o.failed;
-        self.resets += o.resets;
-    }
-}
 
 /// A packet of the batch after decoding: where its flow is, and by which end it was sent.
 #[derive(Clone, Copy)]
@@ -184,12 +67,6 @@ enum Form {
     /// The common packet on ports that were not chosen.
     PassedOver,
 }
-
-/// VLANs that flows in lines may have: more distinct ones than a gateway has at work. Flows in others are whole.
-const LABELS: usize = 256;
-
-/// Packets of a line that are looked at to make it whole. One that has more was quiet and in order for all of them.
-const UNFOLDED: usize = 512;
 
 /// Time that a worker lets pass at once.
 const STRIDE: u64 = 3_600 * Nanos::SEC;
@@ -363,236 +240,6 @@ impl Worker {
         for bucket in self.table.buckets(hash) {
             prefetch(bucket);
         }
-    }
-
-    /// The common packet on a flow that is kept in its line alone, or that may be: false for any other, and nothing was done.
-    #[inline]
-    fn quick(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
-        let Lookup { key, hash, end, guess, .. } = self.lookups[i];
-        let found = guess.filter(|id| self.table.is(*id, &key)).or_else(|| self.table.find(&key, hash));
-        let Some(id) = found else { return self.begin(i, p, out) };
-        let b = &self.briefs[i];
-        let line = self.table.line_mut(id);
-        if line.phase == Phase::Whole {
-            return false;
-        }
-        let before = line.phase;
-        let Some(folded) = fold::step(line, b, end, p.ts, p.now) else { return false };
-        let (role, phase) = (fold::role(line, end), line.phase);
-        let digest = brief_digest(b, p, end);
-        let mark = self.recorder.push(line.mark(self.recorder.next()), digest);
-        line.packet(role, p.ts, mark, b.payload > 0);
-        if line.armed == 0 {
-            self.wheel.arm(id, fold::deadline(line, p.now), &mut line.armed);
-        }
-        if phase != before {
-            self.table.set_class(id, fold::class(phase));
-        }
-        self.counters.packets += 1;
-        self.counters.segments += 1;
-        match folded {
-            Folded::Quiet => {}
-            Folded::Completed(ns) => {
-                self.interval.acks.record(ns);
-                self.completed(id, &key, hash, p, out);
-            }
-            Folded::Answered(ns) => {
-                let tuple = toward(&key, end.other());
-                self.answered(&key, hash, Seen { tuple, digest: Digest { from: role, ..digest } }, ns, out);
-            }
-        }
-        true
-    }
-
-    /// The SYN-ACK of a connection in its line.
-    fn answered(&mut self, key: &FlowKey, hash: u64, seen: Seen, latency_ns: u64, out: &mut dyn Outlet) {
-        self.counters.attempts += 1;
-        self.counters.handshakes += 1;
-        self.interval.syn_acks.record(latency_ns);
-        self.figure(key, &seen.tuple.dst, Some(latency_ns), false);
-        let (tuple, point) = (seen.tuple, key.point());
-        let mut to = Speaker { out, at: seen.digest.ts, age: Nanos(0), lane: hash, events: &mut self.events };
-        to.sight(Sight::SynAck(seen));
-        to.sight(Sight::Answered { tuple, point, latency_ns, syns: 1 });
-    }
-
-    /// The final ACK of a connection in its line.
-    fn completed(&mut self, id: FlowId, key: &FlowKey, hash: u64, p: &Packet<'_>, out: &mut dyn Outlet) {
-        self.tell_known(key, true);
-        let asked = self.first(id, p.now);
-        let responder = toward(key, self.table.line(id).orig()).dst;
-        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
-        to.sight(Sight::Completed { responder, point: key.point(), asked });
-    }
-
-    /// The first packet of a tuple: a connection that may be kept in a line alone begins with a SYN.
-    fn begin(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
-        let Lookup { key, hash, end, .. } = self.lookups[i];
-        let b = self.briefs[i];
-        let Some(label) = self.label(b.vlan).filter(|_| fold::begins(&b)) else { return false };
-        self.make_room(hash, p.ts, out);
-        self.counters.packets += 1;
-        self.counters.segments += 1;
-        self.counters.flows += 1;
-        let id = self.table.insert(key, hash);
-        let digest = brief_digest(&b, p, end);
-        let mark = self.recorder.push(Mark::default(), digest);
-        let line = self.table.line_mut(id);
-        fold::begin(line, &b, end, p.ts);
-        line.label = label;
-        line.packet(Side::Orig, p.ts, mark, false);
-        self.wheel.arm(id, fold::deadline(line, p.ts), &mut line.armed);
-        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
-        to.sight(Sight::Syn(Seen {
-            tuple: toward(&key, end),
-            digest: Digest { from: Side::Orig, ..digest },
-        }));
-        true
-    }
-
-    /// The label of a VLAN; `None` if there are too many.
-    #[inline]
-    fn label(&mut self, vlan: u16) -> Option<u8> {
-        if vlan == 0 {
-            return Some(0);
-        }
-        let known = self.labels.iter().position(|&v| v == vlan);
-        if known.is_none() && self.labels.len() < LABELS {
-            self.labels.push(vlan);
-            return Some((self.labels.len() - 1) as u8);
-        }
-        known.map(|n| n as u8)
-    }
-
-    /// Makes a flow whole, if it is not: from its packets in the recorder, or from its line where they are overwritten.
-    fn unfold(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) {
-        if self.table.is_whole(id) {
-            return;
-        }
-        self.make_room_for_a_whole(now, out);
-        let line = *self.table.line(id);
-        let newest = line.mark(self.recorder.next());
-        let all = !line.has(bit::FOLDED) && self.gather(&line);
-        let mut flow = if all { fold::unfold(&self.chain) } else { fold::unfold_line(&line, now) };
-        flow.newest = newest;
-        flow.vlan = self.labels[usize::from(line.label)];
-        self.table.make_whole(id, flow);
-    }
-
-    /// Collects the packets of a line, oldest first; false if some are overwritten, or nobody knows how many there are.
-    fn gather(&mut self, line: &Line) -> bool {
-        let Some(most) = self.logged(line) else { return false };
-        self.chain.clear();
-        let mut mark = line.mark(self.recorder.next());
-        while !mark.is_none() && self.chain.len() < most {
-            let Some((digest, older)) = self.recorder.get(mark) else { return false };
-            self.chain.push(digest);
-            mark = older;
-        }
-        self.chain.reverse();
-        mark.is_none() || line.has(bit::REBORN)
-    }
-
-    /// A connection that has just opened as connections do is kept in its line alone, though its tuple had a life before: that is told
-    /// by now.
-    fn settle_in_line(&mut self, id: FlowId) {
-        let flow = self.table.get(id);
-        if !self.lines || !fold::opened_well(flow) || !flow.tunnel.is_none() || flow.tallies.told != 0 {
-            return;
-        }
-        let (mut line, vlan) = (*self.table.line(id), flow.vlan);
-        if !fold::fold(flow, &mut line) {
-            return;
-        }
-        let Some(label) = self.label(vlan) else { return };
-        line.bits = line.bits & !bit::FOLDED | bit::REBORN;
-        line.label = label;
-        if self.gather(&line) {
-            self.chain.iter().for_each(|d| {
-                line.same_mac(fold::role(&line, d.from), d.src_mac);
-            });
-            self.table.give_back(id);
-            *self.table.line_mut(id) = line;
-        }
-    }
-
-    /// If no more flows can be whole, one that is becomes a line with what fits there; if none can, one is given up.
-    fn make_room_for_a_whole(&mut self, now: Nanos, out: &mut dyn Outlet) {
-        while let Some(some) = self.table.crowded() {
-            let order = |&id: &FlowId| {
-                let flow = self.table.get(id);
-                (flow.attempt.pending, class_of(flow) != Class::Closed, flow.last)
-            };
-            let Some(id) = some.into_iter().min_by_key(order) else { return };
-            let flow = self.table.get(id).clone();
-            let label = if flow.tunnel.is_none() { self.label(flow.vlan) } else { None };
-            let mut line = *self.table.line(id);
-            let folds = label.is_some() && fold::fold(&flow, &mut line);
-            if folds {
-                self.table.give_back(id);
-                line.label = label.unwrap_or(0);
-                *self.table.line_mut(id) = line;
-            } else {
-                self.count_evicted(id);
-                self.forget(id, now, Nanos(0), out);
-            }
-        }
-    }
-
-    fn count_evicted(&mut self, id: FlowId) {
-        let class = self.table.class(id);
-        self.counters.evicted += 1;
-        self.counters.evicted_early += u64::from(class != Some(Class::Closed));
-        self.counters.evicted_open += u64::from(class == Some(Class::Open));
-    }
-
-    /// The end of a flow that is kept in its line alone and in whose life nothing is missing.
-    fn over(&mut self, id: FlowId, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
-        let (key, line) = (self.table.key(id), *self.table.line(id));
-        let met = line.has(bit::MET);
-        let first = self.first(id, at);
-        let life = Life {
-            tuple: toward(&key, line.orig()),
-            point: key.point(),
-            first,
-            last: line.last(at),
-            packets: [line.packets(Side::Orig).into(), line.packets(Side::Resp).into()],
-            went_on: line.phase >= Phase::Established,
-            opened: line.phase > Phase::SynSent && !met,
-            closed: line.phase >= Phase::FinWait,
-            reset: false,
-            requests: line.requests().into(),
-        };
-        let lane = self.table.hash(&key);
-        let mut to = Speaker { out, at, age, lane, events: &mut self.events };
-        to.sight(Sight::Over(life));
-        if line.phase >= Phase::Established {
-            self.tell_known(&key, false);
-        }
-        self.table.remove(id);
-    }
-
-    /// When the first packet of a flow came that is kept in its line alone.
-    fn first(&self, id: FlowId, now: Nanos) -> Nanos {
-        let line = self.table.line(id);
-        let known = self.logged(line);
-        let exact = known.and_then(|n| self.recorder.first(line.mark(self.recorder.next()), n));
-        exact.unwrap_or_else(|| line.first(now))
-    }
-
-    /// Packets of this line that the recorder had, all that its chain has if that is less; `None` if nobody knows.
-    fn logged(&self, line: &Line) -> Option<usize> {
-        match line.counted() {
-            _ if line.has(bit::FOLDED) => None,
-            None if line.has(bit::REBORN) => None,
-            counted => Some(counted.unwrap_or(UNFOLDED)),
-        }
-    }
-
-    /// True if nothing that a rule looks for can be missing when this line ends: neither an answer nor the other end's FIN.
-    fn ends_well(&self, id: FlowId) -> bool {
-        use Phase::{Established, FinWait, LastAck, TimeWait};
-        matches!(self.table.line(id).phase, Established | FinWait | LastAck | TimeWait)
     }
 
     /// Lets time go on without packets.
@@ -997,32 +644,6 @@ fn class_of(flow: &Flow) -> Class {
 /// The tuple of a key, from the end that is the originator.
 fn toward(key: &FlowKey, orig: Side) -> Tuple {
     if orig == Side::Orig { key.tuple() } else { key.tuple().reversed() }
-}
-
-/// What the flight recorder keeps of a common packet, as [`digest`] has it.
-fn brief_digest(b: &Brief, p: &Packet<'_>, end: Side) -> Digest {
-    let syn = b.flags.any(TcpFlags::SYN);
-    Digest {
-        ts: p.ts,
-        seq: b.seq,
-        ack: b.ack,
-        tsval: b.tsval,
-        tsecr: b.tsecr,
-        len: b.payload,
-        flags: b.flags,
-        win: b.win,
-        ip_id: b.ip_id,
-        vlan: b.vlan,
-        src_mac: b.src_mac,
-        dst_mac: b.dst_mac,
-        ttl: b.ttl,
-        point: p.point.0,
-        way: p.way,
-        from: end,
-        has_ts: b.has_ts,
-        mss: if syn { b.mss } else { 0 },
-        wscale: if syn { b.wscale } else { 0 },
-    }
 }
 
 /// What the flight recorder keeps of a packet. `end` is the end of the key that sent it.

@@ -1,0 +1,287 @@
+//! Flows that are kept in their lines alone: the short way of the common packet, and the ways from a line to a whole flow and back.
+
+use super::{Lookup, Speaker, Worker, class_of, toward};
+use crate::capture::Packet;
+use crate::detect::{Life, Listener, Seen, Sight};
+use crate::flow::{Class, Digest, FlowId, FlowKey, Line, Mark, Phase, Side, bit};
+use crate::pipeline::event::Outlet;
+use crate::track::fold::{self, Folded};
+use crate::wire::{Brief, Nanos, TcpFlags};
+
+/// VLANs that flows in lines may have: more distinct ones than a gateway has at work. Flows in others are whole.
+pub(super) const LABELS: usize = 256;
+
+/// Packets of a line that are looked at to make it whole. One that has more was quiet and in order for all of them.
+pub(super) const UNFOLDED: usize = 512;
+
+impl Worker {
+    /// The common packet on a flow that is kept in its line alone, or that may be: false for any other, and nothing was done.
+    #[inline]
+    pub(super) fn quick(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
+        let Lookup { key, hash, end, guess, .. } = self.lookups[i];
+        let found = guess.filter(|id| self.table.is(*id, &key)).or_else(|| self.table.find(&key, hash));
+        let Some(id) = found else { return self.begin(i, p, out) };
+        let b = &self.briefs[i];
+        let line = self.table.line_mut(id);
+        if line.phase == Phase::Whole {
+            return false;
+        }
+        let before = line.phase;
+        let Some(folded) = fold::step(line, b, end, p.ts, p.now) else { return false };
+        let (role, phase) = (fold::role(line, end), line.phase);
+        let digest = brief_digest(b, p, end);
+        let mark = self.recorder.push(line.mark(self.recorder.next()), digest);
+        line.packet(role, p.ts, mark, b.payload > 0);
+        if line.armed == 0 {
+            self.wheel.arm(id, fold::deadline(line, p.now), &mut line.armed);
+        }
+        if phase != before {
+            self.table.set_class(id, fold::class(phase));
+        }
+        self.counters.packets += 1;
+        self.counters.segments += 1;
+        match folded {
+            Folded::Quiet => {}
+            Folded::Completed(ns) => {
+                self.interval.acks.record(ns);
+                self.completed(id, &key, hash, p, out);
+            }
+            Folded::Answered(ns) => {
+                let tuple = toward(&key, end.other());
+                self.answered(&key, hash, Seen { tuple, digest: Digest { from: role, ..digest } }, ns, out);
+            }
+        }
+        true
+    }
+
+    /// The SYN-ACK of a connection in its line.
+    pub(super) fn answered(
+        &mut self,
+        key: &FlowKey,
+        hash: u64,
+        seen: Seen,
+        latency_ns: u64,
+        out: &mut dyn Outlet,
+    ) {
+        self.counters.attempts += 1;
+        self.counters.handshakes += 1;
+        self.interval.syn_acks.record(latency_ns);
+        self.figure(key, &seen.tuple.dst, Some(latency_ns), false);
+        let (tuple, point) = (seen.tuple, key.point());
+        let mut to = Speaker { out, at: seen.digest.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+        to.sight(Sight::SynAck(seen));
+        to.sight(Sight::Answered { tuple, point, latency_ns, syns: 1 });
+    }
+
+    /// The final ACK of a connection in its line.
+    pub(super) fn completed(
+        &mut self,
+        id: FlowId,
+        key: &FlowKey,
+        hash: u64,
+        p: &Packet<'_>,
+        out: &mut dyn Outlet,
+    ) {
+        self.tell_known(key, true);
+        let asked = self.first(id, p.now);
+        let responder = toward(key, self.table.line(id).orig()).dst;
+        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+        to.sight(Sight::Completed { responder, point: key.point(), asked });
+    }
+
+    /// The first packet of a tuple: a connection that may be kept in a line alone begins with a SYN.
+    pub(super) fn begin(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
+        let Lookup { key, hash, end, .. } = self.lookups[i];
+        let b = self.briefs[i];
+        let Some(label) = self.label(b.vlan).filter(|_| fold::begins(&b)) else { return false };
+        self.make_room(hash, p.ts, out);
+        self.counters.packets += 1;
+        self.counters.segments += 1;
+        self.counters.flows += 1;
+        let id = self.table.insert(key, hash);
+        let digest = brief_digest(&b, p, end);
+        let mark = self.recorder.push(Mark::default(), digest);
+        let line = self.table.line_mut(id);
+        fold::begin(line, &b, end, p.ts);
+        line.label = label;
+        line.packet(Side::Orig, p.ts, mark, false);
+        self.wheel.arm(id, fold::deadline(line, p.ts), &mut line.armed);
+        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+        to.sight(Sight::Syn(Seen {
+            tuple: toward(&key, end),
+            digest: Digest { from: Side::Orig, ..digest },
+        }));
+        true
+    }
+
+    /// The label of a VLAN; `None` if there are too many.
+    #[inline]
+    pub(super) fn label(&mut self, vlan: u16) -> Option<u8> {
+        if vlan == 0 {
+            return Some(0);
+        }
+        let known = self.labels.iter().position(|&v| v == vlan);
+        if known.is_none() && self.labels.len() < LABELS {
+            self.labels.push(vlan);
+            return Some((self.labels.len() - 1) as u8);
+        }
+        known.map(|n| n as u8)
+    }
+
+    /// Makes a flow whole, if it is not: from its packets in the recorder, or from its line where they are overwritten.
+    pub(super) fn unfold(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) {
+        if self.table.is_whole(id) {
+            return;
+        }
+        self.make_room_for_a_whole(now, out);
+        let line = *self.table.line(id);
+        let newest = line.mark(self.recorder.next());
+        let all = !line.has(bit::FOLDED) && self.gather(&line);
+        let mut flow = if all { fold::unfold(&self.chain) } else { fold::unfold_line(&line, now) };
+        flow.newest = newest;
+        flow.vlan = self.labels[usize::from(line.label)];
+        self.table.make_whole(id, flow);
+    }
+
+    /// Collects the packets of a line, oldest first; false if some are overwritten, or nobody knows how many there are.
+    pub(super) fn gather(&mut self, line: &Line) -> bool {
+        let Some(most) = self.logged(line) else { return false };
+        self.chain.clear();
+        let mut mark = line.mark(self.recorder.next());
+        while !mark.is_none() && self.chain.len() < most {
+            let Some((digest, older)) = self.recorder.get(mark) else { return false };
+            self.chain.push(digest);
+            mark = older;
+        }
+        self.chain.reverse();
+        mark.is_none() || line.has(bit::REBORN)
+    }
+
+    /// A connection that has just opened as connections do is kept in its line alone, though its tuple had a life before: that is told
+    /// by now.
+    pub(super) fn settle_in_line(&mut self, id: FlowId) {
+        let flow = self.table.get(id);
+        if !self.lines || !fold::opened_well(flow) || !flow.tunnel.is_none() || flow.tallies.told != 0 {
+            return;
+        }
+        let (mut line, vlan) = (*self.table.line(id), flow.vlan);
+        if !fold::fold(flow, &mut line) {
+            return;
+        }
+        let Some(label) = self.label(vlan) else { return };
+        line.bits = line.bits & !bit::FOLDED | bit::REBORN;
+        line.label = label;
+        if self.gather(&line) {
+            self.chain.iter().for_each(|d| {
+                line.same_mac(fold::role(&line, d.from), d.src_mac);
+            });
+            self.table.give_back(id);
+            *self.table.line_mut(id) = line;
+        }
+    }
+
+    /// If no more flows can be whole, one that is becomes a line with what fits there; if none can, one is given up.
+    pub(super) fn make_room_for_a_whole(&mut self, now: Nanos, out: &mut dyn Outlet) {
+        while let Some(some) = self.table.crowded() {
+            let order = |&id: &FlowId| {
+                let flow = self.table.get(id);
+                (flow.attempt.pending, class_of(flow) != Class::Closed, flow.last)
+            };
+            let Some(id) = some.into_iter().min_by_key(order) else { return };
+            let flow = self.table.get(id).clone();
+            let label = if flow.tunnel.is_none() { self.label(flow.vlan) } else { None };
+            let mut line = *self.table.line(id);
+            let folds = label.is_some() && fold::fold(&flow, &mut line);
+            if folds {
+                self.table.give_back(id);
+                line.label = label.unwrap_or(0);
+                *self.table.line_mut(id) = line;
+            } else {
+                self.count_evicted(id);
+                self.forget(id, now, Nanos(0), out);
+            }
+        }
+    }
+
+    pub(super) fn count_evicted(&mut self, id: FlowId) {
+        let class = self.table.class(id);
+        self.counters.evicted += 1;
+        self.counters.evicted_early += u64::from(class != Some(Class::Closed));
+        self.counters.evicted_open += u64::from(class == Some(Class::Open));
+    }
+
+    /// The end of a flow that is kept in its line alone and in whose life nothing is missing.
+    pub(super) fn over(&mut self, id: FlowId, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
+        let (key, line) = (self.table.key(id), *self.table.line(id));
+        let met = line.has(bit::MET);
+        let first = self.first(id, at);
+        let life = Life {
+            tuple: toward(&key, line.orig()),
+            point: key.point(),
+            first,
+            last: line.last(at),
+            packets: [line.packets(Side::Orig).into(), line.packets(Side::Resp).into()],
+            went_on: line.phase >= Phase::Established,
+            opened: line.phase > Phase::SynSent && !met,
+            closed: line.phase >= Phase::FinWait,
+            reset: false,
+            requests: line.requests().into(),
+        };
+        let lane = self.table.hash(&key);
+        let mut to = Speaker { out, at, age, lane, events: &mut self.events };
+        to.sight(Sight::Over(life));
+        if line.phase >= Phase::Established {
+            self.tell_known(&key, false);
+        }
+        self.table.remove(id);
+    }
+
+    /// When the first packet of a flow came that is kept in its line alone.
+    pub(super) fn first(&self, id: FlowId, now: Nanos) -> Nanos {
+        let line = self.table.line(id);
+        let known = self.logged(line);
+        let exact = known.and_then(|n| self.recorder.first(line.mark(self.recorder.next()), n));
+        exact.unwrap_or_else(|| line.first(now))
+    }
+
+    /// Packets of this line that the recorder had, all that its chain has if that is less; `None` if nobody knows.
+    pub(super) fn logged(&self, line: &Line) -> Option<usize> {
+        match line.counted() {
+            _ if line.has(bit::FOLDED) => None,
+            None if line.has(bit::REBORN) => None,
+            counted => Some(counted.unwrap_or(UNFOLDED)),
+        }
+    }
+
+    /// True if nothing that a rule looks for can be missing when this line ends: neither an answer nor the other end's FIN.
+    pub(super) fn ends_well(&self, id: FlowId) -> bool {
+        use Phase::{Established, FinWait, LastAck, TimeWait};
+        matches!(self.table.line(id).phase, Established | FinWait | LastAck | TimeWait)
+    }
+}
+
+/// What the flight recorder keeps of a common packet, as [`digest`] has it.
+fn brief_digest(b: &Brief, p: &Packet<'_>, end: Side) -> Digest {
+    let syn = b.flags.any(TcpFlags::SYN);
+    Digest {
+        ts: p.ts,
+        seq: b.seq,
+        ack: b.ack,
+        tsval: b.tsval,
+        tsecr: b.tsecr,
+        len: b.payload,
+        flags: b.flags,
+        win: b.win,
+        ip_id: b.ip_id,
+        vlan: b.vlan,
+        src_mac: b.src_mac,
+        dst_mac: b.dst_mac,
+        ttl: b.ttl,
+        point: p.point.0,
+        way: p.way,
+        from: end,
+        has_ts: b.has_ts,
+        mss: if syn { b.mss } else { 0 },
+        wscale: if syn { b.wscale } else { 0 },
+    }
+}
