@@ -64,7 +64,8 @@ enum Command {
     Check(check::CheckArgs),
 }
 
-/// Flows by default: 262,144 of them with their part of recorder and index take about 150 MiB.
+/// Flows by default: 262,144 of them with their part of recorder and index take about 40 MiB, and in a replay, where each may be whole,
+/// 190.
 pub(crate) const MAX_FLOWS: usize = 262_144;
 
 /// Says something on standard error. That nobody reads it is no reason to stop.

@@ -1,11 +1,11 @@
 //! The flow table: fixed capacity, bounded probing, keyed hash, eviction by class without a scan of all.
 //!
 //! An index of 64-byte buckets (10 tags and 10 flow numbers: one cache line a probe) points into a slab of [`Line`]s, one cache line a
-//! flow. A key has two buckets and goes into the second if the first is nearly full, so a look-up reads at most two lines of the index and then the flow's
-//! own; tags that agree by chance are one in 6,500 look-ups. What a line cannot hold is in a pool of whole flows (`V`), and the
-//! addresses of IPv6 flows in a list of their own. When the slab or both buckets are full, [`Table::victim`] names the flow to give
-//! up: a closed one, or a half-open one if there are more of these, which is a flood; of a few the one that was quiet longest; an open
-//! one only if hardly anything else is there. Memory is reserved at start and never grows beyond.
+//! flow. A key has two buckets and goes into the second if the first is nearly full, so a look-up reads at most two lines of the index
+//! and then the flow's own; tags that agree by chance are one in 2,300 look-ups. What a line cannot hold is in a pool of whole flows
+//! (`V`), and the addresses of IPv6 flows in a list of their own. When the slab is full, or all buckets that a key may use,
+//! [`Table::victim`] names the flow to give up: a closed one, or a half-open one if there are more of these, which is a flood; of a few
+//! the one that was quiet longest; an open one only if hardly anything else is there. Memory is reserved at start and never grows.
 
 use super::line::{Narrow, bit};
 use super::{FlowKey, Line, Phase, Seed};
