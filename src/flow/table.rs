@@ -212,11 +212,19 @@ impl<V: Clone + Default> Table<V> {
         &self.classes[id.0 as usize]
     }
 
-    /// The memory of index, lines and classes: addresses and lengths.
-    pub fn memory(&self) -> [(usize, usize); 3] {
+    /// Where an IPv6 flow's addresses are, which its line says; `None` for IPv4.
+    #[inline]
+    pub fn wide(&self, id: FlowId) -> Option<&[Addr; 2]> {
+        let line = self.line(id);
+        line.has(bit::WIDE).then(|| &self.wide[line.a as usize])
+    }
+
+    /// The memory of index, lines, classes and IPv6 addresses: addresses and lengths.
+    pub fn memory(&self) -> [(usize, usize); 4] {
         let lines = (self.lines.as_ptr() as usize, self.capacity * size_of::<Line>());
         let classes = (self.classes.as_ptr() as usize, self.capacity);
-        [(self.buckets.as_ptr() as usize, size_of_val(&*self.buckets)), lines, classes]
+        let wide = (self.wide.as_ptr() as usize, self.capacity * size_of::<[Addr; 2]>());
+        [(self.buckets.as_ptr() as usize, size_of_val(&*self.buckets)), lines, classes, wide]
     }
 
     /// True if `key` is the key of the flow `id`, which may be gone.

@@ -14,7 +14,7 @@ use super::latency::Interval;
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::{Packet, ReplaySource};
 use crate::flow::{Endpoint, FlowKey, Seed};
-use crate::wire::{self, Body, Nanos};
+use crate::wire::{self, Body, Brief, Nanos};
 
 /// Packets in a round: a few milliseconds of work for each worker, so that starting threads costs a hundredth of it.
 const ROUND: usize = 32_768;
@@ -162,11 +162,20 @@ fn with_made<'a>(round: &[Packet<'a>], made: &'a [Option<(Vec<u8>, u32)>]) -> Ve
 
 /// The worker of a packet: both directions of a tuple, the errors that quote it, and its fragments' first go to one.
 fn worker_of(p: &Packet<'_>, count: usize) -> usize {
-    let d = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
-    let (src, dst) = match &d.body {
-        Body::Tcp(s) => (Endpoint { addr: s.src, port: s.sport }, Endpoint { addr: s.dst, port: s.dport }),
-        Body::Icmp(e) => (Endpoint { addr: e.src, port: e.sport }, Endpoint { addr: e.dst, port: e.dport }),
-        _ => return 0,
+    let mut brief = Brief::default();
+    let (src, dst) = if wire::brief(p.link, p.bytes, p.vlan, &mut brief) {
+        let Brief { src, dst, sport, dport, .. } = brief;
+        (Endpoint { addr: src, port: sport }, Endpoint { addr: dst, port: dport })
+    } else {
+        match &wire::decode(p.link, p.bytes, p.wire_len, p.vlan).body {
+            Body::Tcp(s) => {
+                (Endpoint { addr: s.src, port: s.sport }, Endpoint { addr: s.dst, port: s.dport })
+            }
+            Body::Icmp(e) => {
+                (Endpoint { addr: e.src, port: e.sport }, Endpoint { addr: e.dst, port: e.dport })
+            }
+            _ => return 0,
+        }
     };
     // All points of a tuple go to one worker too, as the kernel side does it.
     let hash = FlowKey::new(src, dst, 0).0.hash(Seed::FIXED);

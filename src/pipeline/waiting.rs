@@ -29,7 +29,11 @@ impl Slice {
         let Slice { events, order, sorted, .. } = self;
         order.sort_unstable_by(|a, b| b.cmp(a));
         for same in order.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|same| same.len() > 1) {
-            same.sort_by(|a, b| events[*b as u32 as usize].place.cmp(&events[*a as u32 as usize].place));
+            // At the end of a capture every flow that lives ends at one moment: places are brought together for that.
+            let place = |&n: &u64| (events[n as u32 as usize].place, n);
+            let mut places: Vec<_> = same.iter().map(place).collect();
+            places.sort_unstable_by(|a, b| b.cmp(a));
+            same.iter_mut().zip(places).for_each(|(to, (_, n))| *to = n);
         }
         *sorted = true;
     }

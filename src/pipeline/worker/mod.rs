@@ -53,6 +53,8 @@ struct Lookup {
     form: Form,
     /// Its flow, most likely.
     guess: Option<FlowId>,
+    /// Its addresses are IPv6: a line has no room for them.
+    wide: bool,
 }
 
 /// How far a packet was decoded.
@@ -129,8 +131,14 @@ impl Worker {
         for range in table.memory() {
             huge_pages(range);
         }
-        let empty =
-            Lookup { key: FlowKey::default(), hash: 0, end: Side::Orig, form: Form::Other, guess: None };
+        let empty = Lookup {
+            key: FlowKey::default(),
+            hash: 0,
+            end: Side::Orig,
+            form: Form::Other,
+            guess: None,
+            wide: false,
+        };
         let mut labels = Vec::with_capacity(LABELS);
         labels.push(0);
         Worker {
@@ -192,6 +200,13 @@ impl Worker {
                     prefetch(self.table.class_of(id));
                 }
             }
+            for look in &self.lookups[..chunk.len()] {
+                if look.wide
+                    && let Some(pair) = look.guess.and_then(|id| self.table.wide(id))
+                {
+                    prefetch(pair);
+                }
+            }
             for (i, p) in chunk.iter().enumerate() {
                 self.advance(p.now, out);
                 if self.lookups[i].form == Form::Brief {
@@ -236,7 +251,7 @@ impl Worker {
     fn look(&mut self, i: usize, src: Endpoint, dst: Endpoint, point: u8, form: Form) {
         let (key, end) = FlowKey::new(src, dst, point);
         let hash = self.table.hash(&key);
-        self.lookups[i] = Lookup { key, hash, end, form, guess: None };
+        self.lookups[i] = Lookup { key, hash, end, form, guess: None, wide: !src.addr.is_v4() };
         for bucket in self.table.buckets(hash) {
             prefetch(bucket);
         }
