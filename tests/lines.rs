@@ -189,21 +189,11 @@ fn wire_of(connections: &[Connection]) -> Vec<(u64, Vec<u8>)> {
 }
 
 fn packets(wire: &[(u64, Vec<u8>)]) -> Vec<Packet<'_>> {
-    let packet = |(at, bytes): &'_ (u64, Vec<u8>)| (*at, bytes.len() as u32);
+    let one = |(at, bytes): &'_ (u64, Vec<u8>)| (Nanos(*at), bytes.len() as u32);
     wire.iter()
         .map(|p| {
-            let (at, wire_len) = packet(p);
-            Packet {
-                ts: Nanos(at),
-                now: Nanos(at),
-                point: Point(0),
-                way: Way::Ingress,
-                link: LinkType::Ethernet,
-                wire_len,
-                vlan: OffloadedVlan::default(),
-                reason: 0,
-                bytes: &p.1,
-            }
+            let (ts, wire_len) = one(p);
+            Packet { ts, now: ts, way: Way::Ingress, wire_len, bytes: &p.1, ..Packet::NONE }
         })
         .collect()
 }

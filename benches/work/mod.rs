@@ -7,7 +7,7 @@ pub mod life;
 #[path = "../../tests/common/packet.rs"]
 pub mod packet;
 
-use syntap::capture::{Packet, Point, PortSet};
+use syntap::capture::{Packet, PortSet};
 use syntap::flow::{Class, Digest, Endpoint, FlowKey, Seed, Side, Table};
 use syntap::pipeline::{Event, Outlet, Worker, WorkerConfig};
 use syntap::wire::{self, Addr, Body, LinkType, Nanos, OffloadedVlan, Segment, Seq, Way};
@@ -44,13 +44,10 @@ pub fn packets(frames: &[Frame]) -> Vec<Packet<'_>> {
     let one = |(bytes, wire_len, at)| Packet {
         ts: Nanos(at),
         now: Nanos(at),
-        point: Point(0),
         way: Way::Ingress,
-        link: LinkType::Ethernet,
         wire_len,
-        vlan: OffloadedVlan::default(),
-        reason: 0,
         bytes,
+        ..Packet::NONE
     };
     frames.iter().map(|(bytes, wire_len, at)| one((&bytes[..], *wire_len, *at))).collect()
 }

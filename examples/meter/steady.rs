@@ -7,11 +7,11 @@ use std::hint::black_box;
 
 use clap::Args;
 use serde_json::{Value, json};
-use syntap::capture::{BATCH, Packet, Point, PortSet};
+use syntap::capture::{BATCH, Packet, PortSet};
 use syntap::detect::Sight;
 use syntap::flow::Seed;
 use syntap::pipeline::{Event, Outlet, What, Worker, WorkerConfig};
-use syntap::wire::{LinkType, Nanos, OffloadedVlan, Way};
+use syntap::wire::{Nanos, Way};
 
 use super::life::{Family, Maker, Mix, Order, STRIDE, Visit};
 use super::{alloc, limit, thread};
@@ -120,13 +120,10 @@ impl Bench {
             .map(|(bytes, &(len, wire_len, at))| Packet {
                 ts: Nanos(at),
                 now: Nanos(at),
-                point: Point(0),
                 way: Way::Ingress,
-                link: LinkType::Ethernet,
                 wire_len,
-                vlan: OffloadedVlan::default(),
-                reason: 0,
                 bytes: &bytes[..len],
+                ..Packet::NONE
             })
             .collect();
         let (allocations, start) = (alloc::taken(), thread::cpu_ns());

@@ -228,7 +228,11 @@ impl Summary<'_> {
             0 => String::new(),
             n => format!(", {n} given up for room, {} of them open", c.evicted_open),
         };
-        line(to, "flows", format!("{}{evicted}", c.flows))?;
+        let untimed = match c.untimed {
+            0 => String::new(),
+            n => format!(", {n} times no room in the timer wheel"),
+        };
+        line(to, "flows", format!("{}{evicted}{untimed}", c.flows))?;
         let Interval { syn_acks, acks, responders } = self.figures;
         if !syn_acks.is_empty() {
             line(to, "latency", format!("SYN to SYN-ACK {}", latency(syn_acks)))?;

@@ -94,6 +94,8 @@ pub struct WorkerCounters {
     pub evicted_early: u64,
     /// Of these, open connections: there was nothing less to give up.
     pub evicted_open: u64,
+    /// Times that a flow found no room in the timer wheel: nothing is said of its silence until its next packet.
+    pub untimed: u64,
     /// Flows in the table now.
     pub live: u64,
     /// Handshakes that were answered with a SYN-ACK.
@@ -121,6 +123,7 @@ impl WorkerCounters {
         self.evicted += o.evicted;
         self.evicted_early += o.evicted_early;
         self.evicted_open += o.evicted_open;
+        self.untimed += o.untimed;
         self.live += o.live;
         self.handshakes += o.handshakes;
         self.attempts += o.attempts;

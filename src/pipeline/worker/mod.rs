@@ -220,6 +220,7 @@ impl Worker {
             }
         }
         self.counters.live = self.table.len() as u64;
+        self.counters.untimed = self.wheel.unarmed();
     }
 
     /// Decodes one packet of the batch as far as it needs, and has its buckets fetched.
