@@ -128,7 +128,7 @@ pub fn over(view: &View<'_>, at: Nanos, to: &mut dyn Listener) {
     to.sight(Sight::Over(Life {
         tuple: view.tuple(flow.orig),
         point: view.key.point(),
-        first: flow.first,
+        first: flow.first.coarse(),
         last: flow.last,
         packets: [o.packets, r.packets],
         went_on: flow.zeek.went_on(),

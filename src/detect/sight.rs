@@ -21,7 +21,7 @@ pub struct Life {
     pub tuple: Tuple,
     /// Tap point.
     pub point: u8,
-    /// First packet.
+    /// First packet, [`Nanos::coarse`].
     pub first: Nanos,
     /// Last packet.
     pub last: Nanos,

@@ -4,7 +4,7 @@
 //! recorder. Most connections never need more. One that does something else gets a whole flow beside its line (`track::Flow`), made
 //! from the recorder's packets, and from the line alone where those are overwritten.
 
-use super::{FlowKey, Mark, Side};
+use super::{FlowKey, Mark, Narrow, Side};
 use crate::wire::{Addr, Mac, Nanos, Seq};
 
 /// Where a flow stands that is kept in its line alone.
@@ -83,13 +83,20 @@ pub struct Line {
     pub armed: u16,
     /// TTL of each end's newest packet.
     pub ttl: [u8; 2],
-    /// First packet: nanoseconds over 2^20, round the circle.
+    /// First packet, in units of [`Nanos::coarse`], round the circle.
     pub(super) first: u32,
-    /// Last packet: 48 bits of nanoseconds, round the circle; then a byte of each end's MAC.
-    pub(super) last_macs: u64,
-    /// 40 bits of the newest packet's mark, round the circle; then packets of each end, and segments of data of the originator,
-    /// each up to 255.
-    pub(super) mark_counts: u64,
+    /// Last packet: 48 bits of nanoseconds, round the circle.
+    pub(super) last_low: u32,
+    pub(super) last_high: u16,
+    /// A byte of each end's MAC.
+    pub(super) macs: [u8; 2],
+    /// The newest packet's mark: 40 bits, round the circle.
+    pub(super) mark_low: u32,
+    pub(super) mark_high: u8,
+    /// Packets of each end, up to 255.
+    pub(super) packets: [u8; 2],
+    /// Segments of the originator's data, up to 255.
+    pub(super) requests: u8,
     /// The ends by role; of a whole flow, its place.
     pub ends: [LineEnd; 2],
 }
@@ -117,89 +124,91 @@ impl Line {
     /// The packets of a role, as far as they were counted: 255 stands for more.
     #[inline]
     pub fn packets(&self, role: Side) -> u8 {
-        (self.mark_counts >> (40 + 8 * role as u32)) as u8
+        self.packets[role as usize]
     }
 
     /// How many packets the recorder has of this life, where that is not all of its chain; `None` if they were not counted to the
     /// end.
     #[inline]
     pub fn counted(&self) -> Option<usize> {
-        let each = [Side::Orig, Side::Resp].map(|role| self.packets(role));
-        (!each.contains(&u8::MAX)).then(|| each.map(usize::from).iter().sum())
+        (!self.packets.contains(&u8::MAX)).then(|| self.packets.map(usize::from).iter().sum())
     }
 
     /// Segments of the originator's data, as far as they were counted.
     #[inline]
     pub fn requests(&self) -> u8 {
-        (self.mark_counts >> 56) as u8
+        self.requests
     }
 
     /// Takes note of a packet of `role` at `ts`, with this mark in the recorder.
     #[inline]
     pub fn packet(&mut self, role: Side, ts: Nanos, mark: Mark, data: bool) {
-        let mut counts = self.mark_counts & !MARK;
-        let shift = 40 + 8 * role as u32;
-        counts += u64::from((counts >> shift) as u8 != u8::MAX) << shift;
-        counts += u64::from(data && role == Side::Orig && (counts >> 56) as u8 != u8::MAX) << 56;
-        self.mark_counts = counts | mark.0 & MARK;
-        self.last_macs = self.last_macs & !TIME | ts.0 & TIME;
+        let packets = &mut self.packets[role as usize];
+        *packets = packets.saturating_add(1);
+        self.requests = self.requests.saturating_add(u8::from(data && role == Side::Orig));
+        self.set_mark(mark);
+        self.set_last(ts);
     }
 
     /// Sets what was counted.
     pub fn set_counts(&mut self, packets: [u32; 2], requests: u32) {
-        let byte = |n: u32| u64::from(n.min(255));
-        self.mark_counts =
-            self.mark_counts & MARK | byte(packets[0]) << 40 | byte(packets[1]) << 48 | byte(requests) << 56;
+        let byte = |n: u32| n.min(255) as u8;
+        self.packets = packets.map(byte);
+        self.requests = byte(requests);
     }
 
     /// Its newest packet's mark; `next` is the recorder's next one.
     #[inline]
     pub fn mark(&self, next: Mark) -> Mark {
-        Mark(before(next.0, self.mark_counts & MARK, MARK))
+        let low = u64::from(self.mark_low) | u64::from(self.mark_high) << 32;
+        Mark(before(next.0, low, MARK))
     }
 
     /// Sets the newest packet's mark.
+    #[inline]
     pub fn set_mark(&mut self, mark: Mark) {
-        self.mark_counts = self.mark_counts & !MARK | mark.0 & MARK;
+        (self.mark_low, self.mark_high) = (mark.0 as u32, (mark.0 >> 32) as u8);
     }
 
     /// When its last packet came: exact, if that is less than three days before `now`.
     #[inline]
     pub fn last(&self, now: Nanos) -> Nanos {
-        Nanos(before(now.0, self.last_macs & TIME, TIME))
+        let low = u64::from(self.last_low) | u64::from(self.last_high) << 32;
+        Nanos(before(now.0, low, TIME))
     }
 
-    /// When its first packet came, a millisecond early at most; its circle is 52 days.
+    /// When its first packet came, as [`Nanos::coarse`] has it; its circle is 52 days.
+    #[inline]
     pub fn first(&self, now: Nanos) -> Nanos {
-        Nanos(before(now.0 >> 20, u64::from(self.first), u32::MAX.into()) << 20)
+        Nanos(before(now.0 >> Nanos::COARSE, u64::from(self.first), u32::MAX.into()) << Nanos::COARSE)
     }
 
     /// Sets first and last packet.
     pub fn set_times(&mut self, first: Nanos, last: Nanos) {
-        self.first = (first.0 >> 20) as u32;
-        self.last_macs = self.last_macs & !TIME | last.0 & TIME;
+        self.first = (first.0 >> Nanos::COARSE) as u32;
+        self.set_last(last);
     }
 
     /// Sets the last packet alone.
     #[inline]
     pub fn set_last(&mut self, last: Nanos) {
-        self.last_macs = self.last_macs & !TIME | last.0 & TIME;
+        (self.last_low, self.last_high) = (last.0 as u32, (last.0 >> 32) as u16);
     }
 
     /// True if `role` sent its packets from this address until now; the first one sets it.
     #[inline]
     pub fn same_mac(&mut self, role: Side, mac: Mac) -> bool {
-        let shift = 48 + 8 * role as u32;
-        let (had, is) = ((self.last_macs >> shift) as u8, mac_byte(mac));
-        if had == 0 {
-            self.last_macs |= u64::from(is) << shift;
+        let had = &mut self.macs[role as usize];
+        let is = mac_byte(mac);
+        if *had == 0 {
+            *had = is;
         }
-        had == 0 || had == is
+        *had == is
     }
 
     /// Forgets the addresses that packets came from.
     pub fn clear_macs(&mut self) {
-        self.last_macs &= TIME;
+        self.macs = [0; 2];
     }
 
     /// The end of the key that is the originator.
@@ -223,9 +232,9 @@ impl Line {
     /// True if the key of an IPv4 flow is this one.
     #[inline]
     pub(super) fn is_narrow(&self, key: &Narrow) -> bool {
-        (self.a, self.b, self.a_port, self.b_port, self.point)
-            == (key.a, key.b, key.a_port, key.b_port, key.point)
-            && self.bits & bit::WIDE == 0
+        (self.a ^ key.a) | (self.b ^ key.b) == 0
+            && (self.a_port ^ key.a_port) | (self.b_port ^ key.b_port) == 0
+            && (self.point ^ key.point) | (self.bits & bit::WIDE) == 0
     }
 
     /// True if the ports and the point of an IPv6 flow's key are these.
@@ -238,34 +247,17 @@ impl Line {
     /// The key; `wide` is the pair of addresses of an IPv6 flow.
     #[inline]
     pub(super) fn key(&self, wide: Option<[Addr; 2]>) -> FlowKey {
-        let ends = wide.unwrap_or_else(|| [Addr::v4(self.a.to_be_bytes()), Addr::v4(self.b.to_be_bytes())]);
-        FlowKey::ordered(ends, [self.a_port, self.b_port], self.point)
+        match wide {
+            Some(ends) => FlowKey::ordered(ends, [self.a_port, self.b_port], self.point),
+            None => self.narrow().into(),
+        }
     }
-}
 
-/// The key of an IPv4 flow as a line has it.
-#[derive(Clone, Copy)]
-pub(super) struct Narrow {
-    pub a: u32,
-    pub b: u32,
-    pub a_port: u16,
-    pub b_port: u16,
-    pub point: u8,
-}
-
-impl Narrow {
-    /// `None` for IPv6.
+    /// The key of an IPv4 flow.
     #[inline]
-    pub fn of(key: &FlowKey) -> Option<Narrow> {
-        let [a, b] = key.addresses();
-        let [a_port, b_port] = key.ports();
-        (a.is_v4() && b.is_v4()).then(|| Narrow { a: v4(a), b: v4(b), a_port, b_port, point: key.point() })
+    pub(super) fn narrow(&self) -> Narrow {
+        Narrow { a: self.a, b: self.b, a_port: self.a_port, b_port: self.b_port, point: self.point }
     }
-}
-
-#[inline]
-fn v4(a: &Addr) -> u32 {
-    u32::from_be_bytes([a.0[12], a.0[13], a.0[14], a.0[15]])
 }
 
 #[cfg(test)]

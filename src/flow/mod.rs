@@ -7,12 +7,13 @@ mod key;
 mod line;
 mod recorder;
 mod table;
+mod tags;
 mod tunnels;
 mod tuple;
 mod wheel;
 
 pub use digest::{Digest, Side};
-pub use key::{FlowKey, Seed};
+pub use key::{FlowKey, Narrow, Seed};
 pub use line::{Line, LineEnd, Phase, bit};
 pub use recorder::{Mark, Recorder};
 pub use table::{Class, FlowId, Table};

@@ -4,7 +4,6 @@
 //! the ring has overwritten it; nothing is ever freed.
 
 use super::Digest;
-use crate::wire::Nanos;
 
 /// The place of a digest in the stream of all digests ever written; 0 means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,20 +64,6 @@ impl Recorder {
     pub fn get(&self, mark: Mark) -> Option<(Digest, Mark)> {
         let entry = self.entry(mark)?;
         Some((entry.digest, entry.before))
-    }
-
-    /// When the packet came that is `limit` back in the chain that ends at `newest`, or the chain's first one where that is nearer;
-    /// `None` if it is overwritten.
-    pub fn first(&self, newest: Mark, limit: usize) -> Option<Nanos> {
-        let (mut mark, mut first) = (newest, None);
-        for _ in 0..limit {
-            if mark.is_none() {
-                break;
-            }
-            let entry = self.entry(mark)?;
-            (mark, first) = (entry.before, Some(entry.digest.ts));
-        }
-        first
     }
 
     #[inline]

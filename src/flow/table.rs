@@ -7,8 +7,9 @@
 //! [`Table::victim`] names the flow to give up: a closed one, or a half-open one if there are more of these, which is a flood; of a few
 //! the one that was quiet longest; an open one only if hardly anything else is there. Memory is reserved at start and never grows.
 
-use super::line::{Narrow, bit};
-use super::{FlowKey, Line, Phase, Seed};
+use super::line::bit;
+use super::tags;
+use super::{FlowKey, Line, Narrow, Phase, Seed};
 use crate::wire::{Addr, Nanos};
 
 /// The number of a flow in the slab.
@@ -20,7 +21,7 @@ pub struct FlowId(pub u32);
 const NONE: u32 = u32::MAX;
 
 /// Places in a bucket: what fits a cache line as tag and number.
-const WAYS: usize = 10;
+const WAYS: usize = tags::WAYS;
 
 /// Flows for ten places of the index. At this load four in five are in their first bucket, and a flow can be moved out of full ones.
 const LOAD: usize = 7;
@@ -70,24 +71,10 @@ struct Bucket {
 const EMPTY: Bucket = Bucket { ids: [NONE; WAYS], tags: [0; WAYS] };
 
 impl Bucket {
-    /// The places with this tag, a bit each. Four at a time: a lane of `x` is zero where the tags agree; adding 0x7fff to the lower
-    /// 15 bits of any other carries into its upper bit, unless that is set anyway.
+    /// The places with this tag, a bit each.
     #[inline]
     fn matching(&self, tag: u16) -> u32 {
-        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
-        let all = u64::from(tag) * 0x0001_0001_0001_0001;
-        let t = &self.tags;
-        let four = |n: usize| {
-            let word = u64::from(t[n])
-                | u64::from(t[n + 1]) << 16
-                | u64::from(t[n + 2]) << 32
-                | u64::from(t[n + 3]) << 48;
-            let x = word ^ all;
-            let zero = !(((x & LOW) + LOW) | x | LOW);
-            // The upper bits of four lanes, brought together: bits 15, 31, 47, 63 to 0, 1, 2, 3.
-            ((zero >> 15).wrapping_mul(0x1000_2000_4000_8000) >> 60) as u32
-        };
-        four(0) | four(4) << 4 | u32::from(t[8] == tag) << 8 | u32::from(t[9] == tag) << 9
+        tags::matching(&self.tags, tag)
     }
 }
 
@@ -187,6 +174,19 @@ impl<V: Clone + Default> Table<V> {
         key.hash(self.seed)
     }
 
+    /// The same of an IPv4 flow's key.
+    #[inline]
+    pub fn hash_narrow(&self, key: &Narrow) -> u64 {
+        key.hash(self.seed)
+    }
+
+    /// The hash of a flow's key.
+    #[inline]
+    pub fn hash_of(&self, id: FlowId) -> u64 {
+        let line = &self.lines[id.0 as usize];
+        if line.has(bit::WIDE) { self.hash(&self.key(id)) } else { line.narrow().hash(self.seed) }
+    }
+
     /// Where the look-up of this hash will read first: its two buckets.
     #[inline]
     pub fn buckets(&self, hash: u64) -> [&impl Sized; 2] {
@@ -237,6 +237,19 @@ impl<V: Clone + Default> Table<V> {
         }
     }
 
+    /// The same for IPv4.
+    #[inline]
+    pub fn is_narrow(&self, id: FlowId, key: &Narrow) -> bool {
+        let line = &self.lines[id.0 as usize];
+        line.is_narrow(key) && line.phase != Phase::Free
+    }
+
+    /// Where the next flow will be put, if that is known: its line and its class.
+    #[inline]
+    pub fn vacant(&self) -> Option<FlowId> {
+        (self.free != NONE).then_some(FlowId(self.free))
+    }
+
     /// The two buckets of a hash. They may be the same one.
     #[inline]
     fn places(&self, hash: u64) -> [usize; 2] {
@@ -253,20 +266,28 @@ impl<V: Clone + Default> Table<V> {
     /// The flow of `key`.
     #[inline]
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<FlowId> {
+        match Narrow::of(key) {
+            Some(narrow) => self.find_narrow(&narrow, hash),
+            None => self.find_by(hash, |id, line| line.may_be_wide(key) && self.key(id) == *key),
+        }
+    }
+
+    /// The flow of an IPv4 key.
+    #[inline]
+    pub fn find_narrow(&self, key: &Narrow, hash: u64) -> Option<FlowId> {
+        self.find_by(hash, |_, line| line.is_narrow(key))
+    }
+
+    #[inline]
+    fn find_by(&self, hash: u64, same: impl Fn(FlowId, &Line) -> bool) -> Option<FlowId> {
         let tag = Self::tag(hash);
-        let narrow = Narrow::of(key);
         for place in self.places(hash) {
             let bucket = &self.buckets[place];
             let mut found = bucket.matching(tag);
             while found != 0 {
-                let id = bucket.ids[found.trailing_zeros() as usize];
-                let line = &self.lines[id as usize];
-                let same = match &narrow {
-                    Some(narrow) => line.is_narrow(narrow),
-                    None => line.may_be_wide(key) && self.key(FlowId(id)) == *key,
-                };
-                if same {
-                    return Some(FlowId(id));
+                let id = FlowId(bucket.ids[found.trailing_zeros() as usize]);
+                if same(id, self.line(id)) {
+                    return Some(id);
                 }
                 found &= found - 1;
             }
@@ -294,7 +315,7 @@ impl<V: Clone + Default> Table<V> {
         for place in places {
             for way in 0..WAYS {
                 let Bucket { ids, tags } = self.buckets[place];
-                let [first, second] = self.places(self.hash(&self.key(FlowId(ids[way]))));
+                let [first, second] = self.places(self.hash_of(FlowId(ids[way])));
                 let other = &mut self.buckets[if place == first { second } else { first }];
                 let Some(room) = other.tags.iter().position(|&t| t == 0) else { continue };
                 (other.ids[room], other.tags[room]) = (ids[way], tags[way]);
@@ -390,12 +411,18 @@ impl<V: Clone + Default> Table<V> {
     pub fn remove(&mut self, id: FlowId) {
         let class = self.classes[id.0 as usize];
         assert!(class != VACANT, "a flow is removed once");
-        let hash = self.hash(&self.key(id));
-        for place in self.places(hash) {
+        let hash = self.hash_of(id);
+        let tag = Self::tag(hash);
+        'found: for place in self.places(hash) {
             let bucket = &mut self.buckets[place];
-            if let Some(way) = bucket.ids.iter().zip(bucket.tags).position(|(&i, t)| i == id.0 && t != 0) {
-                bucket.tags[way] = 0;
-                break;
+            let mut alike = bucket.matching(tag);
+            while alike != 0 {
+                let way = alike.trailing_zeros() as usize;
+                if bucket.ids[way] == id.0 {
+                    bucket.tags[way] = 0;
+                    break 'found;
+                }
+                alike &= alike - 1;
             }
         }
         self.give_back(id);

@@ -142,7 +142,13 @@ impl Wheel {
     #[inline]
     pub fn advance(&mut self, now: Nanos) -> Option<(FlowId, u16)> {
         // Nothing is armed for the tick that is passing.
-        if now.0 < self.idle_until { None } else { self.move_on(now.0 / Self::TICK_NS) }
+        if self.is_idle_at(now) { None } else { self.move_on(now.0 / Self::TICK_NS) }
+    }
+
+    /// Whether [`Wheel::advance`] has nothing to do at this time.
+    #[inline]
+    pub fn is_idle_at(&self, now: Nanos) -> bool {
+        now.0 < self.idle_until
     }
 
     fn move_on(&mut self, target: u64) -> Option<(FlowId, u16)> {

@@ -12,8 +12,9 @@ use super::zeek::Seen;
 use crate::flow::{Class, Digest, Line, Phase, Side, bit};
 use crate::wire::{Brief, Nanos, Segment, Seq, TcpFlags, TcpOptions};
 
-/// Answers and last ACKs that take longer go the long way: from there on, what counts as one connection is Zeek's question.
-const PROMPT: u64 = 5 * Nanos::SEC;
+/// Answers and last ACKs that take longer go the long way: from 5 s on, what counts as one connection is Zeek's question. An answer's
+/// time has 32 bits in a line.
+const PROMPT: u64 = 4 * Nanos::SEC;
 
 /// A jump in sequence space that is taken for packets that were not captured.
 const FAR: i32 = 1 << 30;
@@ -29,8 +30,13 @@ pub enum Folded {
     Quiet,
     /// The SYN-ACK came, this long after the SYN, ns.
     Answered(u64),
-    /// The handshake is complete, this long after the SYN-ACK, ns.
-    Completed(u64),
+    /// The handshake is complete.
+    Completed {
+        /// How long after the SYN-ACK, ns.
+        after: u64,
+        /// How long after the SYN, ns.
+        all: u64,
+    },
 }
 
 /// The timestamp bit of a role.
@@ -71,6 +77,94 @@ pub fn begin(line: &mut Line, b: &Brief, end: Side, ts: Nanos) {
     numbers(line, b, Side::Orig);
 }
 
+/// What a packet is asked for, a bit each.
+mod is {
+    /// No payload.
+    pub const EMPTY: u8 = 1;
+    /// It follows on what its sender sent last, without a gap.
+    pub const NEXT: u8 = 2;
+    /// It acknowledges all that the other end sent.
+    pub const ALL_ACKED: u8 = 4;
+    /// It acknowledges nothing that the other end did not send.
+    pub const ACKED: u8 = 8;
+    /// Its timestamp is no older than the one before (RFC 7323 section 5), or there are none.
+    pub const NEWER: u8 = 16;
+    /// It follows on what its sender sent last, or on packets that were not captured, and acknowledges no less than before.
+    pub const ONWARD: u8 = 32;
+    /// It has data or acknowledges more than before: else it may be the same packet once more.
+    pub const FRESH: u8 = 64;
+    /// It comes soon after the last one.
+    pub const PROMPT: u8 = 128;
+}
+
+/// A way from one phase to another.
+#[derive(Clone, Copy)]
+struct Move {
+    /// All of [`is`] that the packet must be.
+    must: u8,
+    /// Where the line stands then.
+    to: Phase,
+    /// Where it stands if the packet is [`is::ALL_ACKED`] as well.
+    acked: Phase,
+}
+
+/// Flags that decide, as a number.
+const SYN_ACK: usize = 0;
+const ACK_ALONE: usize = 1;
+const FIN_ACK: usize = 2;
+const FLAGS: usize = 4;
+const PHASES: usize = Phase::TimeWait as usize + 1;
+
+/// Who sends: the responder 1, the end whose FIN came first 2.
+const SENDERS: usize = 4;
+
+/// The moves by phase, flags and sender. What is not here is not faultless, or not common.
+const MOVES: [Option<Move>; PHASES * FLAGS * SENDERS] = {
+    let mut all = [None; PHASES * FLAGS * SENDERS];
+    let mut sender = 0;
+    while sender < SENDERS {
+        let (responder, closer) = (sender & 1 != 0, sender & 2 != 0);
+        // The handshake. Its last packet has no payload: one that has goes the long way.
+        if responder {
+            all[at(Phase::SynSent, SYN_ACK, sender)] =
+                to(is::EMPTY | is::ALL_ACKED | is::PROMPT, Phase::SynRecv);
+        } else {
+            let must = is::EMPTY | is::NEXT | is::ALL_ACKED | is::NEWER;
+            all[at(Phase::SynRecv, ACK_ALONE, sender)] = to(must, Phase::Established);
+        }
+        all[at(Phase::Established, ACK_ALONE, sender)] = to(is::ONWARD | is::FRESH, Phase::Established);
+        all[at(Phase::Established, FIN_ACK, sender)] = to(is::ONWARD, Phase::FinWait);
+        let mut phases = [Phase::FinWait, Phase::HalfClosed].as_slice();
+        while let [phase, rest @ ..] = phases {
+            let (ack, fin) = (at(*phase, ACK_ALONE, sender), at(*phase, FIN_ACK, sender));
+            if closer {
+                // Nothing follows a FIN.
+                all[ack] = to(is::ONWARD | is::FRESH | is::EMPTY | is::NEXT, *phase);
+            } else {
+                let must = is::ONWARD | is::FRESH | is::ACKED;
+                all[ack] = Some(Move { must, to: *phase, acked: Phase::HalfClosed });
+                // One that does not acknowledge the first FIN crossed it.
+                all[fin] = to(is::ONWARD | is::ALL_ACKED, Phase::LastAck);
+            }
+            phases = rest;
+        }
+        if closer {
+            let must = is::EMPTY | is::NEXT | is::ALL_ACKED | is::NEWER | is::PROMPT;
+            all[at(Phase::LastAck, ACK_ALONE, sender)] = to(must, Phase::TimeWait);
+        }
+        sender += 1;
+    }
+    all
+};
+
+const fn at(phase: Phase, flags: usize, sender: usize) -> usize {
+    (phase as usize * FLAGS + flags) * SENDERS + sender
+}
+
+const fn to(must: u8, phase: Phase) -> Option<Move> {
+    Some(Move { must, to: phase, acked: phase })
+}
+
 /// Moves a line on by a packet that `end` sent at `ts`, if it is one of those that the module names; `now` is the newest packet time.
 /// `None` changes nothing.
 #[inline]
@@ -80,26 +174,58 @@ pub fn step(line: &mut Line, b: &Brief, end: Side, ts: Nanos, now: Nanos) -> Opt
     if ts < last || deadline(line, now) <= now {
         return None;
     }
-    let done = match (line.phase, control(b)) {
-        (Phase::SynSent, flags) if flags == SYN | ACK => answer(line, b, role, ts.since(last)),
-        (Phase::SynRecv, ACK) => complete(line, b, role, ts.since(last)),
-        (Phase::Established | Phase::FinWait | Phase::HalfClosed, ACK) => on_ack(line, b, role),
-        (Phase::Established | Phase::FinWait | Phase::HalfClosed, f) if f == FIN | ACK => {
-            on_fin(line, b, role)
-        }
-        (Phase::LastAck, ACK) if ts.since(last) <= PROMPT => last_ack(line, b, role),
-        _ => None,
+    // FIN is bit 0, SYN bit 1, ACK bit 4: with ACK they are 2, 0 and 1, without 3.
+    let flags = control(b);
+    let flags = match flags & ACK {
+        0 => FLAGS - 1,
+        _ => [ACK_ALONE, FIN_ACK, SYN_ACK, FLAGS - 1][usize::from(flags & (SYN | FIN))],
     };
-    let (phase, folded) = done?;
-    if !line.same_mac(role, b.src_mac) {
+    let closer = line.phase >= Phase::FinWait && role == closer(line);
+    let sender = role as usize | usize::from(closer) << 1;
+    let way = MOVES[at(line.phase, flags, sender)]?;
+    let waited = ts.since(last);
+    let what = what(line, b, role, waited);
+    if what & way.must != way.must || !line.same_mac(role, b.src_mac) {
         return None;
     }
-    if role == Side::Resp && (line.phase, phase) == (Phase::Established, Phase::FinWait) {
-        line.bits |= bit::RESP_CLOSED;
-    }
+    let phase = if what & is::ALL_ACKED != 0 { way.acked } else { way.to };
+    let folded = match (line.phase, phase) {
+        (Phase::SynSent, _) => Folded::Answered(waited),
+        (Phase::SynRecv, _) => {
+            Folded::Completed { after: waited, all: waited + u64::from(line.ends[0].ack.0) }
+        }
+        (Phase::Established, Phase::FinWait) if role == Side::Resp => {
+            line.bits |= bit::RESP_CLOSED;
+            Folded::Quiet
+        }
+        _ => Folded::Quiet,
+    };
     line.phase = phase;
     numbers(line, b, role);
+    if let Folded::Answered(waited) = folded {
+        // Nobody has acknowledged anything to the responder yet.
+        line.ends[0].ack = Seq(waited as u32);
+    }
     Some(folded)
+}
+
+/// All of [`is`] that a packet is.
+#[inline]
+fn what(line: &Line, b: &Brief, role: Side, waited: u64) -> u8 {
+    let (me, peer) = (&line.ends[role as usize], &line.ends[role.other() as usize]);
+    let (seq, ack, acked) = (b.seq.distance(me.next), b.ack.distance(me.ack), b.ack.distance(peer.next));
+    let had = line.has(ts_bit(role));
+    let newer = had == b.has_ts && (!had || (b.tsval.wrapping_sub(me.tsval) as i32) >= 0);
+    let onward = (0..FAR).contains(&seq) && (0..FAR).contains(&ack) && newer;
+    let bit = |yes: bool, bit: u8| if yes { bit } else { 0 };
+    bit(b.payload == 0, is::EMPTY)
+        | bit(seq == 0, is::NEXT)
+        | bit(acked == 0, is::ALL_ACKED)
+        | bit(acked <= 0, is::ACKED)
+        | bit(newer, is::NEWER)
+        | bit(onward, is::ONWARD)
+        | bit(b.payload != 0 || ack != 0, is::FRESH)
+        | bit(waited <= PROMPT, is::PROMPT)
 }
 
 fn numbers(line: &mut Line, b: &Brief, role: Side) {
@@ -118,73 +244,9 @@ fn numbers(line: &mut Line, b: &Brief, role: Side) {
     }
 }
 
-fn answer(line: &Line, b: &Brief, role: Side, waited: u64) -> Option<(Phase, Folded)> {
-    let right = role == Side::Resp && b.payload == 0 && b.ack == line.ends[0].next && waited <= PROMPT;
-    right.then_some((Phase::SynRecv, Folded::Answered(waited)))
-}
-
-fn complete(line: &Line, b: &Brief, role: Side, waited: u64) -> Option<(Phase, Folded)> {
-    let [orig, resp] = &line.ends;
-    let right = b.payload == 0 && b.seq == orig.next && b.ack == resp.next && newer(line, b, role);
-    (role == Side::Orig && right).then_some((Phase::Established, Folded::Completed(waited)))
-}
-
-/// The timestamp is no older than the one before (RFC 7323 section 5).
-fn newer(line: &Line, b: &Brief, role: Side) -> bool {
-    let had = line.has(ts_bit(role));
-    had == b.has_ts && (!had || (b.tsval.wrapping_sub(line.ends[role as usize].tsval) as i32) >= 0)
-}
-
-/// Follows on what its sender sent last, or on packets of it that were not captured, and acknowledges no less than before.
-fn follows(line: &Line, b: &Brief, role: Side) -> bool {
-    let me = &line.ends[role as usize];
-    let (seq, ack) = (b.seq.distance(me.next), b.ack.distance(me.ack));
-    (0..FAR).contains(&seq) && (0..FAR).contains(&ack) && newer(line, b, role)
-}
-
 /// Which role's FIN came first.
 fn closer(line: &Line) -> Side {
     if line.has(bit::RESP_CLOSED) { Side::Resp } else { Side::Orig }
-}
-
-/// Data or an acknowledgement on a flow that is not closed by both.
-fn on_ack(line: &Line, b: &Brief, role: Side) -> Option<(Phase, Folded)> {
-    let me = &line.ends[role as usize];
-    // Without data it must acknowledge more than before, or it may be the same packet once more.
-    if !follows(line, b, role) || b.payload == 0 && b.ack == me.ack {
-        return None;
-    }
-    if line.phase == Phase::Established {
-        return Some((Phase::Established, Folded::Quiet));
-    }
-    let closed = &line.ends[closer(line) as usize];
-    if role == closer(line) {
-        // Nothing follows a FIN.
-        return (b.payload == 0 && b.seq == me.next).then_some((line.phase, Folded::Quiet));
-    }
-    match b.ack.distance(closed.next) {
-        0 => Some((Phase::HalfClosed, Folded::Quiet)),
-        d if d < 0 => Some((line.phase, Folded::Quiet)),
-        _ => None,
-    }
-}
-
-fn on_fin(line: &Line, b: &Brief, role: Side) -> Option<(Phase, Folded)> {
-    if !follows(line, b, role) {
-        return None;
-    }
-    if line.phase == Phase::Established {
-        return Some((Phase::FinWait, Folded::Quiet));
-    }
-    // The other end's. One that does not acknowledge the first FIN crossed it.
-    let right = role != closer(line) && b.ack == line.ends[closer(line) as usize].next;
-    right.then_some((Phase::LastAck, Folded::Quiet))
-}
-
-fn last_ack(line: &Line, b: &Brief, role: Side) -> Option<(Phase, Folded)> {
-    let (me, peer) = (&line.ends[role as usize], &line.ends[role.other() as usize]);
-    let right = role == closer(line) && b.payload == 0 && b.seq == me.next && b.ack == peer.next;
-    (right && newer(line, b, role)).then_some((Phase::TimeWait, Folded::Quiet))
 }
 
 /// When something is to be done about a line although no packet of it comes: for a lone SYN to be given up, else to be forgotten.
@@ -258,9 +320,11 @@ pub fn unfold_line(line: &Line, now: Nanos) -> Flow {
         set(fin_acked(role), seen::FIN_ACKED);
         set(if role == Side::Orig { line.requests() > 0 } else { opened }, seen::DATA);
         let data = if role == Side::Orig { line.requests().into() } else { 0 };
+        // Until the handshake is complete the originator's holds how long the answer took.
+        let ack = if role == Side::Orig && !opened { Seq(0) } else { e.ack };
         End {
             next: e.next,
-            ack: e.ack,
+            ack,
             fin_end: e.next,
             tsval: e.tsval,
             seen: bits,

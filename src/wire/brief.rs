@@ -45,6 +45,8 @@ pub struct Brief {
     pub has_ts: bool,
     /// SACK permitted.
     pub sack_permitted: bool,
+    /// Its addresses are IPv6.
+    pub six: bool,
     /// Ethernet source.
     pub src_mac: Mac,
     /// Ethernet destination.
@@ -98,6 +100,7 @@ fn ipv4(b: &[u8], seg: &mut Brief) -> bool {
     }
     seg.src = Addr::v4([h[12], h[13], h[14], h[15]]);
     seg.dst = Addr::v4([h[16], h[17], h[18], h[19]]);
+    seg.six = false;
     seg.ttl = h[8];
     seg.ip_id = u16::from_be_bytes([h[4], h[5]]);
     tcp(&b[IPV4..], total - IPV4 as u32, seg)
@@ -112,6 +115,7 @@ fn ipv6(b: &[u8], seg: &mut Brief) -> bool {
     }
     seg.src.0.copy_from_slice(&h[8..24]);
     seg.dst.0.copy_from_slice(&h[24..40]);
+    seg.six = true;
     seg.ttl = h[7];
     seg.ip_id = 0;
     tcp(&b[IPV6..], length, seg)
@@ -225,6 +229,13 @@ impl Brief {
             },
             ..Segment::default()
         }
+    }
+
+    /// The IPv4 addresses and the ports of source and destination, in host order.
+    #[inline]
+    pub fn narrow(&self) -> [(u32, u16); 2] {
+        let four = |a: &Addr| u32::from_be_bytes([a.0[12], a.0[13], a.0[14], a.0[15]]);
+        [(four(&self.src), self.sport), (four(&self.dst), self.dport)]
     }
 
     /// The sequence number after the segment.

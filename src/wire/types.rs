@@ -17,6 +17,15 @@ impl Nanos {
     /// One second.
     pub const SEC: u64 = 1_000_000_000;
 
+    /// What [`Nanos::coarse`] leaves out: bits, a millisecond.
+    pub const COARSE: u32 = 20;
+
+    /// The last multiple of 2^20 ns, a millisecond early at most: as far as a flow knows its beginning in the end.
+    #[inline]
+    pub const fn coarse(self) -> Nanos {
+        Nanos(self.0 >> Nanos::COARSE << Nanos::COARSE)
+    }
+
     /// `self - earlier` in nanoseconds; 0 if `earlier` is later (captures are not always in order).
     #[inline]
     pub const fn since(self, earlier: Nanos) -> u64 {

@@ -1,6 +1,6 @@
 //! Flows that are kept in their lines alone: the short way of the common packet, and the ways from a line to a whole flow and back.
 
-use super::{Lookup, Speaker, Worker, class_of, toward};
+use super::{Lookup, Speaker, Worker, class_of, fetch, toward};
 use crate::capture::Packet;
 use crate::detect::{Life, Listener, Seen, Sight};
 use crate::flow::{Class, Digest, FlowId, FlowKey, Line, Mark, Phase, Side, bit};
@@ -18,8 +18,15 @@ impl Worker {
     /// The common packet on a flow that is kept in its line alone, or that may be: false for any other, and nothing was done.
     #[inline]
     pub(super) fn quick(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
-        let Lookup { key, hash, end, guess, .. } = self.lookups[i];
-        let found = guess.filter(|id| self.table.is(*id, &key)).or_else(|| self.table.find(&key, hash));
+        let Lookup { narrow, hash, end, guess, wide, .. } = self.lookups[i];
+        let found = if wide {
+            let key = &self.keys[i];
+            guess.filter(|id| self.table.is(*id, key)).or_else(|| self.table.find(key, hash))
+        } else {
+            guess
+                .filter(|id| self.table.is_narrow(*id, &narrow))
+                .or_else(|| self.table.find_narrow(&narrow, hash))
+        };
         let Some(id) = found else { return self.begin(i, p, out) };
         let b = &self.briefs[i];
         let line = self.table.line_mut(id);
@@ -35,18 +42,21 @@ impl Worker {
         if line.armed == 0 {
             self.wheel.arm(id, fold::deadline(line, p.now), &mut line.armed);
         }
-        if phase != before {
+        if fold::class(phase) != fold::class(before) {
             self.table.set_class(id, fold::class(phase));
         }
         self.counters.packets += 1;
         self.counters.segments += 1;
         match folded {
             Folded::Quiet => {}
-            Folded::Completed(ns) => {
-                self.interval.acks.record(ns);
-                self.completed(id, &key, hash, p, out);
+            Folded::Completed { after, all } => {
+                self.interval.acks.record(after);
+                let orig = self.table.line(id).orig();
+                let asked = Nanos(p.ts.0.saturating_sub(all));
+                self.completed(&self.key(i), orig, asked, p, out);
             }
             Folded::Answered(ns) => {
+                let key = self.key(i);
                 let tuple = toward(&key, end.other());
                 self.answered(&key, hash, Seen { tuple, digest: Digest { from: role, ..digest } }, ns, out);
             }
@@ -73,25 +83,26 @@ impl Worker {
         to.sight(Sight::Answered { tuple, point, latency_ns, syns: 1 });
     }
 
-    /// The final ACK of a connection in its line.
+    /// The final ACK of a connection in its line, which began at `asked`.
     pub(super) fn completed(
         &mut self,
-        id: FlowId,
         key: &FlowKey,
-        hash: u64,
+        orig: Side,
+        asked: Nanos,
         p: &Packet<'_>,
         out: &mut dyn Outlet,
     ) {
         self.tell_known(key, true);
-        let asked = self.first(id, p.now);
-        let responder = toward(key, self.table.line(id).orig()).dst;
-        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
+        let responder = toward(key, orig).dst;
+        let lane = self.table.hash(key);
+        let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane, events: &mut self.events };
         to.sight(Sight::Completed { responder, point: key.point(), asked });
     }
 
     /// The first packet of a tuple: a connection that may be kept in a line alone begins with a SYN.
     pub(super) fn begin(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
-        let Lookup { key, hash, end, .. } = self.lookups[i];
+        let Lookup { hash, end, .. } = self.lookups[i];
+        let key = self.key(i);
         let b = self.briefs[i];
         let Some(label) = self.label(b.vlan).filter(|_| fold::begins(&b)) else { return false };
         self.make_room(hash, p.ts, out);
@@ -99,6 +110,9 @@ impl Worker {
         self.counters.segments += 1;
         self.counters.flows += 1;
         let id = self.table.insert(key, hash);
+        if let Some(next) = self.table.vacant() {
+            fetch(&self.table, next);
+        }
         let digest = brief_digest(&b, p, end);
         let mark = self.recorder.push(Mark::default(), digest);
         let line = self.table.line_mut(id);
@@ -214,11 +228,10 @@ impl Worker {
     pub(super) fn over(&mut self, id: FlowId, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
         let (key, line) = (self.table.key(id), *self.table.line(id));
         let met = line.has(bit::MET);
-        let first = self.first(id, at);
         let life = Life {
             tuple: toward(&key, line.orig()),
             point: key.point(),
-            first,
+            first: line.first(at),
             last: line.last(at),
             packets: [line.packets(Side::Orig).into(), line.packets(Side::Resp).into()],
             went_on: line.phase >= Phase::Established,
@@ -234,14 +247,6 @@ impl Worker {
             self.tell_known(&key, false);
         }
         self.table.remove(id);
-    }
-
-    /// When the first packet of a flow came that is kept in its line alone.
-    pub(super) fn first(&self, id: FlowId, now: Nanos) -> Nanos {
-        let line = self.table.line(id);
-        let known = self.logged(line);
-        let exact = known.and_then(|n| self.recorder.first(line.mark(self.recorder.next()), n));
-        exact.unwrap_or_else(|| line.first(now))
     }
 
     /// Packets of this line that the recorder had, all that its chain has if that is less; `None` if nobody knows.

@@ -17,7 +17,7 @@ use crate::bpf::Known;
 use crate::capture::{BATCH, Packet, PortSet};
 use crate::detect::{Anomaly, Listener, Sight, View, rules};
 use crate::flow::{
-    Class, Digest, Endpoint, FlowId, FlowKey, Phase, Recorder, Side, Table, Tunnels, Tuple, Wheel,
+    Class, Digest, Endpoint, FlowId, FlowKey, Narrow, Phase, Recorder, Side, Table, Tunnels, Tuple, Wheel,
 };
 use crate::track::fold;
 use crate::track::{Ended, Flow, Outcome, SegClass, State, Step, seen};
@@ -47,13 +47,14 @@ const LOOK_BACK: usize = 6;
 /// A packet of the batch after decoding: where its flow is, and by which end it was sent.
 #[derive(Clone, Copy)]
 struct Lookup {
-    key: FlowKey,
+    /// Its key, unless it is `wide`, or was decoded in full: then it is in `keys`.
+    narrow: Narrow,
     hash: u64,
     end: Side,
     form: Form,
     /// Its flow, most likely.
     guess: Option<FlowId>,
-    /// Its addresses are IPv6: a line has no room for them.
+    /// Its addresses are IPv6, for which a line has no room.
     wide: bool,
 }
 
@@ -69,6 +70,9 @@ enum Form {
     /// The common packet on ports that were not chosen.
     PassedOver,
 }
+
+/// Flows that are due and looked at together: as many lines as a core waits for at once, without more than a cache holds.
+const AT_ONCE: usize = 16;
 
 /// Time that a worker lets pass at once.
 const STRIDE: u64 = 3_600 * Nanos::SEC;
@@ -117,6 +121,7 @@ pub struct Worker {
     briefs: Box<[Brief; BATCH]>,
     decoded: Box<[Decoded; BATCH]>,
     lookups: Box<[Lookup; BATCH]>,
+    keys: Box<[FlowKey; BATCH]>,
     counters: WorkerCounters,
     interval: Box<Interval>,
     figures_at: u32,
@@ -132,7 +137,7 @@ impl Worker {
             huge_pages(range);
         }
         let empty = Lookup {
-            key: FlowKey::default(),
+            narrow: Narrow::default(),
             hash: 0,
             end: Side::Orig,
             form: Form::Other,
@@ -155,6 +160,7 @@ impl Worker {
             briefs: Box::new([Brief::default(); BATCH]),
             decoded: Box::new([Decoded::NOTHING; BATCH]),
             lookups: Box::new([empty; BATCH]),
+            keys: Box::new([FlowKey::default(); BATCH]),
             counters: WorkerCounters::default(),
             interval: Box::new(Interval::of(&config.responders)),
             figures_at: config.figures_at,
@@ -191,13 +197,11 @@ impl Worker {
                 self.read(i, p);
             }
             for look in &mut self.lookups[..chunk.len()] {
-                look.guess = None;
                 if matches!(look.form, Form::Brief | Form::Tcp)
                     && let Some(id) = self.table.guess(look.hash)
                 {
                     look.guess = Some(id);
-                    prefetch(self.table.line(id));
-                    prefetch(self.table.class_of(id));
+                    fetch(&self.table, id);
                 }
             }
             for look in &self.lookups[..chunk.len()] {
@@ -213,6 +217,7 @@ impl Worker {
                     if self.quick(i, p, out) {
                         continue;
                     }
+                    self.keys[i] = self.key(i);
                     self.decoded[i] = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
                     self.lookups[i].form = Form::Tcp;
                 }
@@ -232,9 +237,16 @@ impl Worker {
                 self.lookups[i].form = Form::PassedOver;
                 return;
             }
+            if !b.six {
+                let [src, dst] = b.narrow();
+                let (narrow, end) = Narrow::new(src, dst, p.point.0);
+                let hash = self.table.hash_narrow(&narrow);
+                return self
+                    .look(i, Lookup { narrow, hash, end, form: Form::Brief, guess: None, wide: false });
+            }
             let src = Endpoint { addr: b.src, port: b.sport };
             let dst = Endpoint { addr: b.dst, port: b.dport };
-            return self.look(i, src, dst, p.point.0, Form::Brief);
+            return self.look_whole(i, src, dst, p.point.0, Form::Brief);
         }
         let d = &mut self.decoded[i];
         *d = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
@@ -244,18 +256,30 @@ impl Worker {
         {
             let src = Endpoint { addr: seg.src, port: seg.sport };
             let dst = Endpoint { addr: seg.dst, port: seg.dport };
-            self.look(i, src, dst, p.point.0, Form::Tcp);
+            self.look_whole(i, src, dst, p.point.0, Form::Tcp);
         }
     }
 
-    #[inline]
-    fn look(&mut self, i: usize, src: Endpoint, dst: Endpoint, point: u8, form: Form) {
+    fn look_whole(&mut self, i: usize, src: Endpoint, dst: Endpoint, point: u8, form: Form) {
         let (key, end) = FlowKey::new(src, dst, point);
-        let hash = self.table.hash(&key);
-        self.lookups[i] = Lookup { key, hash, end, form, guess: None, wide: !src.addr.is_v4() };
-        for bucket in self.table.buckets(hash) {
+        self.keys[i] = key;
+        let (hash, wide) = (self.table.hash(&key), !src.addr.is_v4());
+        self.look(i, Lookup { narrow: Narrow::default(), hash, end, form, guess: None, wide });
+    }
+
+    #[inline]
+    fn look(&mut self, i: usize, look: Lookup) {
+        self.lookups[i] = look;
+        for bucket in self.table.buckets(look.hash) {
             prefetch(bucket);
         }
+    }
+
+    /// The key of a packet that was looked up.
+    #[inline]
+    fn key(&self, i: usize) -> FlowKey {
+        let look = &self.lookups[i];
+        if look.wide || look.form != Form::Brief { self.keys[i] } else { look.narrow.into() }
     }
 
     /// Lets time go on without packets.
@@ -281,12 +305,12 @@ impl Worker {
         while let Some(id) = self.table.first(from) {
             from = id.0;
             if !self.table.is_whole(id) && self.ends_well(id) {
-                let age = self.first(id, now);
+                let age = self.table.line(id).first(now);
                 self.over(id, now, age, out);
                 continue;
             }
             self.unfold(id, now, out);
-            let age = self.table.get(id).first;
+            let age = self.table.get(id).first.coarse();
             if let Some(ended) = self.table.get_mut(id).finish(now) {
                 self.silence(id, &ended, now, age, out);
             }
@@ -326,7 +350,8 @@ impl Worker {
     }
 
     fn segment(&mut self, i: usize, seg: &Segment, p: &Packet<'_>, out: &mut dyn Outlet) {
-        let Lookup { key, hash, end, .. } = self.lookups[i];
+        let Lookup { hash, end, .. } = self.lookups[i];
+        let key = self.keys[i];
         let found = self.table.find(&key, hash);
         let id = match found {
             Some(id) => {
@@ -518,10 +543,20 @@ impl Worker {
     }
 
     /// Fires what is due by `now`.
+    #[inline]
     fn advance(&mut self, now: Nanos, out: &mut dyn Outlet) {
         if now <= self.now {
             return;
         }
+        if self.wheel.is_idle_at(now) {
+            self.now = now;
+            return;
+        }
+        self.turn(now, out);
+    }
+
+    #[cold]
+    fn turn(&mut self, now: Nanos, out: &mut dyn Outlet) {
         // A line knows its last packet's time on a circle of three days. Within a few hours every flow is forgotten.
         while now.since(self.now) > STRIDE && !self.table.is_empty() {
             self.now = self.now.add(STRIDE);
@@ -531,10 +566,32 @@ impl Worker {
         self.fire(now, out);
     }
 
-    #[inline]
+    /// Some at a time, so that their lines, and then what their keys lead to, are on their way from memory together.
     fn fire(&mut self, now: Nanos, out: &mut dyn Outlet) {
-        while let Some((id, tick)) = self.wheel.advance(now) {
-            self.due(id, tick, now, out);
+        let mut due = [(FlowId(0), 0); AT_ONCE];
+        loop {
+            let mut n = 0;
+            while n < AT_ONCE
+                && let Some(one) = self.wheel.advance(now)
+            {
+                due[n] = one;
+                n += 1;
+                fetch(&self.table, one.0);
+            }
+            for (id, tick) in &due[..n] {
+                let line = self.table.line(*id);
+                if line.armed == *tick && line.phase != Phase::Whole {
+                    for bucket in self.table.buckets(self.table.hash_of(*id)) {
+                        prefetch(bucket);
+                    }
+                }
+            }
+            for (id, tick) in &due[..n] {
+                self.due(*id, *tick, now, out);
+            }
+            if n < AT_ONCE {
+                return;
+            }
         }
     }
 
@@ -631,6 +688,13 @@ impl Worker {
         let (src, dst) = ((tuple.src.addr, tuple.src.port), (tuple.dst.addr, tuple.dst.port));
         if open { known.insert(src, dst, key.point()) } else { known.remove(src, dst, key.point()) }
     }
+}
+
+/// Has the line and the class of a flow fetched.
+#[inline]
+fn fetch(table: &Table<Flow>, id: FlowId) {
+    prefetch(table.line(id));
+    prefetch(table.class_of(id));
 }
 
 /// Whether both ends have shown that they are there: the originator has the responder's initial sequence number, or each has
