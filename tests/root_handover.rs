@@ -163,6 +163,7 @@ fn root_connections_whose_directions_come_over_two_rings_are_seen_whole() {
     let handed: u64 = handed.split_whitespace().next().unwrap().parse().unwrap();
     // Six packets of a connection that opens, two of a refused one, and each has a direction on the wrong ring.
     assert!(handed > u64::from(CONNECTIONS), "{said}");
+    assert!(said.contains("packets    1450: 1450 TCP"), "all were worked: {said}");
     assert_eq!(verdicts(&two), verdicts(&one), "as with one ring\n{said}");
 
     // And without: the halves are told as what they are.
