@@ -103,7 +103,7 @@ fn run(sources: Vec<Box<dyn Source + Send>>, given: &AtomicBool) -> (u64, [u64; 
         copies: None,
         conntrack: None,
         link: None,
-        hand_over: HandOver { groups: vec![0..2], key: [1, 2] },
+        hand_over: HandOver { groups: std::iter::once(0..2).collect(), key: [1, 2] },
     };
     let mut pipeline = Pipeline::start(sources, desk, plan).expect("threads");
     while !given.load(Ordering::Acquire) {

@@ -82,8 +82,8 @@ fn talk(wire: &Wire, cpus: [usize; 2]) {
                     };
                     sender.send(&segment.frame());
                 }
-                // Long enough for the other CPU's packets not to be stamped first, and far shorter than any wait between workers.
-                std::thread::sleep(Duration::from_millis(3));
+                // Long enough for the other CPU's packets not to be stamped first on a busy machine.
+                std::thread::sleep(Duration::from_millis(20));
             }
         });
     });

@@ -57,7 +57,7 @@ pub(super) fn told(mode: Mode, rings: u32, hash: QueueHash, when: When) -> Optio
 
 /// What `check` says of a span's queues: the text, and what would mend it.
 pub(super) fn checked(name: &str, queues: u32, hash: QueueHash) -> Option<(String, Option<String>)> {
-    let text = told(Mode::Span, queues, hash, When::Auto)?;
+    let text = told(Mode::Span, queues, hash, When::Auto)?.replace(": ", ":\n").replace("; ", "\n");
     let mend = match hash {
         QueueHash::Symmetric => return Some((text, None)),
         QueueHash::Asymmetric => format!(

@@ -231,7 +231,7 @@ impl Source for Fast {
             .zip(&bodies)
             .map(|(n, b)| Packet {
                 point: Point(self.ring),
-                ..packet(at, (n * 0x9e37 >> 3) as u32 | 1 << 31, b)
+                ..packet(at, ((n * 0x9e37) >> 3) as u32 | 1 << 31, b)
             })
             .collect();
         sink(&packets);
