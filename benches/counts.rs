@@ -116,9 +116,10 @@ fn hand_over() -> usize {
 fn hand_over_packets() -> usize {
     const TIMES: usize = 4096;
     let frames = work::exchange::Batches::new(TIMES);
+    let packets = frames.packets();
     let mut pair = work::exchange::Pair::new();
-    pair.pass(&frames);
-    work_that_is_counted(&mut || assert_eq!(pair.pass(&frames), TIMES as u64));
+    pair.pass(&packets);
+    work_that_is_counted(&mut || assert_eq!(pair.pass(&packets), TIMES as u64));
     TIMES
 }
 

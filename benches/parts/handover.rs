@@ -72,11 +72,11 @@ pub fn handover(c: &mut Criterion) {
 fn packets(group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>) {
     group.throughput(Throughput::Elements(BITE));
     let frames = Batches::new(BITE as usize);
+    let packets = frames.packets();
     let mut pair = Pair::new();
     group.bench_function("a packet, merged, one thread", |b| {
-        b.iter(|| assert_eq!(pair.pass(&frames), BITE));
+        b.iter(|| assert_eq!(pair.pass(&packets), BITE));
     });
-    let packets = frames.packets();
     let (mut to, mut from) = RingBuffer::new(EVENTS);
     group.bench_function(format!("a slot of {} bytes, one thread", size_of::<Slot>()), |b| {
         b.iter(|| {
