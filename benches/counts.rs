@@ -43,6 +43,7 @@ const SUBJECTS: &[Subject] = &[
     ("tracker, a segment of a life", step),
     ("recorder, push", push),
     ("hand-over, an event", hand_over),
+    ("hand-over, a packet to a worker", hand_over_packets),
     ("worker, a packet of the steady state, IPv4", || packet(Family::V4)),
     ("worker, a packet of the steady state, IPv6", || packet(Family::V6)),
 ];
@@ -110,6 +111,16 @@ fn hand_over() -> usize {
         }
     });
     TIMES as usize
+}
+
+fn hand_over_packets() -> usize {
+    const TIMES: usize = 4096;
+    let frames = work::exchange::Batches::new(TIMES);
+    let packets = frames.packets();
+    let mut pair = work::exchange::Pair::new();
+    pair.pass(&packets);
+    work_that_is_counted(&mut || assert_eq!(pair.pass(&packets), TIMES as u64));
+    TIMES
 }
 
 fn packet(family: Family) -> usize {

@@ -1053,6 +1053,7 @@ mod rings {
             copies: None,
             conntrack: None,
             link: None,
+            hand_over: Default::default(),
         };
         let desk = move || Ok(Desk::new(Context::default(), sink));
         let mut pipeline = Pipeline::start(sources, desk, plan).expect("it starts");

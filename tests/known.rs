@@ -37,6 +37,7 @@ impl Bench {
             wire_len: bytes.len() as u32,
             vlan: OffloadedVlan { tpid: 0, tci: 0 },
             reason: 0,
+            hash: 0,
             bytes: &bytes,
         };
         self.worker.batch(&[packet], &mut self.events);

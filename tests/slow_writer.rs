@@ -117,6 +117,7 @@ fn workers_go_on_while_the_disk_hangs_and_what_is_not_written_is_counted() {
         copies: None,
         conntrack: None,
         link: None,
+        hand_over: Default::default(),
     };
     let mut pipeline = Pipeline::start(sources, desk, plan).expect("threads");
 

@@ -1,12 +1,16 @@
-//! From a worker to the writer: events over a ring of one producer and one consumer.
+//! From a worker to the writer: events over a ring of one producer and one consumer. From a worker to another: packets, and what could travel
+//! instead of their bytes.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use rtrb::RingBuffer;
+use syntap::capture::{BATCH, Packet};
 use syntap::detect::Sight;
 use syntap::pipeline::{Event, Place, What};
-use syntap::wire::{Malformed, Nanos};
+use syntap::wire::{self, Brief, Malformed, Nanos};
+
+use super::work::exchange::{Batches, Pair};
 
 /// As in the pipeline.
 const EVENTS: usize = 1 << 14;
@@ -59,5 +63,62 @@ pub fn handover(c: &mut Criterion) {
             })
         });
     });
+    packets(&mut group);
     group.finish();
+}
+
+/// What a packet costs that goes to its owner: through the workers' mailboxes, with the merge by time; and, without owners, order or bounds, through
+/// a ring of slots of one length, and decoded.
+fn packets(group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>) {
+    group.throughput(Throughput::Elements(BITE));
+    let frames = Batches::new(BITE as usize);
+    let packets = frames.packets();
+    let mut pair = Pair::new();
+    group.bench_function("a packet, merged, one thread", |b| {
+        b.iter(|| assert_eq!(pair.pass(&packets), BITE));
+    });
+    let (mut to, mut from) = RingBuffer::new(EVENTS);
+    group.bench_function(format!("a slot of {} bytes, one thread", size_of::<Slot>()), |b| {
+        b.iter(|| {
+            for batch in packets.chunks(BATCH) {
+                for p in batch {
+                    to.push(Slot::of(p)).expect("it was emptied");
+                }
+                while let Ok(slot) = from.pop() {
+                    black_box(&slot);
+                }
+            }
+        });
+    });
+    let (mut to, mut from) = RingBuffer::new(EVENTS);
+    group.bench_function(format!("a decoded packet of {} bytes, one thread", size_of::<Brief>() + 24), |b| {
+        b.iter(|| {
+            for batch in packets.chunks(BATCH) {
+                for p in batch {
+                    let mut brief = Brief::default();
+                    wire::brief(p.link, p.bytes, p.vlan, &mut brief);
+                    to.push((brief, p.ts, p.wire_len, p.reason, p.point)).expect("it was emptied");
+                }
+                while let Ok(decoded) = from.pop() {
+                    black_box(&decoded);
+                }
+            }
+        });
+    });
+}
+
+/// A packet in room for the longest.
+struct Slot {
+    ts: Nanos,
+    len: usize,
+    bytes: [u8; 464],
+}
+
+impl Slot {
+    fn of(p: &Packet<'_>) -> Slot {
+        let mut slot = Slot { ts: p.ts, len: p.bytes.len(), bytes: [0; 464] };
+        slot.bytes[..slot.len].copy_from_slice(p.bytes);
+        black_box(slot.ts);
+        slot
+    }
 }

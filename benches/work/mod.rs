@@ -2,6 +2,7 @@
 
 #![allow(dead_code, missing_docs)]
 
+pub mod exchange;
 #[path = "../../examples/meter/life.rs"]
 pub mod life;
 #[path = "../../tests/common/packet.rs"]

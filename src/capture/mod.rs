@@ -19,6 +19,7 @@ mod tap_error;
 pub mod xsk;
 
 pub use clock::ClockOffset;
+pub use ethtool::QueueHash;
 pub use file::{CaptureError, CaptureFile, RawPacket};
 pub use live::{LiveSource, Transport};
 pub use mirror::MirrorWriter;
@@ -53,6 +54,8 @@ pub struct Packet<'a> {
     pub vlan: OffloadedVlan,
     /// Why the kernel side chose it: `SYNTAP_REASON_*`; 0 in a replay.
     pub reason: u16,
+    /// Low half of the kernel side's hash of the tuple, the same both ways; 0 where it made none (ARP, a replay).
+    pub hash: u32,
     /// What was captured.
     pub bytes: &'a [u8],
 }
@@ -68,6 +71,7 @@ impl Packet<'static> {
         wire_len: 0,
         vlan: OffloadedVlan { tpid: 0, tci: 0 },
         reason: 0,
+        hash: 0,
         bytes: &[],
     };
 }

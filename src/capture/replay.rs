@@ -86,6 +86,7 @@ impl ReplaySource {
                 wire_len: p.wire_len,
                 vlan: OffloadedVlan::default(),
                 reason: 0,
+                hash: 0,
                 bytes: file.bytes(&p.range),
             }
         };

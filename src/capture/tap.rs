@@ -9,10 +9,11 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use super::clock::ClockOffset;
-use super::ethtool;
+use super::ethtool::{self, QueueHash};
 use super::interface::{Interface, Rtnetlink};
 use super::live::{LiveSource, Transport};
 pub use super::pair::is_carrier;
@@ -129,6 +130,8 @@ pub struct PointInfo {
     pub zero_copy: Result<(), String>,
     /// Rings of this interface alone; 0 for an inline one, which shares them with the others.
     pub rings: u32,
+    /// Whether both directions of a connection come over one ring.
+    pub hash: QueueHash,
     /// What it was at the last look.
     pub presence: Presence,
 }
@@ -294,6 +297,7 @@ impl Tap {
                 transport: config.transport,
                 zero_copy: Err("the original keeps its memory".into()),
                 rings: 0,
+                hash: QueueHash::Symmetric,
                 presence: Presence::Up,
             });
         }
@@ -432,6 +436,7 @@ impl Tap {
             transport: Transport::Afxdp,
             zero_copy,
             rings: planned.queues,
+            hash: if planned.queues == 1 { QueueHash::Symmetric } else { ethtool::queue_hash(name) },
             presence: Presence::Up,
         })
     }
@@ -468,15 +473,14 @@ impl Tap {
 
     /// The tap point that source number `source` serves alone; `None` for one that all inline interfaces share.
     pub fn point_of(&self, source: usize) -> Option<usize> {
-        let mut first = self.rings.len() - self.points.iter().map(|p| p.rings as usize).sum::<usize>();
-        for (n, point) in self.points.iter().enumerate() {
-            let rings = point.rings as usize;
-            if (first..first + rings).contains(&source) {
-                return Some(n);
-            }
-            first += rings;
-        }
-        None
+        (0..self.points.len()).find(|n| self.sources_of(*n).contains(&source))
+    }
+
+    /// The numbers of the sources that serve a tap point alone.
+    pub fn sources_of(&self, point: usize) -> Range<usize> {
+        let rings = |points: &[PointInfo]| points.iter().map(|p| p.rings as usize).sum::<usize>();
+        let first = self.rings.len() - rings(&self.points[point..]);
+        first..first + self.points[point].rings as usize
     }
 
     /// Everything counted so far.

@@ -390,6 +390,7 @@ pub(super) fn packet<'a>(meta: &Meta, bytes: &'a [u8], clock: &ClockOffset) -> P
         wire_len: meta.wire_len,
         vlan: OffloadedVlan { tpid: meta.vlan_tpid, tci: meta.vlan_tci },
         reason: meta.reason,
+        hash: meta.hash,
         bytes,
     }
 }

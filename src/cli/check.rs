@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::hand_over;
 use super::run::Wanted;
 use crate::bpf::attach::{self, Attached, TcxHook};
 use crate::bpf::{Kernel, Options};
@@ -305,6 +306,11 @@ fn as_span<W: Write>(findings: &mut Findings<W>, interface: &Interface) -> io::R
         None => "tried first",
     };
     findings.say(Grade::Fine, format!("XDP: {native}; frames: {zero_copy}"), None)?;
+    let queues = ethtool::receive_queues(name).unwrap_or(1);
+    if let Some((text, mend)) = hand_over::checked(name, queues, ethtool::queue_hash(name)) {
+        let grade = if mend.is_some() { Grade::Note } else { Grade::Fine };
+        findings.say(grade, text, mend.as_deref())?;
+    }
     if let Some(program) = xdp.attached {
         let e = TapError::ForeignXdp { name: name.clone(), program };
         findings.say(Grade::Missing, e.to_string(), e.hint().as_deref())?;

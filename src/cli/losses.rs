@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
+use super::many;
 use crate::bpf::abi::{Census, Counter, Counters};
 use crate::bpf::{Budget, Kept};
 use crate::capture::TapStats;
@@ -122,6 +123,9 @@ fn causes(stats: &TapStats, shared: &Shared) -> Vec<Cause> {
         let others = ring.stats.dropped.saturating_sub(ring.stats.fill_empty);
         add("ring_dropped", &ring.name, others, Whose::Kernels);
         add("ring_invalid", &ring.name, ring.stats.invalid, Whose::Ours);
+    }
+    for (source, ring) in stats.rings.iter().enumerate() {
+        add("worker_behind", &ring.name, shared.behind(source), Whose::Ours);
     }
     let given_up = shared.flows_given_up.load(Ordering::Relaxed);
     add("flow_table_full", "flow table", given_up, Whose::Tables);
@@ -259,6 +263,10 @@ impl Losses {
             0 => String::new(),
             n => format!(", {n} missing in the mirror file"),
         };
+        if let Some((handed, late)) = shared.handed() {
+            let late = if late == 0 { String::new() } else { format!(", {late} worked out of order") };
+            line("hand-over", format!("{} between workers{late}", many(handed, "packet")));
+        }
         line("lost", format!("{} dropped, {} missed{copies}{text}", self.dropped, self.missed));
         lines
     }

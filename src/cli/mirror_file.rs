@@ -136,6 +136,7 @@ impl CopySink for MirrorFile {
             wire_len: p.wire_len,
             vlan: p.vlan,
             reason: 0,
+            hash: 0,
             bytes: &p.bytes,
         })?;
         let blocks = self.writer.get_mut();

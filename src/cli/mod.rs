@@ -6,6 +6,7 @@ mod conntrack;
 mod explain;
 mod fail;
 mod filter;
+mod hand_over;
 mod losses;
 mod mirror_file;
 mod netns;

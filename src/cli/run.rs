@@ -20,7 +20,7 @@ use super::output::{Output, Summary, figures_at, hinted, host_name};
 use super::presence::Interfaces;
 use super::signals::Signals;
 use super::status::Status;
-use super::{Fail, budget, conntrack, many, note, values};
+use super::{Fail, budget, conntrack, hand_over, many, note, values};
 use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
@@ -102,6 +102,11 @@ pub struct RunArgs {
     /// `auto` is the cheaper one.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = values::TransportChoice::Auto)]
     transport: values::TransportChoice,
+
+    /// Hand packets over between the workers of a span with several queues, so that each connection is followed by one of them. `auto`: where
+    /// the driver does not say that both directions of a connection come to one queue.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = hand_over::When::Auto)]
+    hand_over: hand_over::When,
 
     /// Let the rings be polled by the workers instead of by interrupts: less latency, a busy CPU.
     #[arg(long)]
@@ -224,8 +229,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     worker.max_flows = args.max_flows / sources.len().max(1);
     worker.recorder = worker.max_flows;
     worker.known = Some(tap.known());
-    let plan =
-        Plan { worker, cpus: &cpus, clock: Arc::new(move || packet_clock.now()), copies, conntrack, link };
+    let hand_over = hand_over::between(&tap, args.hand_over);
+    let plan = Plan {
+        worker,
+        cpus: &cpus,
+        clock: Arc::new(move || packet_clock.now()),
+        copies,
+        conntrack,
+        link,
+        hand_over,
+    };
     let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
         let sources = sources.into_iter().map(boxed).collect();
         Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
@@ -240,6 +253,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     for point in tap.points() {
         note(describe(point));
+        if let Some(text) = hand_over::told(point.mode, point.rings, point.hash, args.hand_over) {
+            note(format!("{}: {text}", point.name));
+        }
     }
     if listens {
         note("listening to connection tracking");

@@ -286,19 +286,22 @@ const ADDRESS_CONFLICT: Explanation = Explanation {
 };
 
 const ASYMMETRIC_HASH: Explanation = Explanation {
-    one_line: "The two directions of a connection reach two rings, and so two workers of syntap.",
+    one_line: "The two directions of a connection reach two workers of syntap.",
     meaning: "No worker sees a whole connection: what is said of missing answers, of states and of refused reuses is not to be \
 trusted in this run.",
     rule: "The SYN came over one ring and its SYN-ACK over another, ten times and in one of ten handshakes or more. Where the kernel \
 side chooses the ring (tcx) that cannot happen; in XDP mode the NIC's receive hash (RSS) does, and the usual Toeplitz key gives the \
-two directions of a tuple different queues.",
+two directions of a tuple different queues. `run` hands packets over between the workers of such a span, and then none of this is so; it \
+does not where the driver says that its hash is symmetric, or with --hand-over off.",
     causes: &[
-        "a mirror port tapped by XDP on a NIC whose RSS key is not symmetric",
+        "--hand-over off on a NIC whose RSS key is not symmetric",
+        "a driver that says its hash is symmetric, and steers flows in other ways (Flow Director, rules of `ethtool -N`)",
         "a hash over other fields (ports left out, a tunnel's \
 outer header)",
     ],
     remedy: &[
-        "give the NIC a symmetric hash: `ethtool -X DEV hkey 6d:5a:6d:5a:...` (the same two bytes repeated), or `ethtool -X DEV xfrm \
+        "start syntap with --hand-over on",
+        "or, which costs less, give the NIC a symmetric hash: `ethtool -X DEV hkey 6d:5a:6d:5a:...` (the same two bytes repeated), or `ethtool -X DEV xfrm \
 symmetric-xor` where the driver has it",
         "or give it one queue: `ethtool -L DEV combined 1`",
     ],

@@ -162,22 +162,26 @@ fn with_made<'a>(round: &[Packet<'a>], made: &'a [Option<(Vec<u8>, u32)>]) -> Ve
 
 /// The worker of a packet: both directions of a tuple, the errors that quote it, and its fragments' first go to one.
 fn worker_of(p: &Packet<'_>, count: usize) -> usize {
-    let mut brief = Brief::default();
-    let (src, dst) = if wire::brief(p.link, p.bytes, p.vlan, &mut brief) {
-        let Brief { src, dst, sport, dport, .. } = brief;
-        (Endpoint { addr: src, port: sport }, Endpoint { addr: dst, port: dport })
-    } else {
-        match &wire::decode(p.link, p.bytes, p.wire_len, p.vlan).body {
-            Body::Tcp(s) => {
-                (Endpoint { addr: s.src, port: s.sport }, Endpoint { addr: s.dst, port: s.dport })
-            }
-            Body::Icmp(e) => {
-                (Endpoint { addr: e.src, port: e.sport }, Endpoint { addr: e.dst, port: e.dport })
-            }
-            _ => return 0,
-        }
-    };
+    let Some((src, dst)) = ends_of(p) else { return 0 };
     // All points of a tuple go to one worker too, as the kernel side does it.
     let hash = FlowKey::new(src, dst, 0).0.hash(Seed::FIXED);
     (hash >> 32) as usize % count
+}
+
+/// Both ends of the tuple that a packet belongs to, its own or the one that it quotes; `None` if it belongs to none.
+pub(super) fn ends_of(p: &Packet<'_>) -> Option<(Endpoint, Endpoint)> {
+    let mut brief = Brief::default();
+    if wire::brief(p.link, p.bytes, p.vlan, &mut brief) {
+        let Brief { src, dst, sport, dport, .. } = brief;
+        return Some((Endpoint { addr: src, port: sport }, Endpoint { addr: dst, port: dport }));
+    }
+    match &wire::decode(p.link, p.bytes, p.wire_len, p.vlan).body {
+        Body::Tcp(s) => {
+            Some((Endpoint { addr: s.src, port: s.sport }, Endpoint { addr: s.dst, port: s.dport }))
+        }
+        Body::Icmp(e) => {
+            Some((Endpoint { addr: e.src, port: e.sport }, Endpoint { addr: e.dst, port: e.dport }))
+        }
+        _ => None,
+    }
 }

@@ -12,6 +12,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::conntrack::{ConntrackFeed, ConntrackTotals, Listener, listen};
 use super::desk::{Desk, RecordSink, Tally};
 use super::event::{Event, Outlet, Place, What};
+use super::handover::{Exchange, Group, HandOver};
 use super::latency::Interval;
 use super::link::{LINK_EVENTS, LinkListener, LinkTotals};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
@@ -120,6 +121,8 @@ pub struct Shared {
     pub flows_given_up: AtomicU64,
     /// Why the mirror file is not written any more. The run goes on without it.
     copy_error: OnceLock<io::Error>,
+    /// The workers that hand over to each other.
+    groups: Vec<Arc<Group>>,
     /// What connection tracking said.
     pub conntrack: ConntrackTotals,
     /// What the link layer said.
@@ -171,6 +174,8 @@ pub struct Plan<'a> {
     pub conntrack: Option<ConntrackFeed>,
     /// The kernel's link-layer events, if they are listened to.
     pub link: Option<LinkEvents>,
+    /// Which workers hand over to each other.
+    pub hand_over: HandOver,
 }
 
 /// A running pipeline.
@@ -190,6 +195,18 @@ impl Shared {
     /// Why the mirror file is not written any more, if so.
     pub fn copy_error(&self) -> Option<&io::Error> {
         self.copy_error.get()
+    }
+
+    /// Packets for a source's worker that were lost because it was behind.
+    pub fn behind(&self, source: usize) -> u64 {
+        self.groups.iter().find(|g| g.sources().contains(&source)).map_or(0, |g| g.behind(source))
+    }
+
+    /// Packets that workers handed over to each other, and packets worked after one with a later stamp; `None` where nothing is handed
+    /// over.
+    pub fn handed(&self) -> Option<(u64, u64)> {
+        let sum = |of: fn(&Group) -> u64| self.groups.iter().map(|g| of(g)).sum();
+        (!self.groups.is_empty()).then(|| (sum(Group::handed), sum(Group::late)))
     }
 
     /// Whether the run ends.
@@ -222,10 +239,17 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
         desk: impl FnOnce() -> io::Result<Desk<S>> + Send + 'static,
         plan: Plan<'_>,
     ) -> io::Result<Pipeline<S>> {
-        let shared = Arc::new(Shared::default());
+        let mut exchanges: Vec<Option<Exchange>> = (0..sources.len()).map(|_| None).collect();
+        let mut groups = Vec::new();
+        for numbers in plan.hand_over.groups {
+            let (group, parts) = Exchange::group(numbers.clone(), plan.hand_over.key);
+            groups.push(group);
+            numbers.zip(parts).for_each(|(n, part)| exchanges[n] = Some(part));
+        }
+        let shared = Arc::new(Shared { groups, ..Shared::default() });
         let (mut workers, mut reports, mut events, mut copies) = (vec![], vec![], vec![], vec![]);
         let copying = plan.copies.is_some();
-        for (n, source) in sources.into_iter().enumerate() {
+        for (n, (source, exchange)) in sources.into_iter().zip(exchanges).enumerate() {
             let (event_tx, event_rx) = RingBuffer::new(EVENTS);
             let (report_tx, report_rx) = RingBuffer::new(16);
             let (copy_tx, copy_rx) = RingBuffer::new(if copying { COPIES } else { 1 });
@@ -234,6 +258,7 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
             copies.push(copy_rx);
             let lane = Lane {
                 source,
+                exchange,
                 outlet: Ring { events: event_tx, shared: shared.clone() },
                 reports: report_tx,
                 copies: copying.then_some(copy_tx),
@@ -390,6 +415,8 @@ pub trait Ticking {
 /// One worker thread's belongings.
 struct Lane {
     source: Box<dyn Source + Send>,
+    /// With the other workers of its span, where its ring does not agree with the tuple hash.
+    exchange: Option<Exchange>,
     outlet: Ring,
     reports: Producer<Report>,
     copies: Option<Producer<Copied>>,
@@ -414,14 +441,18 @@ impl Lane {
         let failed = loop {
             // Read before the poll: what was in the ring when the stop came is worked off.
             let stopping = self.shared.stop.load(Ordering::Acquire);
-            let Lane { source, outlet, copies, shared, .. } = &mut self;
+            let Lane { source, exchange, outlet, copies, shared, clock, .. } = &mut self;
             let wait = if stopping { 0 } else { WAIT_MS };
-            let polled = source.poll(wait, &mut |packets| {
+            let mut work = |packets: &[Packet<'_>]| {
                 if let Some(ring) = copies {
                     copy_out(packets, ring, shared);
                 }
                 worker.batch(packets, outlet);
-            });
+            };
+            let polled = match exchange {
+                None => source.poll(wait, &mut work),
+                Some(exchange) => exchange.poll(&mut **source, stopping, &**clock, &mut work),
+            };
             let polled = match polled {
                 Ok(polled) => polled,
                 Err(e) => break Some(e),
@@ -432,7 +463,9 @@ impl Lane {
                     break None;
                 }
                 let now = (self.clock)();
-                worker.idle(Nanos(now.0.saturating_sub(TIMER_LAG)), &mut self.outlet);
+                let timers = Nanos(now.0.saturating_sub(TIMER_LAG));
+                let timers = self.exchange.as_ref().map_or(timers, |x| x.timers(timers));
+                worker.idle(timers, &mut self.outlet);
             }
             if reported.elapsed() >= REPORT_EVERY {
                 self.report(&mut worker);

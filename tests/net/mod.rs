@@ -126,8 +126,17 @@ impl Wire {
 
     /// The same without addresses.
     pub fn bare() -> Wire {
+        Wire::with_queues(1)
+    }
+
+    /// The same with this many queues each way. What is sent on one of `far` comes on the one of that number.
+    pub fn with_queues(queues: u32) -> Wire {
         let (near, far) = (Namespace::new(), Namespace::new());
-        sh(&format!("ip link add near netns {} type veth peer name far netns {}", near.name, far.name));
+        let count = format!("numtxqueues {queues} numrxqueues {queues}");
+        sh(&format!(
+            "ip link add near netns {} {count} type veth peer name far netns {} {count}",
+            near.name, far.name
+        ));
         near.ip("link set near addrgenmode none up");
         far.ip("link set far addrgenmode none up");
         Wire { near, far }

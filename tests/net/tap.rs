@@ -122,7 +122,7 @@ pub fn ifindex(ns: &Namespace, name: &str) -> u32 {
 
 /// Sends raw frames from `far`: what a mirror port delivers.
 pub struct RawSender {
-    socket: OwnedFd,
+    pub socket: OwnedFd,
     to: libc::sockaddr_ll,
 }
 
