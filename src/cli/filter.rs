@@ -6,15 +6,15 @@ use clap::Args;
 
 use super::Fail;
 use crate::detect::{Certainty, Kind, Severity, Verdict};
-use crate::record::{ConnectionRecord, Record};
+use crate::record::{ConnectionRecord, FIGURES, Record};
 use crate::wire::Nanos;
 
 /// Which records.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Filter {
-    /// Kinds: commas and repeats add more (`syntap explain` lists them).
+    /// Kinds: commas and repeats add more (`syntap explain` lists them; `figures` is what else is stored: counts and latencies).
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
-    kind: Vec<Kind>,
+    kind: Vec<&'static str>,
 
     /// At least this severe: info, warning, error.
     #[arg(long, value_name = "SEVERITY", value_parser = parse_severity)]
@@ -45,8 +45,10 @@ pub struct Filter {
     until: Option<Nanos>,
 }
 
-fn parse_kind(name: &str) -> Result<Kind, String> {
-    Kind::from_name(name).ok_or_else(|| "no such kind; `syntap explain` lists them".into())
+fn parse_kind(name: &str) -> Result<&'static str, String> {
+    let kind = Kind::from_name(name).map(Kind::name);
+    kind.or((name == FIGURES).then_some(FIGURES))
+        .ok_or_else(|| "no such kind; `syntap explain` lists them".into())
 }
 
 fn parse_severity(name: &str) -> Result<Severity, String> {
@@ -73,7 +75,8 @@ fn parse_end(text: &str) -> Result<(IpAddr, Option<u16>), String> {
 impl Filter {
     /// True if the record passes.
     pub fn passes(&self, r: &Record) -> bool {
-        (self.kind.is_empty() || self.kind.iter().any(|k| k.name() == r.kind))
+        // Figures are thousands a day: shown to those who ask for them.
+        (self.kind.contains(&r.kind.as_ref()) || self.kind.is_empty() && r.kind != FIGURES)
             && self.severity.is_none_or(|s| Severity::from_name(&r.severity).is_some_and(|x| x >= s))
             && (self.verdict.is_empty() || self.verdict.iter().any(|v| v.name() == r.verdict))
             && self.certainty.is_none_or(|c| Certainty::from_name(&r.certainty).is_some_and(|x| x >= c))

@@ -5,6 +5,7 @@ mod check;
 mod conntrack;
 mod explain;
 mod fail;
+mod figures;
 mod filter;
 mod losses;
 mod mirror_file;
