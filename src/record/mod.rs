@@ -14,5 +14,6 @@ pub use connection::ConnectionRecord;
 pub use figures::{FIGURES, FigureSet, bucket, milliseconds, quantile};
 pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, TunnelRecord, Word, rfc3339};
 pub use shard::{
-    LostRecords, ShardError, ShardOptions, ShardState, ShardWriter, read_bytes, read_shard, shard_paths,
+    LostRecords, ShardError, ShardOptions, ShardState, ShardWriter, read_bytes, read_lines, read_shard,
+    shard_paths,
 };
