@@ -57,7 +57,8 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        // A name from outside may hold what steers a terminal.
+        line.extend(word.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
     }
     if !line.is_empty() {
         lines.push(line);

@@ -169,12 +169,12 @@ impl Figures {
         }
     }
 
-    /// The interfaces at which each connection is counted once: those inside, if any is; else all, where one that is forwarded
-    /// counts at each.
+    /// The interfaces at which connections are counted: where one is inside, not those outside, which see the same ones. One that
+    /// crosses two of the rest counts at each.
     pub fn where_counted(&self) -> Vec<(&str, &Place)> {
         let inside = |p: &Place| p.role.as_deref() == Some("inside") && p.total.attempts > 0;
         let any = self.points.values().any(inside);
-        let all = self.points.iter().filter(|(_, p)| !any || inside(p));
+        let all = self.points.iter().filter(|(_, p)| !any || p.role.as_deref() != Some("outside"));
         all.map(|(name, p)| (name.as_str(), p)).collect()
     }
 

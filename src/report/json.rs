@@ -105,7 +105,7 @@ fn cause(r: &Ranked<'_>, timeline: &[u64]) -> Value {
         "nat": rows(&c.nat),
         "timeline": timeline,
         "remedy": explain(c.kind).remedy,
-        "example": c.example,
+        "example": c.example(),
     })
 }
 

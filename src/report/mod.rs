@@ -95,9 +95,8 @@ pub struct Cause {
     linked: Top<String>,
     /// When.
     pub timeline: Timeline<u64>,
-    /// The best proven, most severe record with packets, the earliest of equals.
-    pub example: Option<Box<Record>>,
-    example_rank: Option<Rank>,
+    /// The most severe and best proven record of each verdict, the earliest of equals.
+    examples: [Option<(Rank, Box<Record>)>; VERDICTS.len()],
 }
 
 /// What makes a record the better example: severity, certainty, earliness.
@@ -165,8 +164,7 @@ impl Cause {
             subjects: Top::default(),
             linked: Top::default(),
             timeline: Timeline::default(),
-            example: None,
-            example_rank: None,
+            examples: Default::default(),
         }
     }
 
@@ -194,9 +192,17 @@ impl Cause {
         inside.max(outside) + self.count.saturating_sub(inside + outside)
     }
 
+    /// One of them: of whom it mostly is the doing, if there is none more severe.
+    pub fn example(&self) -> Option<&Record> {
+        let all = || self.examples.iter().flatten();
+        let worst = all().map(|e| e.0.0).max()?;
+        let usual = self.examples[self.mostly() as usize].as_ref().filter(|e| e.0.0 == worst);
+        usual.or_else(|| all().max_by_key(|e| e.0)).map(|e| &*e.1)
+    }
+
     /// A fact of the example.
     fn fact(&self, name: &str) -> Option<&Value> {
-        self.example.as_ref()?.facts.get(name)
+        self.example()?.facts.get(name)
     }
 
     /// A fact of the example: a word.
@@ -266,8 +272,10 @@ impl Cause {
         self.subjects.merge(o.subjects);
         self.linked.merge(o.linked);
         self.timeline.merge(o.timeline);
-        if o.example_rank > self.example_rank {
-            (self.example, self.example_rank) = (o.example, o.example_rank);
+        for (mine, theirs) in self.examples.iter_mut().zip(o.examples) {
+            if theirs.as_ref().map(|e| e.0) > mine.as_ref().map(|e| e.0) {
+                *mine = theirs;
+            }
         }
     }
 }
@@ -314,11 +322,12 @@ impl Report {
         // The last of many that were counted is no better an example than one of the first.
         let certainty = Certainty::from_name(&r.certainty.0).unwrap_or(Certainty::Possible);
         let rank = (severity, certainty, std::cmp::Reverse(r.first_ns));
-        if c.example_rank.is_none_or(|best| rank > best)
-            && (c.example.is_none() || !facts.is_sum())
+        let verdict = Verdict::from_name(&r.verdict.0).unwrap_or(Verdict::Unknown);
+        let best = &mut c.examples[verdict as usize];
+        if best.as_ref().is_none_or(|b| rank > b.0 && !facts.is_sum())
             && let Some(record) = whole()
         {
-            (c.example, c.example_rank) = (Some(Box::new(record)), Some(rank));
+            *best = Some((rank, Box::new(record)));
         }
     }
 

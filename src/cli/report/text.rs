@@ -57,7 +57,7 @@ pub fn print(
     if report.own.is_empty() {
         writeln!(to, "\nsyntap itself lost and shed nothing.")?;
     }
-    if !brief && let Some(example) = ranked.first().and_then(|r| r.cause.example.as_ref()) {
+    if !brief && let Some(example) = ranked.first().and_then(|r| r.cause.example()) {
         writeln!(to, "\n{}", style.bold("One of them, whole"))?;
         writeln!(to)?;
         show::print(example, style, to)?;
@@ -92,7 +92,8 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
         row("  before", &format!("{} (before the first was hurt)", latency_words(&before)), style, to)?;
         row("  during", &format!("{} (while some were hurt)", latency_words(&during)), style, to)?;
     }
-    for (name, place) in report.figures.where_counted() {
+    let places = report.figures.where_counted();
+    for (name, place) in places.iter().filter(|_| places.len() > 1) {
         let role = place.role.as_deref().map_or_else(String::new, |r| format!(" ({r})"));
         let said = format!("{name}{role}: {}", opened_words(&place.total));
         row("at", &said, style, to)?;

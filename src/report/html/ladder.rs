@@ -55,7 +55,7 @@ pub fn draw(r: &Record) -> Markup {
     );
     html! {
         svg.ladder role="img" aria-label=(say) viewBox=(format!("0 0 400 {height}")) {
-            @for (x, name, anchor) in [(LANES[0], "originator", "middle"), (LANES[1], "tap", "middle"), (398, "responder", "end")] {
+            @for (x, name, anchor) in [(LANES[0], "originator", "middle"), (LANES[1], if r.role.is_some() { "gateway" } else { "tap" }, "middle"), (398, "responder", "end")] {
                 text x=(x) y="14" text-anchor=(anchor) { (name) }
             }
             @for x in LANES {
@@ -68,7 +68,7 @@ pub fn draw(r: &Record) -> Markup {
                 @let head = if x2 > x1 { x2 - 7 } else { x2 + 7 };
                 @let class = if p.flags.contains('R') { "arrow rst" } else if p.from == "orig" { "arrow" } else { "arrow resp" };
                 text.t x="2" y=(y + 4) { (since(p.ts_ns, first)) }
-                text.rst[p.flags.contains('R')] x=((x1 + x2) / 2) y=(y - 5) text-anchor="middle" { (clean(&label(p))) }
+                text.l.rst[p.flags.contains('R')] x=((x1 + x2) / 2) y=(y - 5) text-anchor="middle" { (clean(&label(p))) }
                 line class=(class) x1=(x1) x2=(x2) y1=(y) y2=(y) {}
                 polygon class=(class) points=(format!("{x2},{y} {head},{} {head},{}", y - 4, y + 4)) {}
             }

@@ -330,7 +330,7 @@ fn cause(r: &Ranked<'_>) -> Markup {
                 @if !text.or_else.is_empty() { p { "What else produces the same packets:" } ul { @for other in text.or_else { li { (other) } } } }
                 p.dim { (text.rule) }
             }
-            @if let Some(example) = &c.example { (whole(example)) }
+            @if let Some(example) = c.example() { (whole(example)) }
         }
     }
 }

@@ -12,7 +12,8 @@ const OWN: usize = 5;
 
 /// When, by cause: stacked.
 pub fn timeline(report: &Report, axis: Axis) -> Markup {
-    let ranked = report.ranked();
+    // What follows from another cause would count the same connections again.
+    let ranked: Vec<_> = report.ranked().into_iter().filter(|r| r.follows.is_none()).collect();
     let mut series: Vec<(String, Vec<u64>)> = Vec::new();
     for (n, r) in ranked.iter().enumerate() {
         let cells = r.cause.timeline.on(axis);
@@ -61,7 +62,7 @@ pub fn timeline(report: &Report, axis: Axis) -> Markup {
                     }
                 }
             }
-            figcaption { "Anomalies above info by cause, " (axis.cell_words()) " a column. Times are UTC." }
+            figcaption { "Causes that follow from no other, " (axis.cell_words()) " a column. Times are UTC." }
         }
     }
 }
