@@ -53,11 +53,11 @@ pub fn bucket(us: u64) -> u64 {
 
 /// What a share (0 to 1) of the members of such buckets did not exceed, microseconds; `None` without any.
 pub fn quantile(buckets: &BTreeMap<u64, u64>, share: f64) -> Option<u64> {
-    let total: u64 = buckets.values().sum();
-    let wanted = ((total as f64 * share).ceil() as u64).max(1);
+    let total: u128 = buckets.values().map(|&n| u128::from(n)).sum();
+    let wanted = ((total as f64 * share).ceil() as u128).max(1);
     let mut sum = 0;
     buckets.iter().find_map(|(&us, &n)| {
-        sum += n;
+        sum += u128::from(n);
         (sum >= wanted && total > 0).then_some(us)
     })
 }

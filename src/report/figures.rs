@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::line::{FigureFacts, Line};
 use super::timeline::{Axis, Cell, Timeline};
+use super::words::plus;
 use crate::record::quantile;
 
 /// Tap points and responders counted apart; figures of further ones are left out and counted.
@@ -35,10 +36,10 @@ pub struct Opened {
 
 impl Cell for Opened {
     fn merge(&mut self, o: &Opened) {
-        self.attempts += o.attempts;
-        self.handshakes += o.handshakes;
-        self.failed += o.failed;
-        self.resets += o.resets;
+        plus(&mut self.attempts, o.attempts);
+        plus(&mut self.handshakes, o.handshakes);
+        plus(&mut self.failed, o.failed);
+        plus(&mut self.resets, o.resets);
         self.max_us = self.max_us.max(o.max_us);
         for (&us, &n) in &o.latencies {
             self.took(us, n);
@@ -49,7 +50,7 @@ impl Cell for Opened {
 impl Opened {
     fn took(&mut self, us: u64, n: u64) {
         if self.latencies.len() < BUCKETS || self.latencies.contains_key(&us) {
-            *self.latencies.entry(us).or_default() += n;
+            plus(self.latencies.entry(us).or_default(), n);
         }
     }
 
@@ -65,14 +66,11 @@ impl Opened {
     }
 
     fn of(f: &FigureFacts) -> Opened {
-        let mut opened = Opened {
-            attempts: f.attempts,
-            handshakes: f.handshakes,
-            failed: f.failed,
-            resets: f.resets,
-            max_us: f.max_us.unwrap_or(0),
-            latencies: BTreeMap::new(),
-        };
+        let mut opened = Opened { max_us: f.max_us.unwrap_or(0), ..Opened::default() };
+        plus(&mut opened.attempts, f.attempts);
+        plus(&mut opened.handshakes, f.handshakes);
+        plus(&mut opened.failed, f.failed);
+        plus(&mut opened.resets, f.resets);
         f.latencies.iter().for_each(|&(us, n)| opened.took(us, n));
         opened
     }
@@ -109,7 +107,7 @@ impl Place {
             let mine = self.flags.entry(way).or_default();
             for (flags, n) in counts {
                 if mine.len() < FLAGS || mine.contains_key(&flags) {
-                    *mine.entry(flags).or_default() += n;
+                    plus(mine.entry(flags).or_default(), n);
                 }
             }
         }

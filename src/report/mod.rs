@@ -28,6 +28,7 @@ pub use reuse::{AGES, Ages};
 pub use short::{Sentence, Short};
 pub use timeline::{Axis, CELLS, Cell, Timeline};
 pub use top::Top;
+use words::plus;
 pub use words::{fact_text, lost_words, many, packet_line, time};
 
 /// Places at which syntap itself may lose something, and hosts: they are few, but a file may claim any number.
@@ -222,14 +223,14 @@ impl Cause {
     }
 
     fn add(&mut self, r: &Line<'_>, severity: Severity, facts: &Facts<'_>) {
-        self.count = self.count.saturating_add(r.count);
+        plus(&mut self.count, r.count);
         self.severity = self.severity.max(severity);
         self.first_ns = self.first_ns.min(r.first_ns);
         self.last_ns = self.last_ns.max(r.last_ns);
         let verdict = Verdict::from_name(&r.verdict.0).unwrap_or(Verdict::Unknown);
-        self.verdicts[verdict as usize] += r.count;
+        plus(&mut self.verdicts[verdict as usize], r.count);
         let certainty = Certainty::from_name(&r.certainty.0).unwrap_or(Certainty::Possible);
-        self.certainties[certainty as usize] += r.count;
+        plus(&mut self.certainties[certainty as usize], r.count);
         if let (Some(ip), Some(port)) = (r.dst_ip, r.dst_port) {
             self.responders.add(SocketAddr::new(ip, port), r.count);
         }
@@ -254,16 +255,16 @@ impl Cause {
         if let Some(kind) = facts.link() {
             self.linked.add_ref(kind.as_ref(), r.count);
         }
-        *self.timeline.at(r.first_ns) += r.count;
+        plus(self.timeline.at(r.first_ns), r.count);
     }
 
     fn merge(&mut self, o: Cause) {
-        self.count = self.count.saturating_add(o.count);
+        plus(&mut self.count, o.count);
         self.severity = self.severity.max(o.severity);
         self.first_ns = self.first_ns.min(o.first_ns);
         self.last_ns = self.last_ns.max(o.last_ns);
-        self.verdicts.iter_mut().zip(o.verdicts).for_each(|(a, b)| *a += b);
-        self.certainties.iter_mut().zip(o.certainties).for_each(|(a, b)| *a += b);
+        self.verdicts.iter_mut().zip(o.verdicts).for_each(|(a, b)| plus(a, b));
+        self.certainties.iter_mut().zip(o.certainties).for_each(|(a, b)| plus(a, b));
         self.responders.merge(o.responders);
         self.originators.merge(o.originators);
         self.interfaces.merge(o.interfaces);
@@ -345,8 +346,8 @@ impl Report {
             return;
         }
         let own = self.own.entry(key).or_insert(OwnLoss { first_ns: o.first_ns, ..OwnLoss::default() });
-        own.times += o.times;
-        own.count += o.count;
+        plus(&mut own.times, o.times);
+        plus(&mut own.count, o.count);
         own.first_ns = own.first_ns.min(o.first_ns);
         own.last_ns = own.last_ns.max(o.last_ns);
     }
@@ -423,7 +424,7 @@ impl Report {
         let axis = Axis::over(first, last, CELLS, self.figures.longest_ns);
         let mut hurt = vec![0u64; axis.count as usize];
         for r in self.ranked() {
-            hurt.iter_mut().zip(r.cause.timeline.on(axis)).for_each(|(sum, n)| *sum += n);
+            hurt.iter_mut().zip(r.cause.timeline.on(axis)).for_each(|(sum, n)| plus(sum, n));
         }
         let begin = hurt.iter().position(|&n| n > 0).unwrap_or(hurt.len());
         let (mut before, mut during) = (Opened::default(), Opened::default());

@@ -1,6 +1,7 @@
 //! How old a tuple's last close was when a SYN came on it again: the closer to 60 s, the closer is the port range to being enough.
 
 use super::Facts;
+use super::words::plus;
 use crate::detect::Kind;
 
 /// Upper bounds of the ages told apart, seconds; beyond the last is one more. A tuple rests 60 s after its close on Linux.
@@ -23,13 +24,13 @@ impl Ages {
             _ => return,
         };
         if let Some(ms) = facts.since_close_ms() {
-            of[AGES.iter().position(|&s| ms <= s * 1e3).unwrap_or(AGES.len())] += count;
+            plus(&mut of[AGES.iter().position(|&s| ms <= s * 1e3).unwrap_or(AGES.len())], count);
         }
     }
 
     pub(super) fn merge(&mut self, other: &Ages) {
-        self.refused.iter_mut().zip(other.refused).for_each(|(a, b)| *a += b);
-        self.accepted.iter_mut().zip(other.accepted).for_each(|(a, b)| *a += b);
+        self.refused.iter_mut().zip(other.refused).for_each(|(a, b)| plus(a, b));
+        self.accepted.iter_mut().zip(other.accepted).for_each(|(a, b)| plus(a, b));
     }
 
     /// True if no tuple was used again whose age is known.

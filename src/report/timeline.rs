@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::words::plus;
 use crate::wire::Nanos;
 
 /// Cells of a timeline at most.
@@ -36,7 +37,7 @@ pub trait Cell: Clone + Default {
 
 impl Cell for u64 {
     fn merge(&mut self, other: &u64) {
-        *self = self.saturating_add(*other);
+        plus(self, *other);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use super::words::plus;
+
 /// Names counted apart. When twice as many have come, the rarer half goes into one row.
 const PLACES: usize = 1024;
 
@@ -23,8 +25,7 @@ impl<K> Default for Top<K> {
 impl<K: Clone + Eq + Hash + Ord> Top<K> {
     /// Counts.
     pub fn add(&mut self, name: K, count: u64) {
-        let sum = self.counts.entry(name).or_default();
-        *sum = sum.saturating_add(count);
+        plus(self.counts.entry(name).or_default(), count);
         self.bound();
     }
 
@@ -35,14 +36,14 @@ impl<K: Clone + Eq + Hash + Ord> Top<K> {
         K: std::borrow::Borrow<Q>,
     {
         match self.counts.get_mut(name) {
-            Some(sum) => *sum = sum.saturating_add(count),
+            Some(sum) => plus(sum, count),
             None => self.add(name.to_owned(), count),
         }
     }
 
     /// Adds all of another.
     pub fn merge(&mut self, other: Top<K>) {
-        self.others += other.others;
+        plus(&mut self.others, other.others);
         for (name, count) in other.counts {
             self.add(name, count);
         }
@@ -54,7 +55,7 @@ impl<K: Clone + Eq + Hash + Ord> Top<K> {
         }
         let mut rows: Vec<(K, u64)> = self.counts.drain().collect();
         rows.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        self.others += rows.drain(PLACES..).map(|r| r.1).sum::<u64>();
+        rows.drain(PLACES..).for_each(|r| plus(&mut self.others, r.1));
         self.counts.extend(rows);
     }
 
@@ -95,7 +96,8 @@ impl<K: Clone + Eq + Hash + Ord> Top<K> {
     pub fn rows(&self, n: usize) -> (Vec<(&K, u64)>, u64) {
         let mut rows: Vec<_> = self.counts.iter().map(|(k, &v)| (k, v)).collect();
         rows.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-        let rest = rows.iter().skip(n).map(|r| r.1).sum::<u64>() + self.others;
+        let mut rest = self.others;
+        rows.iter().skip(n).for_each(|r| plus(&mut rest, r.1));
         rows.truncate(n);
         (rows, rest)
     }

@@ -8,6 +8,14 @@ use super::OwnLoss;
 use crate::record::{PacketRecord, Record, rfc3339};
 use crate::wire::Nanos;
 
+/// A count stops here: no honest one comes near, and a few hundred of them can still be added up.
+const MOST: u64 = 1 << 55;
+
+/// Adds to a count whatever a record claims.
+pub(super) fn plus(sum: &mut u64, n: u64) {
+    *sum = sum.saturating_add(n).min(MOST);
+}
+
 /// A moment to the second.
 pub fn time(ns: u64) -> String {
     rfc3339(Nanos(ns / Nanos::SEC * Nanos::SEC)).replace(".000000000", "")

@@ -144,16 +144,25 @@ fn census(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> 
     if table.is_empty() {
         return Ok(());
     }
-    writeln!(
-        to,
-        "\n{}",
-        style.bold("TCP flags seen (S SYN, S. SYN-ACK, F. FIN, R reset, P data, . acknowledgement)")
-    )?;
+    writeln!(to, "\n{}", style.bold("TCP flags seen"))?;
+    lines("S SYN, S. SYN-ACK, F. FIN, R reset, P. data, . acknowledgement", 2, style, to)?;
     for place in &table {
         let cells: Vec<String> = place.cells.iter().take(8).map(|(f, n)| format!("[{f}] {n}")).collect();
         let others: u64 = place.cells.iter().skip(8).map(|c| c.1).sum();
         let others = if others > 0 { format!(" others {others}") } else { String::new() };
-        row(&place.name, &format!("{}{others}", cells.join(" ")), style, to)?;
+        // Names are short as a rule: one under the other they make a table.
+        for (n, line) in
+            wrap(&format!("{}{others}", cells.join(" ")), style.width() - NAMES).iter().enumerate()
+        {
+            let name = if n == 0 { wrap(&place.name, usize::MAX).join(" ") } else { String::new() };
+            match name.chars().count() {
+                0..12 => writeln!(to, "  {name:<11} {line}")?,
+                _ => {
+                    lines(&name, 2, style, to)?;
+                    writeln!(to, "  {:<11} {line}", "")?;
+                }
+            }
+        }
     }
     Ok(())
 }
