@@ -40,7 +40,7 @@ fn since(ns: u64, first: u64) -> String {
 
 fn label(p: &PacketRecord) -> String {
     let number = if p.flags == "." { format!("ack {}", p.ack) } else { format!("seq {}", p.seq) };
-    let len = if p.len > 0 { format!(" len {}", p.len) } else { String::new() };
+    let len = if p.len > 0 { format!(" +{}", p.len) } else { String::new() };
     format!("[{}] {number}{len}", p.flags)
 }
 
@@ -72,6 +72,10 @@ pub fn draw(r: &Record) -> Markup {
                 line class=(class) x1=(x1) x2=(x2) y1=(y) y2=(y) {}
                 polygon class=(class) points=(format!("{x2},{y} {head},{} {head},{}", y - 4, y + 4)) {}
             }
+        }
+        p.dim {
+            "Times since the first packet; +N is N bytes of payload. Arrows reach as far as this tap point sees: from the originator blue, "
+            "from the responder green, resets red."
         }
         @if r.packets.len() > RUNGS {
             p.dim { "The first " (RUNGS) " of " (r.packets.len()) " packets; all are below." }

@@ -25,7 +25,7 @@ fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, d) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push('\u{2009}');
         }
         out.push(d);
@@ -45,6 +45,40 @@ fn clean(text: &str) -> String {
 fn bdi(text: impl Display) -> Markup {
     html! { bdi { (clean(&text.to_string())) } }
 }
+
+/// Text of our own, with what stands in backticks as code.
+fn prose(text: &str) -> Markup {
+    html! {
+        @for (n, part) in text.split('`').enumerate() {
+            @if n % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
+}
+
+/// What the page's words mean.
+const WORDS: &[(&str, &str)] = &[
+    ("originator, responder", "the end that sent the first SYN, and the end that it was sent to"),
+    (
+        "tuple",
+        "address and port of both ends; a connection is known by it, and it can be used again for another one",
+    ),
+    ("ISN", "the sequence number that a connection begins with"),
+    (
+        "inside, outside",
+        "the sides of the tapped gateway: where the originators are, and where it translates to; one connection seen on both is counted once",
+    ),
+    (
+        "hurt",
+        "connections that failed, were reset or waited for a second or more, as far as records tell; one that two causes hurt counts for both",
+    ),
+    ("whose doing", "the end or device at which the cause is; not always the one that sent the packet"),
+    (
+        "proven, likely, possible",
+        "no other cause makes these packets; other causes are unusual; there are others",
+    ),
+    ("comes of", "all of it follows from that cause and goes away with it"),
+    ("p95, p99", "what 95 or 99 of 100 did not exceed"),
+];
 
 /// The page. `since`: when the first shard was begun.
 pub fn page(report: &Report, since: Option<&str>) -> String {
@@ -74,6 +108,10 @@ pub fn page(report: &Report, since: Option<&str>) -> String {
                     }
                     (census(report))
                     (quiet(report))
+                    @if report.span.is_some() {
+                        h2 #words { "Words" }
+                        dl { @for (word, means) in WORDS { dt { (word) } dd { (means) } } }
+                    }
                     p.dim { "Written by syntap " (env!("CARGO_PKG_VERSION")) ". Times are UTC. " code { "syntap explain KIND" } " tells the whole rule behind a name, " code { "syntap show --kind KIND" } " every record." }
                 }
                 script { (PreEscaped(SCRIPT)) }
@@ -244,7 +282,7 @@ fn trouble(report: &Report) -> Markup {
         div.wide tabindex="0" role="region" aria-label="Causes" {
             table.sorts {
                 caption { "By connections hurt; what follows from another cause comes after it." }
-                thead { tr { th scope="col" { "cause" } th scope="col" { "severity" } th.n scope="col" { "hurt" } th.n.opt scope="col" { "records count" } th scope="col" { "whose doing" } th.opt scope="col" { "first" } } }
+                thead { tr { th scope="col" { "cause" } th scope="col" { "severity" } th.n scope="col" { "hurt" } th.n.opt scope="col" { "times" } th scope="col" { "whose doing" } th.opt scope="col" { "first" } } }
                 tbody {
                     @for r in &ranked {
                         @let c = r.cause;
@@ -284,7 +322,7 @@ fn verdicts(ranked: &[Ranked<'_>]) -> Markup {
             }
         }
         p.dim {
-            "Counts of records of causes that follow from no other: "
+            "Times, of causes that follow from no other: "
             (number(by(Certainty::Proven))) " proven, " (number(by(Certainty::Likely))) " likely, " (number(by(Certainty::Possible))) " possible."
         }
     }
@@ -311,7 +349,7 @@ fn cause(r: &Ranked<'_>) -> Markup {
         section.cause aria-labelledby=(c.kind.name()) {
             h3 id=(c.kind.name()) { (severity(c)) " " (c.kind.name()) }
             p { (text.one_line) }
-            p.dim { (text.meaning) }
+            p.dim { (prose(text.meaning)) }
             dl {
                 dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; " (many(r.hurt, "connection")) " hurt" } }
                 dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } }
@@ -323,12 +361,12 @@ fn cause(r: &Ranked<'_>) -> Markup {
                 (list("NAT address", &c.nat))
             }
             h4 { "What to do" }
-            ul { @for remedy in text.remedy { li { (remedy) } } }
+            ul { @for remedy in text.remedy { li { (prose(remedy)) } } }
             details {
                 summary { "Usual causes, and what else it could be" }
-                ul { @for cause in text.causes { li { (cause) } } }
-                @if !text.or_else.is_empty() { p { "What else produces the same packets:" } ul { @for other in text.or_else { li { (other) } } } }
-                p.dim { (text.rule) }
+                ul { @for cause in text.causes { li { (prose(cause)) } } }
+                @if !text.or_else.is_empty() { p { "What else produces the same packets:" } ul { @for other in text.or_else { li { (prose(other)) } } } }
+                p.dim { (prose(text.rule)) }
             }
             @if let Some(example) = c.example() { (whole(example)) }
         }
