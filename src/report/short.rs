@@ -142,7 +142,7 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
             let two = if ports.len() > 1 { format!(" ({})", ports.join(" and ")) } else { String::new() };
             let tied = all.iter().filter(|o| follows(o, c) && o.kind == Kind::SynUnanswered);
             // Each port sees it: the one that saw most tells how many they were.
-            let at_one_port = tied.map(|o| o.interfaces.most()).max();
+            let at_one_port = tied.map(|o| o.interfaces.most()).filter(|&n| n > 0).max();
             let silent = match at_one_port.unwrap_or(c.fact_number("silent_flows")) {
                 0 => "will be out of reach".to_owned(),
                 1 => "is out of reach, as it was for 1 connection".to_owned(),
