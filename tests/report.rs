@@ -209,6 +209,9 @@ fn the_whole_report_is_json_for_scripts() {
     let only: Value = serde_json::from_str(&report(dir.path(), &["--json", "--kind", "tuple_reuse_refused"]))
         .expect("JSON");
     assert_eq!(only["causes"].as_array().map(Vec::len), Some(1));
+    assert!(only["left_out"].as_u64() > Some(0) && whole["left_out"] == 0, "what was left out is said");
+    let none = report(dir.path(), &["--until", "2001-01-01"]);
+    assert!(none.starts_with("No record passes the filters; they left out "), "{none}");
     assert_eq!(
         only["connections"]["all"]["attempts"], 0,
         "figures are of all connections, not of the chosen ones"

@@ -44,6 +44,7 @@ pub fn of(report: &Report, since: Option<&str>) -> Value {
         .collect();
     json!({
         "records": report.records,
+        "left_out": report.left_out,
         "unknown": report.unknown,
         "hosts": report.hosts,
         "first_ns": report.span.map(|s| s.0),

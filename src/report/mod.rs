@@ -126,6 +126,8 @@ pub struct Report {
     pub unknown: u64,
     /// Records, those of figures apart.
     pub records: u64,
+    /// Records, and figures, that were not chosen.
+    pub left_out: u64,
     /// First and last moment of all records, those of figures too, ns since the epoch.
     pub span: Option<(u64, u64)>,
     /// Machines that the records come from.
@@ -285,8 +287,9 @@ impl Report {
     /// Takes one record as a shard has it; `chosen` may leave it out. False if it is no record of this version.
     pub fn line(&mut self, raw: &[u8], chosen: impl FnOnce(&Line<'_>) -> bool) -> bool {
         let Some(r) = Line::read(raw) else { return false };
-        if chosen(&r) {
-            self.take(&r, || serde_json::from_slice(raw).ok());
+        match chosen(&r) {
+            true => self.take(&r, || serde_json::from_slice(raw).ok()),
+            false => self.left_out += 1,
         }
         true
     }
@@ -355,6 +358,7 @@ impl Report {
     /// Adds a report over other records.
     pub fn merge(&mut self, other: Report) {
         self.records += other.records;
+        self.left_out += other.left_out;
         self.unknown += other.unknown;
         if let Some(theirs) = other.span {
             let span = self.span.get_or_insert(theirs);
@@ -448,5 +452,46 @@ mod tests {
         let net = |ip: &str| Net::of(ip.parse().expect("an address")).to_string();
         assert_eq!(net("10.1.2.3"), "10.1.2.0/24");
         assert_eq!(net("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+    }
+
+    #[test]
+    fn what_handshakes_took_is_told_apart_before_and_during() {
+        use crate::detect::Anomaly;
+        use crate::record::{Context, FigureSet, Interface};
+        use crate::wire::Nanos;
+        let interface = |name: &str, role: &str| Interface { name: name.into(), role: Some(role.into()) };
+        let context = Context {
+            interfaces: vec![interface("in0", "inside"), interface("out0", "outside")],
+            ..Context::default()
+        };
+        let minute = |n: u64| Nanos(n * 60 * Nanos::SEC);
+        let mut report = Report::default();
+        // Three minutes: well, with somebody hurt, well again. The outside sees the same connections and counts nothing.
+        for (n, us) in [(0, 20), (1, 1_048_576), (2, 24)] {
+            for point in [0, 1] {
+                let (first, last) = (minute(n), minute(n + 1));
+                let latencies = vec![(us, 10)];
+                let set = FigureSet {
+                    first,
+                    last,
+                    point: Some(point),
+                    attempts: 12,
+                    handshakes: 10,
+                    failed: 2,
+                    latencies,
+                    ..FigureSet::default()
+                };
+                report.add(&set.record(&context));
+            }
+        }
+        assert_eq!(report.before_and_during().1.attempts, 0, "nobody was hurt yet");
+        let at = minute(1).add(Nanos::SEC);
+        let mut a = Anomaly::new(Kind::SynUnanswered, "a SYN".into(), at, at);
+        (a.severity, a.point) = (Severity::Warning, Some(0));
+        report.add(&Record::from_anomaly(&a, &context, None));
+        let (before, during) = report.before_and_during();
+        assert_eq!((before.quantile(0.99), before.attempts), (Some(20), 12));
+        assert_eq!((during.quantile(0.5), during.failed), (Some(1_048_576), 2));
+        assert_eq!(report.figures.total().attempts, 36);
     }
 }

@@ -23,11 +23,27 @@ pub fn print(
 ) -> io::Result<()> {
     let since = since.map_or_else(String::new, |t| format!("; the first shard was begun at {t}"));
     let Some((first, last)) = report.span else {
+        if report.left_out > 0 {
+            return lines(
+                &format!("No record passes the filters; they left out {}.", many(report.left_out, "record")),
+                0,
+                style,
+                to,
+            );
+        }
         writeln!(to, "No records: nothing that these rules know went wrong{since}.")?;
         return writeln!(to, "syntap itself lost and shed nothing.");
     };
     let records = many(report.records, "record");
     lines(&format!("{records}, {} to {}{since}", time(first), time(last)), 0, style, to)?;
+    if report.left_out > 0 {
+        lines(
+            &format!("The filters left out {}: this is not all.", many(report.left_out, "record")),
+            0,
+            style,
+            to,
+        )?;
+    }
     own_losses(report, style, to)?;
     let ranked = report.ranked();
     if ranked.is_empty() {
@@ -54,7 +70,8 @@ pub fn print(
         let of = many(report.unknown, "record");
         lines(&format!("{of} of kinds that this version does not know."), 0, style, to)?;
     }
-    if report.own.is_empty() {
+    // Among some of the records only, that there is none means nothing.
+    if report.own.is_empty() && report.left_out == 0 {
         writeln!(to, "\nsyntap itself lost and shed nothing.")?;
     }
     if !brief && let Some(example) = ranked.first().and_then(|r| r.cause.example()) {

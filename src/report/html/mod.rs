@@ -129,6 +129,7 @@ fn head(report: &Report, since: Option<&str>, hosts: &str) -> Markup {
     html! {
         h1 {
             @match (report.span, causes) {
+                (None, _) if report.left_out > 0 => "No record passes the filters",
                 (None, _) => "Nothing was recorded",
                 (_, 0) => "No connection was hurt",
                 (_, n) => { (many(n, "cause")) " hurt " (if hurt == 0 { "nobody yet".to_owned() } else { many(hurt, "connection") }) },
@@ -138,9 +139,11 @@ fn head(report: &Report, since: Option<&str>, hosts: &str) -> Markup {
             @if !hosts.is_empty() { "Tapped at " bdi { (hosts) } ". " }
             @match report.span {
                 Some((first, last)) => { (time(first)) " to " (time(last)) ", " (number(report.records)) (if report.records == 1 { " record." } else { " records." }) },
+                None if report.left_out > 0 => { "There are none among those that were asked for." },
                 None => { "No records: nothing that these rules know went wrong, and no figures were written." },
             }
             (begun)
+            @if report.left_out > 0 { " The filters left out " (many(report.left_out, "record")) ": this is not all." }
         }
         (tiles(report, hurt))
     }
@@ -174,7 +177,9 @@ fn p99(o: &super::Opened) -> String {
 /// What syntap lost comes before what it says of the traffic: it bears on all of that.
 fn own(report: &Report) -> Markup {
     html! {
-        @if report.own.is_empty() {
+        @if report.own.is_empty() && report.left_out > 0 {
+            p.dim { "None of the chosen records tells of a loss of syntap's own." }
+        } @else if report.own.is_empty() {
             p.dim { "syntap itself lost and shed nothing." }
         } @else {
             div.panel.loss {
