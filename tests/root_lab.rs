@@ -5,7 +5,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{is_root, lab};
+use common::{is_root, json_lines, lab, syntap};
 use serde_json::Value;
 
 const SYNTAP: &str = env!("CARGO_BIN_EXE_syntap");
@@ -65,4 +65,33 @@ fn root_a_lost_translation_is_one_incident_and_a_harmless_flush_is_none() {
 #[test]
 fn root_two_that_answer_for_one_machine_are_found_and_odd_things_that_harm_nobody_are_quiet() {
     run(&[&["arp-conflict"], &["arp-duel"], &["benign-odd"]]);
+}
+
+#[test]
+fn root_figures_of_a_live_run_hold_every_connection_and_every_flag() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let truth = lab(&["healthy", SYNTAP, dir.path().to_str().expect("a path"), "200"]);
+    if let Some(why) = truth["skipped"].as_str() {
+        println!("skipped: {why}");
+        return;
+    }
+    let out = common::run(syntap().args(["show", "--json", "--kind", "figures"]).arg(dir.path()));
+    let figures = json_lines(&out);
+    let sum = |interface: &str, path: &str| -> u64 {
+        let own = figures.iter().filter(|r| r["interface"] == interface);
+        own.map(|r| r["facts"].pointer(path).and_then(Value::as_u64).unwrap_or(0)).sum()
+    };
+    for (interface, way, back) in [("in0", "ingress", "egress"), ("out0", "egress", "ingress")] {
+        let count = |path: &str| sum(interface, path);
+        assert_eq!(
+            (count("/attempts"), count("/handshakes"), count("/failed")),
+            (200, 200, 0),
+            "{figures:?}"
+        );
+        // Those that the kernel side counted, mirrored or not.
+        assert_eq!((count(&format!("/flags/{way}/S")), count(&format!("/flags/{back}/S."))), (200, 200));
+    }
 }

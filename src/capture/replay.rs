@@ -54,8 +54,8 @@ impl ReplaySource {
         self.new_recording
     }
 
-    /// Up to `most` packets of one recording; none at the end.
-    pub fn round(&mut self, most: usize) -> Vec<Packet<'_>> {
+    /// Up to `most` packets of one recording, those from `until` on left for another round, but at least one; none at the end.
+    pub fn round(&mut self, most: usize, until: Nanos) -> Vec<Packet<'_>> {
         self.taken.clear();
         if std::mem::take(&mut self.new_recording) {
             self.now = Nanos(0);
@@ -65,6 +65,9 @@ impl ReplaySource {
             let Some((n, ts)) = self.head() else { break };
             self.new_recording = ts.add(BACK) < latest && !self.taken.is_empty();
             if self.new_recording {
+                break;
+            }
+            if ts >= until && !self.taken.is_empty() {
                 break;
             }
             latest = latest.max(ts);
@@ -106,7 +109,7 @@ impl ReplaySource {
 
 impl Source for ReplaySource {
     fn poll(&mut self, _wait_ms: u32, sink: &mut dyn FnMut(&[Packet<'_>])) -> Result<Polled, SourceError> {
-        let packets = self.round(BATCH);
+        let packets = self.round(BATCH, Nanos(u64::MAX));
         match packets.len() {
             0 => Ok(Polled::End),
             n => {

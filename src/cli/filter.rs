@@ -6,15 +6,16 @@ use clap::Args;
 
 use super::Fail;
 use crate::detect::{Certainty, Kind, Severity, Verdict};
-use crate::record::{ConnectionRecord, Record};
+use crate::record::{ConnectionRecord, FIGURES, Record};
+use crate::report::Line;
 use crate::wire::Nanos;
 
 /// Which records.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Filter {
-    /// Kinds: commas and repeats add more (`syntap explain` lists them).
+    /// Kinds: commas and repeats add more (`syntap explain` lists them; `figures` is what else is stored: counts and latencies).
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
-    kind: Vec<Kind>,
+    kind: Vec<&'static str>,
 
     /// At least this severe: info, warning, error.
     #[arg(long, value_name = "SEVERITY", value_parser = parse_severity)]
@@ -45,8 +46,22 @@ pub struct Filter {
     until: Option<Nanos>,
 }
 
-fn parse_kind(name: &str) -> Result<Kind, String> {
-    Kind::from_name(name).ok_or_else(|| "no such kind; `syntap explain` lists them".into())
+/// What a record is asked.
+struct Asked<'a> {
+    kind: &'a str,
+    severity: &'a str,
+    verdict: &'a str,
+    certainty: &'a str,
+    src: Option<(IpAddr, u16)>,
+    dst: Option<(IpAddr, u16)>,
+    community_id: Option<&'a str>,
+    time: (u64, u64),
+}
+
+fn parse_kind(name: &str) -> Result<&'static str, String> {
+    let kind = Kind::from_name(name).map(Kind::name);
+    kind.or((name == FIGURES).then_some(FIGURES))
+        .ok_or_else(|| "no such kind; `syntap explain` lists them".into())
 }
 
 fn parse_severity(name: &str) -> Result<Severity, String> {
@@ -73,13 +88,47 @@ fn parse_end(text: &str) -> Result<(IpAddr, Option<u16>), String> {
 impl Filter {
     /// True if the record passes.
     pub fn passes(&self, r: &Record) -> bool {
-        (self.kind.is_empty() || self.kind.iter().any(|k| k.name() == r.kind))
-            && self.severity.is_none_or(|s| Severity::from_name(&r.severity).is_some_and(|x| x >= s))
+        self.passes_all(&Asked {
+            kind: &r.kind,
+            severity: &r.severity,
+            verdict: &r.verdict,
+            certainty: &r.certainty,
+            src: r.src_ip.zip(r.src_port),
+            dst: r.dst_ip.zip(r.dst_port),
+            community_id: r.community_id.as_deref(),
+            time: (r.first_ns, r.last_ns),
+        })
+    }
+
+    /// True if the record passes, for a report: figures of the chosen time belong to it unless something else than a time is chosen,
+    /// for they are of all connections.
+    pub fn passes_line(&self, r: &Line<'_>) -> bool {
+        let time = (r.first_ns, r.last_ns);
+        if r.kind.0 == FIGURES {
+            let chosen = Filter { since: None, until: None, ..self.clone() };
+            return chosen.given().is_none() && self.is_within(time.0, time.1);
+        }
+        self.passes_all(&Asked {
+            kind: &r.kind.0,
+            severity: &r.severity.0,
+            verdict: &r.verdict.0,
+            certainty: &r.certainty.0,
+            src: r.src_ip.zip(r.src_port),
+            dst: r.dst_ip.zip(r.dst_port),
+            community_id: r.community_id.as_ref().map(|c| c.0.as_ref()),
+            time,
+        })
+    }
+
+    fn passes_all(&self, r: &Asked<'_>) -> bool {
+        // Figures are thousands a day: shown to those who ask for them.
+        (self.kind.contains(&r.kind) || self.kind.is_empty() && r.kind != FIGURES)
+            && self.severity.is_none_or(|s| Severity::from_name(r.severity).is_some_and(|x| x >= s))
             && (self.verdict.is_empty() || self.verdict.iter().any(|v| v.name() == r.verdict))
-            && self.certainty.is_none_or(|c| Certainty::from_name(&r.certainty).is_some_and(|x| x >= c))
-            && self.is_end_of(r.src_ip.zip(r.src_port), r.dst_ip.zip(r.dst_port))
-            && self.community_id.as_ref().is_none_or(|id| r.community_id.as_ref() == Some(id))
-            && self.is_within(r.first_ns, r.last_ns)
+            && self.certainty.is_none_or(|c| Certainty::from_name(r.certainty).is_some_and(|x| x >= c))
+            && self.is_end_of(r.src, r.dst)
+            && self.community_id.as_deref().is_none_or(|id| r.community_id == Some(id))
+            && self.is_within(r.time.0, r.time.1)
     }
 
     /// True if the connection passes: by its ends and its time.

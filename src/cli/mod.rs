@@ -5,6 +5,7 @@ mod check;
 mod conntrack;
 mod explain;
 mod fail;
+mod figures;
 mod filter;
 mod hand_over;
 mod losses;
@@ -27,7 +28,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::record::{Record, ShardError, read_shard, shard_paths};
+use crate::record::{Record, ShardError, ShardState, read_shard, shard_paths};
+pub(crate) use crate::report::many;
 
 pub use fail::{Fail, is_broken_pipe, words};
 pub use usage::parse;
@@ -75,25 +77,28 @@ pub(crate) fn note(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "syntap: {text}");
 }
 
-/// `1 record`, `2 records`.
-pub(crate) fn many(n: u64, word: &str) -> String {
-    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
-}
-
-/// Reads all shards that were named, each record in turn; the paths that could be read. What is odd in a directory is
-/// said and hides nothing else; an error is what was named itself, or that there is nothing.
-fn shards_of(named: &[PathBuf], each: &mut dyn FnMut(Record)) -> Result<Vec<PathBuf>, Fail> {
-    let fail = |e: ShardError| output::hinted(&e, None::<String>);
-    let paths = shard_paths(named).map_err(fail)?;
+/// The shards that were named, or in directories that were.
+fn named_shards(named: &[PathBuf]) -> Result<Vec<PathBuf>, Fail> {
+    let paths = shard_paths(named).map_err(|e| output::hinted(&e, None::<String>))?;
     if paths.is_empty() {
         let dirs: Vec<_> = named.iter().map(|p| p.display().to_string()).collect();
         return Err(Fail::new(format!("no shards in {}", dirs.join(", ")))
             .hint("`syntap run -w DIR` writes them into DIR"));
     }
+    Ok(paths)
+}
+
+/// What came of reading: the paths that could be read. What is odd in a directory is said and hides nothing else; an error is what
+/// was named itself, or that there is nothing.
+fn shards_read(
+    named: &[PathBuf],
+    states: impl IntoIterator<Item = (PathBuf, Result<ShardState, ShardError>)>,
+) -> Result<Vec<PathBuf>, Fail> {
+    let fail = |e: ShardError| output::hinted(&e, None::<String>);
     let mut read = Vec::new();
     let mut failed = None;
-    for path in paths {
-        match read_shard(&path, each) {
+    for (path, state) in states {
+        match state {
             Ok(state) => {
                 shard_notes(&path, &state);
                 if state.frames > 0 {
@@ -109,6 +114,16 @@ fn shards_of(named: &[PathBuf], each: &mut dyn FnMut(Record)) -> Result<Vec<Path
         None if read.is_empty() => Err(Fail::new("nothing there can be read as a shard")),
         None => Ok(read),
     }
+}
+
+/// Reads all shards that were named, each record in turn.
+fn shards_of(named: &[PathBuf], each: &mut dyn FnMut(Record)) -> Result<Vec<PathBuf>, Fail> {
+    let paths = named_shards(named)?;
+    let states = paths.into_iter().map(|path| {
+        let state = read_shard(&path, each);
+        (path, state)
+    });
+    shards_read(named, states)
 }
 
 /// Says on standard error what of a shard could not be read.

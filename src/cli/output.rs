@@ -147,6 +147,14 @@ impl RecordSink for Output<'_> {
         Ok(())
     }
 
+    fn figures(&mut self, record: &Record) -> io::Result<()> {
+        // Whoever chooses anomalies does not want what is none.
+        match &mut self.shards {
+            Some(shards) if self.filter.given().is_none() => shards.push(record),
+            _ => Ok(()),
+        }
+    }
+
     fn connection(&mut self, connection: &ConnectionRecord) -> io::Result<()> {
         if let Some(to) = &mut self.connections
             && self.filter.passes_connection(connection)
@@ -233,7 +241,7 @@ impl Summary<'_> {
             n => format!(", {n} times no room in the timer wheel"),
         };
         line(to, "flows", format!("{}{evicted}{untimed}", c.flows))?;
-        let Interval { syn_acks, acks, responders } = self.figures;
+        let Interval { syn_acks, acks, responders, .. } = self.figures;
         if !syn_acks.is_empty() {
             line(to, "latency", format!("SYN to SYN-ACK {}", latency(syn_acks)))?;
         }

@@ -154,6 +154,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         lives: args.connections,
         responders: args.responders.clone(),
         figures_at: figures_at(&context.interfaces),
+        census: args.write.is_some(),
         // Nothing else needs the memory: every flow may be whole.
         wholes: args.max_flows,
         ..WorkerConfig::default()

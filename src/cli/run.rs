@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 
+use super::figures::FigureRecords;
 use super::losses::Losses;
 use super::mirror_file::{MirrorFile, cannot_write};
 use super::output::{Output, Summary, figures_at, hinted, host_name};
@@ -29,7 +30,7 @@ use crate::capture::{
     Transport,
 };
 use crate::flow::{Endpoint, Seed};
-use crate::pipeline::{CopySink, Desk, Pipeline, Plan, WorkerConfig, WorkerCounters};
+use crate::pipeline::{CopySink, Desk, Interval, Pipeline, Plan, WorkerConfig, WorkerCounters};
 use crate::record::{Context, Interface};
 
 /// How often losses and the clocks are looked at.
@@ -277,6 +278,7 @@ struct Live<'a> {
     mirror_to: Option<&'a Path>,
     status: Status,
     losses: Losses,
+    figures: FigureRecords,
     interfaces: Interfaces,
     /// What was counted at the last look.
     stats: TapStats,
@@ -304,6 +306,7 @@ impl<'a> Live<'a> {
     ) -> Live<'a> {
         Live {
             losses,
+            figures: FigureRecords::new(&stats, clock.now()),
             interfaces: Interfaces::new(&tap, clock.now()),
             tap,
             pipeline,
@@ -373,10 +376,18 @@ impl<'a> Live<'a> {
         }
     }
 
+    fn gathered(&mut self, interval: &Interval) {
+        self.status.latencies().add(interval);
+        self.figures.add(interval);
+    }
+
     fn look(&mut self) {
         self.clock.refresh();
         self.count();
-        self.counters = self.pipeline.gather(self.status.latencies());
+        let mut interval = Interval::default();
+        self.counters = self.pipeline.gather(&mut interval);
+        self.gathered(&interval);
+        self.figures.look(&self.stats, &mut self.pipeline);
         if let Err(e) = self.interfaces.look(&mut self.tap, &mut self.pipeline) {
             self.failed(e);
         }
@@ -405,8 +416,11 @@ impl<'a> Live<'a> {
     fn end(mut self) -> anyhow::Result<ExitCode> {
         self.tap.detach();
         std::thread::sleep(SETTLE);
-        let drained = self.pipeline.drain(self.status.latencies());
+        let mut interval = Interval::default();
+        let drained = self.pipeline.drain(&mut interval);
+        self.gathered(&interval);
         self.count();
+        self.figures.tell(&self.stats, &mut self.pipeline);
         self.interfaces.end(&self.tap, &mut self.pipeline);
         for (n, e) in drained.failed {
             if !self.gone(n) {

@@ -1,10 +1,6 @@
-//! Text for people: widths, colours, packets in tcpdump's words.
+//! Text for people: widths and colours.
 
-use std::net::IpAddr;
-
-use serde_json::Value;
-
-use crate::record::{PacketRecord, Record};
+pub use crate::report::{fact_text, packet_line};
 
 /// How to print.
 pub struct Style {
@@ -61,57 +57,13 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        // A name from outside may hold what steers a terminal.
+        line.extend(word.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
     }
     if !line.is_empty() {
         lines.push(line);
     }
     lines
-}
-
-/// A fact's value.
-pub fn fact_text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".into(),
-        Value::String(s) => s.clone(),
-        Value::Array(list) => list.iter().map(fact_text).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
-    }
-}
-
-/// A packet as tcpdump prints it, with absolute numbers, the interface and the direction in front.
-pub fn packet_line(p: &PacketRecord, r: &Record) -> String {
-    let time = jiff::Timestamp::from_nanosecond(i128::from(p.ts_ns))
-        .map_or_else(|_| p.ts_ns.to_string(), |t| t.strftime("%H:%M:%S%.6f").to_string());
-    let end = |ip: Option<IpAddr>, port: Option<u16>| match ip {
-        // tcpdump joins address and port with a dot.
-        Some(ip) => format!("{ip}.{}", port.unwrap_or(0)),
-        None => "?".into(),
-    };
-    let (orig, resp) = (end(r.src_ip, r.src_port), end(r.dst_ip, r.dst_port));
-    let (from, to) = if p.from == "orig" { (orig, resp) } else { (resp, orig) };
-    let way = match p.direction.as_deref() {
-        Some("ingress") => " In ",
-        Some("egress") => " Out",
-        _ => "",
-    };
-    let family = if r.src_ip.is_some_and(|ip| ip.is_ipv6()) { "IP6" } else { "IP" };
-    let seq = match p.len {
-        _ if p.flags == "." && p.len == 0 => String::new(),
-        0 => format!(", seq {}", p.seq),
-        n => format!(", seq {}:{}", p.seq, p.seq.wrapping_add(n)),
-    };
-    let ack = if p.flags.contains('.') { format!(", ack {}", p.ack) } else { String::new() };
-    let mut options = Vec::new();
-    options.extend(p.mss.map(|m| format!("mss {m}")));
-    options.extend(p.tsval.zip(p.tsecr).map(|(v, e)| format!("TS val {v} ecr {e}")));
-    options.extend(p.wscale.map(|w| format!("wscale {w}")));
-    let options =
-        if options.is_empty() { String::new() } else { format!(", options [{}]", options.join(",")) };
-    format!(
-        "{time} {}{way} {family} {from} > {to}: Flags [{}]{seq}{ack}, win {}{options}, length {}",
-        p.interface, p.flags, p.win, p.len
-    )
 }
 
 #[cfg(test)]

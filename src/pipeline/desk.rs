@@ -7,7 +7,7 @@ use super::latency::Durations;
 use super::waiting::Waiting;
 use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Survey};
 use crate::flow::{Side, Tuple};
-use crate::record::{Coalescer, ConnectionRecord, Context, Loss, Nat, Record};
+use crate::record::{Coalescer, ConnectionRecord, Context, FigureSet, Loss, Nat, Record};
 use crate::wire::Nanos;
 
 /// Stretches of loss remembered for the records that follow. A record waits at most two minutes for its last packet,
@@ -25,6 +25,11 @@ const WAITING: usize = 1 << 20;
 pub trait RecordSink {
     /// Takes one. An error stops the run; what can be survived (a full disk) is counted inside.
     fn record(&mut self, record: &Record) -> std::io::Result<()>;
+
+    /// Takes figures: no anomaly, and nothing that was asked for. By default they go nowhere.
+    fn figures(&mut self, _record: &Record) -> std::io::Result<()> {
+        Ok(())
+    }
 
     /// Takes a connection that is over.
     fn connection(&mut self, _connection: &ConnectionRecord) -> std::io::Result<()> {
@@ -231,6 +236,11 @@ impl<S: RecordSink> Desk<S> {
             }
         });
         failed
+    }
+
+    /// Writes figures, past all that judges and counts anomalies.
+    pub fn figures(&mut self, set: &FigureSet) -> std::io::Result<()> {
+        self.sink.figures(&set.record(&self.context))
     }
 
     /// Remembers that packets were lost between `first` and `last`: drops by this program, misses before it.

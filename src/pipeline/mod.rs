@@ -17,7 +17,7 @@ pub use conntrack::{ConntrackFeed, ConntrackTotals};
 pub use desk::{Desk, RecordSink, Tally};
 pub use event::{Event, LifeOver, Outlet, Place, What};
 pub use handover::{Exchange, Group, HandOver};
-pub use latency::{Durations, Figures, Interval};
+pub use latency::{Durations, Figures, FlagCounts, Interval, PointFigures, figures_until};
 pub use link::LinkTotals;
 pub use rounds::{Rounds, RoundsError};
 pub use threads::{

@@ -10,7 +10,7 @@ use std::io;
 use super::desk::{Desk, RecordSink};
 use super::event::Event;
 use super::fragments::Fragments;
-use super::latency::Interval;
+use super::latency::{Interval, figures_until};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::{Packet, ReplaySource};
 use crate::flow::{Endpoint, FlowKey, Seed};
@@ -36,6 +36,8 @@ pub struct Rounds {
     workers: Vec<Worker>,
     batch: usize,
     fragments: Fragments,
+    /// Figures that are in records.
+    total: Interval,
 }
 
 impl Rounds {
@@ -51,6 +53,7 @@ impl Rounds {
             workers: (0..count).map(|_| Worker::new(&each)).collect(),
             batch: batch.max(1),
             fragments: Fragments::default(),
+            total: Interval::default(),
         }
     }
 
@@ -61,10 +64,21 @@ impl Rounds {
         desk: &mut Desk<S>,
     ) -> Result<(), RoundsError> {
         let mut now = Nanos(0);
+        // When this recording began, and the stretch of time whose figures are being gathered.
+        let (mut began, mut since, mut until) = (None, Nanos(0), Nanos(u64::MAX));
         loop {
-            let round = source.round(ROUND);
+            let round = source.round(ROUND, until);
             let Some(last) = round.iter().map(|p| p.ts).max() else { break };
             now = now.max(last);
+            let first = round.first().map_or(now, |p| p.now);
+            let began_at = *began.get_or_insert(first);
+            if first >= until {
+                self.figures(since, until, desk)?;
+            }
+            if first >= until || until.0 == u64::MAX {
+                since = first;
+                until = figures_until(began_at, first);
+            }
             let made: Vec<_> = round.iter().map(|p| self.fragments.offer(p)).collect();
             let round = with_made(&round, &made);
             let (since, before) = (round.first().map_or(now, |p| p.now), self.counters().evicted_early);
@@ -78,10 +92,31 @@ impl Rounds {
             desk.advance(now)?;
             if source.new_recording() {
                 self.conclude(now, desk)?;
-                now = Nanos(0);
+                self.figures(since, now, desk)?;
+                (now, began, until) = (Nanos(0), None, Nanos(u64::MAX));
             }
         }
-        self.conclude(source.end_time().unwrap_or(now).max(now), desk)
+        let end = source.end_time().unwrap_or(now).max(now);
+        self.conclude(end, desk)?;
+        self.figures(since.min(end), end, desk)
+    }
+
+    /// Writes the figures of a stretch of time and begins with the next.
+    fn figures<S: RecordSink>(
+        &mut self,
+        first: Nanos,
+        last: Nanos,
+        desk: &mut Desk<S>,
+    ) -> Result<(), RoundsError> {
+        let mut taken = Interval::default();
+        for w in &mut self.workers {
+            taken.add(&w.take_interval());
+        }
+        for set in taken.sets(first, last).iter().filter(|s| !s.is_empty()) {
+            desk.figures(set)?;
+        }
+        self.total.add(&taken);
+        Ok(())
     }
 
     /// Ends a recording: what still waits is concluded.
@@ -106,7 +141,7 @@ impl Rounds {
 
     /// Handshake latencies of all workers.
     pub fn latencies(&mut self) -> Interval {
-        let mut sum = Interval::default();
+        let mut sum = std::mem::take(&mut self.total);
         for w in &mut self.workers {
             sum.add(&w.take_interval());
         }

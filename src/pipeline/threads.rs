@@ -19,6 +19,7 @@ use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::link::LinkEvents;
 use crate::capture::{Packet, Point, Polled, Source, SourceError};
 use crate::detect::{Anomaly, Sight};
+use crate::record::FigureSet;
 use crate::wire::{LinkType, Nanos, OffloadedVlan, Way};
 
 /// Events a worker can be ahead of the writer: a third of a second of 100,000 handshakes a second over two workers, four events each.
@@ -54,6 +55,8 @@ pub enum Notice {
     Anomaly(Box<Anomaly>),
     /// What was seen at this moment of all packets together.
     Sight(Sight, Nanos),
+    /// Figures of a stretch of time.
+    Figures(Box<FigureSet>),
     /// Packets were lost.
     Lost {
         /// From when,
@@ -530,6 +533,7 @@ fn write<S: RecordSink + Ticking>(
                     let place = Place { at, age: Nanos(u64::MAX), lane: 0, count: 0 };
                     desk.event(Event { place, what: What::Sight(sight) })?;
                 }
+                Notice::Figures(set) => desk.figures(&set)?,
                 Notice::Lost { first, last, drops, misses } => desk.lost(first, last, drops, misses),
             }
         }

@@ -3,6 +3,7 @@
 mod coalesce;
 mod community_id;
 mod connection;
+mod figures;
 mod json;
 mod model;
 mod shard;
@@ -10,7 +11,9 @@ mod shard;
 pub use coalesce::Coalescer;
 pub use community_id::community_id;
 pub use connection::ConnectionRecord;
+pub use figures::{FIGURES, FigureSet, bucket, milliseconds, quantile};
 pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, TunnelRecord, Word, rfc3339};
 pub use shard::{
-    LostRecords, ShardError, ShardOptions, ShardState, ShardWriter, read_bytes, read_shard, shard_paths,
+    LostRecords, ShardError, ShardOptions, ShardState, ShardWriter, read_bytes, read_lines, read_shard,
+    shard_paths,
 };

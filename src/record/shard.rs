@@ -404,8 +404,20 @@ pub fn read_shard(path: &Path, each: &mut dyn FnMut(Record)) -> Result<ShardStat
     Ok(read_bytes(&bytes, each))
 }
 
-/// The same over bytes in memory.
+/// The same, but hands over the lines as they are stored; `each` says whether it was a record.
+pub fn read_lines(path: &Path, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<ShardState, ShardError> {
+    let failed = |source| ShardError::Io { operation: "read", path: path.into(), source };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)).map_err(failed)?;
+    Ok(lines_of(&bytes, each))
+}
+
+/// As [`read_shard`], over bytes in memory.
 pub fn read_bytes(bytes: &[u8], each: &mut dyn FnMut(Record)) -> ShardState {
+    lines_of(bytes, &mut |line| serde_json::from_slice(line).map(&mut *each).is_ok())
+}
+
+fn lines_of(bytes: &[u8], each: &mut dyn FnMut(&[u8]) -> bool) -> ShardState {
     let mut state = ShardState::default();
     let mut at = 0;
     while at < bytes.len() {
@@ -413,12 +425,9 @@ pub fn read_bytes(bytes: &[u8], each: &mut dyn FnMut(Record)) -> ShardState {
             Frame::Whole { len, raw } => {
                 state.frames += 1;
                 for line in raw.split(|&b| b == b'\n').filter(|l| !l.is_empty()) {
-                    match serde_json::from_slice(line) {
-                        Ok(record) => {
-                            state.records += 1;
-                            each(record);
-                        }
-                        Err(_) => state.odd_lines += 1,
+                    match each(line) {
+                        true => state.records += 1,
+                        false => state.odd_lines += 1,
                     }
                 }
                 at += len;

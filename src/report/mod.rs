@@ -1,105 +1,67 @@
 //! From records to an answer: what is wrong, how often, since when, whose doing.
 //!
-//! Bounded memory however many records: counts by kind, the busiest responders and originator networks, a timeline
-//! that halves its resolution when it grows too long, one example a kind.
+//! Bounded memory however many records: counts by kind, the busiest responders and originator networks, timelines that grow
+//! coarser as they grow longer, one example a kind. Two reports over parts of the records add up to that over all of them.
 
+mod figures;
+pub mod flags;
+pub mod html;
+pub mod json;
+mod line;
+mod reuse;
 mod short;
+mod timeline;
+mod top;
+mod words;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 
-use crate::detect::{Certainty, Kind, Severity};
-use crate::record::Record;
+use crate::detect::{Certainty, Kind, Severity, Verdict};
+use crate::record::{FIGURES, Record};
 
-pub use short::Short;
+pub use figures::{Figures, Opened, Place};
+pub use line::{Facts, Line};
+pub use reuse::{AGES, Ages};
+pub use short::{Sentence, Short};
+pub use timeline::{Axis, CELLS, Cell, Timeline};
+pub use top::Top;
+use words::plus;
+pub use words::{fact_text, lost_words, many, packet_line, time};
 
-/// Responders and originator networks counted apart for each kind; the rest is one row.
+/// Places at which syntap itself may lose something, and hosts: they are few, but a file may claim any number.
 const PLACES: usize = 1024;
 
-/// Cells of a timeline.
-pub const CELLS: usize = 60;
+/// A network of originators: /24, or /64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Net(IpAddr);
 
-/// Counts by name, bounded.
-#[derive(Clone, Debug, Default)]
-pub struct Top {
-    counts: HashMap<String, u64>,
-    others: u64,
-}
-
-impl Top {
-    fn add(&mut self, name: String, count: u64) {
-        if self.counts.len() >= PLACES && !self.counts.contains_key(&name) {
-            self.others += count;
-        } else {
-            *self.counts.entry(name).or_default() += count;
-        }
-    }
-
-    /// True if nothing was counted.
-    pub fn is_empty(&self) -> bool {
-        self.counts.is_empty()
-    }
-
-    /// True if this name was counted.
-    pub fn has(&self, name: &str) -> bool {
-        self.counts.contains_key(name)
-    }
-
-    /// How often this name was.
-    pub fn count_of(&self, name: &str) -> u64 {
-        self.counts.get(name).copied().unwrap_or(0)
-    }
-
-    /// All names counted apart.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.counts.keys().map(String::as_str)
-    }
-
-    /// The `n` largest, then what is left of all others together.
-    pub fn rows(&self, n: usize) -> (Vec<(&str, u64)>, u64) {
-        let mut rows: Vec<_> = self.counts.iter().map(|(k, &v)| (k.as_str(), v)).collect();
-        rows.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-        let rest = rows.iter().skip(n).map(|r| r.1).sum::<u64>() + self.others;
-        rows.truncate(n);
-        (rows, rest)
+impl Net {
+    fn of(ip: IpAddr) -> Net {
+        Net(match ip {
+            IpAddr::V4(v4) => (u32::from(v4) & !0xff).to_be_bytes().into(),
+            IpAddr::V6(v6) => (u128::from(v6) & !u128::from(u64::MAX)).to_be_bytes().into(),
+        })
     }
 }
 
-/// When things happened: equal cells from the first record on, merged in pairs when they run out.
-#[derive(Clone, Debug)]
-pub struct Timeline {
-    start: u64,
-    cell_ns: u64,
-    counts: [u64; CELLS],
-}
-
-impl Timeline {
-    /// From `start` on, a second a cell.
-    fn new(start: u64) -> Timeline {
-        Timeline { start, cell_ns: 1_000_000_000, counts: [0; CELLS] }
-    }
-
-    fn add(&mut self, at: u64, count: u64) {
-        // Records come nearly in order; one from before the start counts into the first cell.
-        let since = at.saturating_sub(self.start);
-        while since / self.cell_ns >= CELLS as u64 {
-            for i in 0..CELLS {
-                let pair = |n: usize| self.counts.get(n).copied().unwrap_or(0);
-                self.counts[i] = pair(2 * i) + pair(2 * i + 1);
-            }
-            self.cell_ns *= 2;
-        }
-        self.counts[(since / self.cell_ns) as usize] += count;
-    }
-
-    /// The cells up to `end`, and the length of one in nanoseconds.
-    pub fn cells(&self, end: u64) -> (&[u64], u64) {
-        let used = (end.saturating_sub(self.start) / self.cell_ns + 1).min(CELLS as u64);
-        (&self.counts[..used as usize], self.cell_ns)
+impl std::fmt::Display for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.0, if self.0.is_ipv4() { 24 } else { 64 })
     }
 }
+
+/// Verdicts in the order of their declaration.
+pub const VERDICTS: [Verdict; 6] = [
+    Verdict::Responder,
+    Verdict::Originator,
+    Verdict::Gateway,
+    Verdict::Network,
+    Verdict::Middlebox,
+    Verdict::Unknown,
+];
 
 /// What is known of one kind.
 #[derive(Clone, Debug)]
@@ -114,25 +76,32 @@ pub struct Cause {
     pub first_ns: u64,
     /// Last one.
     pub last_ns: u64,
-    /// By verdict.
-    pub verdicts: Top,
+    /// By verdict, as [`VERDICTS`] has them.
+    verdicts: [u64; VERDICTS.len()],
+    /// By certainty: possible, likely, proven.
+    pub certainties: [u64; 3],
     /// By responder.
-    pub responders: Top,
+    pub responders: Top<SocketAddr>,
     /// By originator network (/24 or /64).
-    pub originators: Top,
+    pub originators: Top<Net>,
     /// By interface.
-    pub interfaces: Top,
+    pub interfaces: Top<String>,
+    /// By the gateway's address outside, of translated connections.
+    pub nat: Top<IpAddr>,
     /// By role of the interface.
-    roles: Top,
+    roles: Top<String>,
     /// By the address that it is about, where that is no responder (ARP).
-    subjects: Top,
+    subjects: Top<String>,
     /// By the kind that the record itself names as what lies behind it.
-    linked: Top,
+    linked: Top<String>,
     /// When.
-    pub timeline: Timeline,
-    /// The best proven, most severe record, the first of equals.
-    pub example: Box<Record>,
+    pub timeline: Timeline<u64>,
+    /// The most severe and best proven record of each verdict, the earliest of equals.
+    examples: [Option<(Rank, Box<Record>)>; VERDICTS.len()],
 }
+
+/// What makes a record the better example: severity, certainty, earliness.
+type Rank = (Severity, Certainty, std::cmp::Reverse<u64>);
 
 /// What syntap itself lost or shed by one cause at one place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,127 +124,259 @@ pub struct Report {
     pub own: BTreeMap<(String, String), OwnLoss>,
     /// Records of kinds that this version does not know.
     pub unknown: u64,
-    /// Records.
+    /// Records, those of figures apart.
     pub records: u64,
-    /// First and last moment of all records, ns since the epoch.
+    /// Records, and figures, that were not chosen.
+    pub left_out: u64,
+    /// First and last moment of all records, those of figures too, ns since the epoch.
     pub span: Option<(u64, u64)>,
+    /// Machines that the records come from.
+    pub hosts: BTreeSet<String>,
+    /// How old tuples were when they were used again.
+    pub ages: Ages,
+    /// What there was besides trouble.
+    pub figures: Figures,
+}
+
+/// A cause in its place among all.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranked<'a> {
+    /// The cause.
+    pub cause: &'a Cause,
+    /// Connections it hurt, as far as counts tell.
+    pub hurt: u64,
+    /// The kind whose consequence it is.
+    pub follows: Option<Kind>,
 }
 
 impl Cause {
+    fn new(kind: Kind) -> Cause {
+        Cause {
+            kind,
+            count: 0,
+            severity: Severity::Info,
+            first_ns: u64::MAX,
+            last_ns: 0,
+            verdicts: [0; VERDICTS.len()],
+            certainties: [0; 3],
+            responders: Top::default(),
+            originators: Top::default(),
+            interfaces: Top::default(),
+            nat: Top::default(),
+            roles: Top::default(),
+            subjects: Top::default(),
+            linked: Top::default(),
+            timeline: Timeline::default(),
+            examples: Default::default(),
+        }
+    }
+
+    /// True for what syntap says of itself.
+    pub fn is_own(&self) -> bool {
+        matches!(self.kind, Kind::CaptureGap | Kind::BudgetShed)
+    }
+
+    /// Occurrences by verdict, the frequent ones first; none that did not occur.
+    pub fn verdicts(&self) -> Vec<(Verdict, u64)> {
+        let all = VERDICTS.into_iter().zip(self.verdicts);
+        let mut rows: Vec<_> = all.filter(|&(_, n)| n > 0).collect();
+        rows.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
+        rows
+    }
+
+    /// Whose doing it mostly is.
+    pub fn mostly(&self) -> Verdict {
+        self.verdicts().first().map_or(Verdict::Unknown, |v| v.0)
+    }
+
     /// Connections hurt, as far as counts tell: what was seen on both sides of a gateway is one.
-    fn connections(&self) -> u64 {
+    pub fn connections(&self) -> u64 {
         let (inside, outside) = (self.roles.count_of("inside"), self.roles.count_of("outside"));
         inside.max(outside) + self.count.saturating_sub(inside + outside)
     }
 
+    /// One of them: of whom it mostly is the doing, if there is none more severe.
+    pub fn example(&self) -> Option<&Record> {
+        let all = || self.examples.iter().flatten();
+        let worst = all().map(|e| e.0.0).max()?;
+        let usual = self.examples[self.mostly() as usize].as_ref().filter(|e| e.0.0 == worst);
+        usual.or_else(|| all().max_by_key(|e| e.0)).map(|e| &*e.1)
+    }
+
+    /// A fact of the example.
+    fn fact(&self, name: &str) -> Option<&Value> {
+        self.example()?.facts.get(name)
+    }
+
     /// A fact of the example: a word.
     fn fact_text(&self, name: &str) -> Option<&str> {
-        self.example.facts.get(name).and_then(Value::as_str)
+        self.fact(name).and_then(Value::as_str)
     }
 
     /// A fact of the example: a list of words.
     fn fact_list(&self, name: &str) -> Vec<&str> {
-        let list = self.example.facts.get(name).and_then(Value::as_array);
+        let list = self.fact(name).and_then(Value::as_array);
         list.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
     /// A fact of the example: a number, or 0.
     fn fact_number(&self, name: &str) -> u64 {
-        self.example.facts.get(name).and_then(Value::as_u64).unwrap_or(0)
+        self.fact(name).and_then(Value::as_u64).unwrap_or(0)
     }
-}
 
-fn network(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            format!("{a}.{b}.{c}.0/24")
+    fn add(&mut self, r: &Line<'_>, severity: Severity, facts: &Facts<'_>) {
+        plus(&mut self.count, r.count);
+        self.severity = self.severity.max(severity);
+        self.first_ns = self.first_ns.min(r.first_ns);
+        self.last_ns = self.last_ns.max(r.last_ns);
+        let verdict = Verdict::from_name(&r.verdict.0).unwrap_or(Verdict::Unknown);
+        plus(&mut self.verdicts[verdict as usize], r.count);
+        let certainty = Certainty::from_name(&r.certainty.0).unwrap_or(Certainty::Possible);
+        plus(&mut self.certainties[certainty as usize], r.count);
+        if let (Some(ip), Some(port)) = (r.dst_ip, r.dst_port) {
+            self.responders.add(SocketAddr::new(ip, port), r.count);
         }
-        IpAddr::V6(v6) => {
-            let s = v6.segments();
-            format!("{}/64", std::net::Ipv6Addr::new(s[0], s[1], s[2], s[3], 0, 0, 0, 0))
+        if let Some(ip) = r.src_ip {
+            self.originators.add(Net::of(ip), r.count);
+        }
+        if let Some(i) = &r.interface {
+            self.interfaces.add_ref(i.0.as_ref(), r.count);
+        }
+        let outside = r.role.as_ref().is_some_and(|role| role.0 == "outside");
+        if let Some(nat) = &r.nat
+            && let Some(address) = if outside { r.src_ip } else { Some(nat.src_ip) }
+        {
+            self.nat.add(address, r.count);
+        }
+        if let Some(role) = &r.role {
+            self.roles.add_ref(role.0.as_ref(), r.count);
+        }
+        if let Some(address) = facts.request() {
+            self.subjects.add_ref(address.as_ref(), r.count);
+        }
+        if let Some(kind) = facts.link() {
+            self.linked.add_ref(kind.as_ref(), r.count);
+        }
+        plus(self.timeline.at(r.first_ns), r.count);
+    }
+
+    fn merge(&mut self, o: Cause) {
+        plus(&mut self.count, o.count);
+        self.severity = self.severity.max(o.severity);
+        self.first_ns = self.first_ns.min(o.first_ns);
+        self.last_ns = self.last_ns.max(o.last_ns);
+        self.verdicts.iter_mut().zip(o.verdicts).for_each(|(a, b)| plus(a, b));
+        self.certainties.iter_mut().zip(o.certainties).for_each(|(a, b)| plus(a, b));
+        self.responders.merge(o.responders);
+        self.originators.merge(o.originators);
+        self.interfaces.merge(o.interfaces);
+        self.nat.merge(o.nat);
+        self.roles.merge(o.roles);
+        self.subjects.merge(o.subjects);
+        self.linked.merge(o.linked);
+        self.timeline.merge(o.timeline);
+        for (mine, theirs) in self.examples.iter_mut().zip(o.examples) {
+            if theirs.as_ref().map(|e| e.0) > mine.as_ref().map(|e| e.0) {
+                *mine = theirs;
+            }
         }
     }
 }
 
 impl Report {
+    /// Takes one record as a shard has it; `chosen` may leave it out. False if it is no record of this version.
+    pub fn line(&mut self, raw: &[u8], chosen: impl FnOnce(&Line<'_>) -> bool) -> bool {
+        let Some(r) = Line::read(raw) else { return false };
+        match chosen(&r) {
+            true => self.take(&r, || serde_json::from_slice(raw).ok()),
+            false => self.left_out += 1,
+        }
+        true
+    }
+
     /// Takes one record.
-    pub fn add(&mut self, r: Record) {
-        self.records += 1;
+    pub fn add(&mut self, r: &Record) {
+        let mut raw = Vec::new();
+        r.write_line(&mut raw);
+        self.line(&raw, |_| true);
+    }
+
+    fn take(&mut self, r: &Line<'_>, whole: impl FnOnce() -> Option<Record>) {
         let span = self.span.get_or_insert((r.first_ns, r.last_ns));
         *span = (span.0.min(r.first_ns), span.1.max(r.last_ns));
-        let start = span.0;
-        let (Some(kind), Some(severity)) = (Kind::from_name(&r.kind), Severity::from_name(&r.severity))
+        if !self.hosts.contains(r.host.0.as_ref()) && self.hosts.len() < PLACES {
+            self.hosts.insert(r.host.0.clone().into_owned());
+        }
+        if r.kind.0 == FIGURES {
+            return self.figures.add(r);
+        }
+        self.records += 1;
+        let (Some(kind), Some(severity)) = (Kind::from_name(&r.kind.0), Severity::from_name(&r.severity.0))
         else {
             self.unknown += 1;
             return;
         };
+        let facts = r.facts();
         if matches!(kind, Kind::CaptureGap | Kind::BudgetShed) {
-            self.add_own(kind, &r);
+            self.add_own(kind, r, &facts);
         }
-        let rank = |r: &Record| (Severity::from_name(&r.severity), Certainty::from_name(&r.certainty));
-        let c = self.causes.entry(kind).or_insert_with(|| Cause {
-            kind,
-            count: 0,
-            severity,
-            first_ns: r.first_ns,
-            last_ns: r.last_ns,
-            verdicts: Top::default(),
-            responders: Top::default(),
-            originators: Top::default(),
-            interfaces: Top::default(),
-            roles: Top::default(),
-            subjects: Top::default(),
-            linked: Top::default(),
-            timeline: Timeline::new(start),
-            example: Box::new(r.clone()),
-        });
-        c.count += r.count;
-        c.severity = c.severity.max(severity);
-        c.first_ns = c.first_ns.min(r.first_ns);
-        c.last_ns = c.last_ns.max(r.last_ns);
-        c.verdicts.add(r.verdict.to_string(), r.count);
-        if let (Some(ip), Some(port)) = (r.dst_ip, r.dst_port) {
-            c.responders.add(std::net::SocketAddr::new(ip, port).to_string(), r.count);
-        }
-        if let Some(ip) = r.src_ip {
-            c.originators.add(network(ip), r.count);
-        }
-        if let Some(i) = &r.interface {
-            c.interfaces.add(i.clone(), r.count);
-        }
-        if let Some(role) = &r.role {
-            c.roles.add(role.clone(), r.count);
-        }
-        let text = |name: &str| r.facts.get(name).and_then(Value::as_str).map(str::to_owned);
-        if let Some(address) = text("request") {
-            c.subjects.add(address, r.count);
-        }
-        if let Some(kind) = text("link") {
-            c.linked.add(kind, r.count);
-        }
-        c.timeline.add(r.first_ns, r.count);
-        if rank(&r) > rank(&c.example) {
-            *c.example = r;
+        self.ages.add(kind, r.count, &facts);
+        let c = self.causes.entry(kind).or_insert_with(|| Cause::new(kind));
+        c.add(r, severity, &facts);
+        // The last of many that were counted is no better an example than one of the first.
+        let certainty = Certainty::from_name(&r.certainty.0).unwrap_or(Certainty::Possible);
+        let rank = (severity, certainty, std::cmp::Reverse(r.first_ns));
+        let verdict = Verdict::from_name(&r.verdict.0).unwrap_or(Verdict::Unknown);
+        let best = &mut c.examples[verdict as usize];
+        if best.as_ref().is_none_or(|b| rank > b.0 && !facts.is_sum())
+            && let Some(record) = whole()
+        {
+            *best = Some((rank, Box::new(record)));
         }
     }
 
-    fn add_own(&mut self, kind: Kind, r: &Record) {
-        let text = |name: &str| r.facts.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
-        let number = |name: &str| r.facts.get(name).and_then(Value::as_u64).unwrap_or(0);
+    fn add_own(&mut self, kind: Kind, r: &Line<'_>, facts: &Facts<'_>) {
         let (key, count) = match kind {
-            Kind::BudgetShed => ((kind.name().to_owned(), String::new()), number("packets")),
-            _ => ((text("cause"), text("source")), number("count")),
+            Kind::BudgetShed => ((kind.name().to_owned(), String::new()), facts.packets()),
+            _ => ((facts.cause().into_owned(), facts.source().into_owned()), facts.count()),
         };
-        // Places are few, but a file may claim any number of them.
+        let loss = OwnLoss { times: r.count, count, first_ns: r.first_ns, last_ns: r.last_ns };
+        self.merge_own(key, &loss);
+    }
+
+    fn merge_own(&mut self, key: (String, String), o: &OwnLoss) {
         if self.own.len() >= PLACES && !self.own.contains_key(&key) {
             return;
         }
-        let own = self.own.entry(key).or_insert(OwnLoss { first_ns: r.first_ns, ..OwnLoss::default() });
-        own.times += r.count;
-        own.count += count;
-        own.first_ns = own.first_ns.min(r.first_ns);
-        own.last_ns = own.last_ns.max(r.last_ns);
+        let own = self.own.entry(key).or_insert(OwnLoss { first_ns: o.first_ns, ..OwnLoss::default() });
+        plus(&mut own.times, o.times);
+        plus(&mut own.count, o.count);
+        own.first_ns = own.first_ns.min(o.first_ns);
+        own.last_ns = own.last_ns.max(o.last_ns);
+    }
+
+    /// Adds a report over other records.
+    pub fn merge(&mut self, other: Report) {
+        self.records += other.records;
+        self.left_out += other.left_out;
+        self.unknown += other.unknown;
+        if let Some(theirs) = other.span {
+            let span = self.span.get_or_insert(theirs);
+            *span = (span.0.min(theirs.0), span.1.max(theirs.1));
+        }
+        let room = PLACES.saturating_sub(self.hosts.len());
+        self.hosts.extend(other.hosts.into_iter().take(room));
+        self.ages.merge(&other.ages);
+        self.figures.merge(other.figures);
+        other.own.into_iter().for_each(|(key, own)| self.merge_own(key, &own));
+        for (kind, cause) in other.causes {
+            match self.causes.entry(kind) {
+                std::collections::hash_map::Entry::Occupied(mut mine) => mine.get_mut().merge(cause),
+                std::collections::hash_map::Entry::Vacant(room) => {
+                    room.insert(cause);
+                }
+            }
+        }
     }
 
     /// Causes, the worst first: by severity, then by count.
@@ -284,6 +385,62 @@ impl Report {
         all.sort_by_key(|c| (std::cmp::Reverse(c.severity), std::cmp::Reverse(c.count), c.kind));
         all
     }
+
+    /// Causes above `info`, what syntap says of itself apart: by the connections they hurt, and after them what follows from them.
+    pub fn ranked(&self) -> Vec<Ranked<'_>> {
+        let loud: Vec<&Cause> =
+            self.causes().into_iter().filter(|c| c.severity > Severity::Info && !c.is_own()).collect();
+        let root = |c: &Cause| {
+            let of = loud.iter().find(|r| r.kind != c.kind && short::follows(c, r));
+            of.map(|r| r.kind)
+        };
+        let hurt = |c: &Cause| match c.responders.is_empty() {
+            false => c.connections(),
+            // Each port sees it: the one that saw most tells how many they were.
+            true => {
+                let came = loud.iter().filter(|o| o.kind != c.kind && short::follows(o, c));
+                came.map(|o| o.connections().min(o.interfaces.most().max(1))).max().unwrap_or(0)
+            }
+        };
+        let mut all: Vec<Ranked<'_>> =
+            loud.iter().map(|&cause| Ranked { cause, hurt: hurt(cause), follows: root(cause) }).collect();
+        all.sort_by_key(|r| {
+            let Ranked { cause, hurt, follows } = r;
+            (follows.is_some(), std::cmp::Reverse((*hurt, cause.severity, cause.count)), cause.kind)
+        });
+        all
+    }
+
+    /// What nobody was hurt by, the frequent kinds first.
+    pub fn quiet(&self) -> Vec<&Cause> {
+        self.causes().into_iter().filter(|c| c.severity == Severity::Info && !c.is_own()).collect()
+    }
+
+    /// The time axis of this report with at most `most` cells.
+    pub fn axis(&self, most: u64) -> Axis {
+        let (first, last) = self.span.unwrap_or((0, 0));
+        Axis::over(first, last, most, 0)
+    }
+
+    /// Handshakes before the first connection was hurt, and while some were: what there is of each.
+    pub fn before_and_during(&self) -> (Opened, Opened) {
+        let (first, last) = self.span.unwrap_or((0, 0));
+        let axis = Axis::over(first, last, CELLS, self.figures.longest_ns);
+        let mut hurt = vec![0u64; axis.count as usize];
+        for r in self.ranked() {
+            hurt.iter_mut().zip(r.cause.timeline.on(axis)).for_each(|(sum, n)| plus(sum, n));
+        }
+        let begin = hurt.iter().position(|&n| n > 0).unwrap_or(hurt.len());
+        let (mut before, mut during) = (Opened::default(), Opened::default());
+        for (n, cell) in self.figures.on(axis).iter().enumerate() {
+            if n < begin {
+                before.merge(cell);
+            } else if hurt[n] > 0 {
+                during.merge(cell);
+            }
+        }
+        (before, during)
+    }
 }
 
 #[cfg(test)]
@@ -291,24 +448,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeline_keeps_every_count_when_it_grows() {
-        let mut t = Timeline::new(0);
-        for s in 0..10_000u64 {
-            t.add(s * 1_000_000_000, 1);
-        }
-        let (cells, cell) = t.cells(9_999_000_000_000);
-        assert_eq!(cells.iter().sum::<u64>(), 10_000);
-        assert!(cells.len() <= CELLS && cell == 256_000_000_000, "{cell}");
+    fn networks_are_those_of_their_addresses() {
+        let net = |ip: &str| Net::of(ip.parse().expect("an address")).to_string();
+        assert_eq!(net("10.1.2.3"), "10.1.2.0/24");
+        assert_eq!(net("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
     }
 
     #[test]
-    fn names_beyond_the_bound_are_counted_together() {
-        let mut t = Top::default();
-        for n in 0..PLACES + 10 {
-            t.add(n.to_string(), 2);
+    fn what_handshakes_took_is_told_apart_before_and_during() {
+        use crate::detect::Anomaly;
+        use crate::record::{Context, FigureSet, Interface};
+        use crate::wire::Nanos;
+        let interface = |name: &str, role: &str| Interface { name: name.into(), role: Some(role.into()) };
+        let context = Context {
+            interfaces: vec![interface("in0", "inside"), interface("out0", "outside")],
+            ..Context::default()
+        };
+        let minute = |n: u64| Nanos(n * 60 * Nanos::SEC);
+        let mut report = Report::default();
+        // Three minutes: well, with somebody hurt, well again. The outside sees the same connections and counts nothing.
+        for (n, us) in [(0, 20), (1, 1_048_576), (2, 24)] {
+            for point in [0, 1] {
+                let (first, last) = (minute(n), minute(n + 1));
+                let latencies = vec![(us, 10)];
+                let set = FigureSet {
+                    first,
+                    last,
+                    point: Some(point),
+                    attempts: 12,
+                    handshakes: 10,
+                    failed: 2,
+                    latencies,
+                    ..FigureSet::default()
+                };
+                report.add(&set.record(&context));
+            }
         }
-        let (rows, rest) = t.rows(3);
-        assert_eq!(rows.len(), 3);
-        assert_eq!(rest, (PLACES as u64 + 10 - 3) * 2);
+        assert_eq!(report.before_and_during().1.attempts, 0, "nobody was hurt yet");
+        let at = minute(1).add(Nanos::SEC);
+        let mut a = Anomaly::new(Kind::SynUnanswered, "a SYN".into(), at, at);
+        (a.severity, a.point) = (Severity::Warning, Some(0));
+        report.add(&Record::from_anomaly(&a, &context, None));
+        let (before, during) = report.before_and_during();
+        assert_eq!((before.quantile(0.99), before.attempts), (Some(20), 12));
+        assert_eq!((during.quantile(0.5), during.failed), (Some(1_048_576), 2));
+        assert_eq!(report.figures.total().attempts, 36);
     }
 }

@@ -3,18 +3,30 @@
 //! What follows from another cause has no sentence of its own: a record that names it (`link`), a kind that is nothing but
 //! its sign, a reset on the very responder whose translation was lost. It is listed, never left out.
 
-use super::{Cause, Report, Top};
+use std::fmt::Display;
+use std::hash::Hash;
+
+use super::{Cause, Ranked, Report, Top};
 use crate::detect::explain::explain;
-use crate::detect::{Kind, Severity};
+use crate::detect::{Kind, Verdict};
 
 /// More sentences than this are no short answer.
 pub const SENTENCES: usize = 6;
+
+/// A cause in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// The cause's kind.
+    pub kind: Kind,
+    /// What happened, and what to do.
+    pub text: String,
+}
 
 /// Causes in sentences, and what came of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Short {
     /// One for each cause, the worst first.
-    pub sentences: Vec<String>,
+    pub sentences: Vec<Sentence>,
     /// Kinds that follow from those causes, with their counts.
     pub consequences: Vec<(Kind, u64)>,
     /// Causes for which there was no room.
@@ -24,16 +36,14 @@ pub struct Short {
 impl Short {
     /// Of all that is above info, losses of syntap itself apart.
     pub fn of(report: &Report) -> Short {
-        let loud = |c: &&Cause| {
-            c.severity > Severity::Info && !matches!(c.kind, Kind::CaptureGap | Kind::BudgetShed)
-        };
-        let causes: Vec<&Cause> = report.causes().into_iter().filter(loud).collect();
+        let ranked = report.ranked();
+        let causes: Vec<&Cause> = ranked.iter().map(|r| r.cause).collect();
         let mut short = Short::default();
-        for c in &causes {
-            if causes.iter().any(|root| root.kind != c.kind && follows(c, root)) {
+        for Ranked { cause: c, follows, .. } in ranked {
+            if follows.is_some() {
                 short.consequences.push((c.kind, c.count));
             } else if short.sentences.len() < SENTENCES {
-                short.sentences.push(sentence(c, &causes));
+                short.sentences.push(Sentence { kind: c.kind, text: sentence(c, &causes) });
             } else {
                 short.more += 1;
             }
@@ -43,7 +53,7 @@ impl Short {
 }
 
 /// True if all of `c` comes of `root`.
-fn follows(c: &Cause, root: &Cause) -> bool {
+pub(super) fn follows(c: &Cause, root: &Cause) -> bool {
     let sign = matches!(
         (c.kind, root.kind),
         (Kind::NatPortPressure, Kind::TupleReuseRefused)
@@ -57,7 +67,7 @@ fn follows(c: &Cause, root: &Cause) -> bool {
         }
         (Kind::NextHopChanged, Kind::NatMappingLost) => c.count <= root.count && just_before(c, root),
         (Kind::FrameLoop, Kind::ArpTwoAnswers) => {
-            !c.responders.is_empty() && c.responders.names().all(|r| root.subjects.has(address_of(r)))
+            !c.responders.is_empty() && c.responders.names().all(|r| root.subjects.has(&r.ip().to_string()))
         }
         _ => false,
     };
@@ -74,17 +84,12 @@ fn just_before(c: &Cause, root: &Cause) -> bool {
         && root.first_ns.saturating_sub(c.first_ns) <= LEADS_TO
 }
 
-/// `10.0.0.3:80` without its port.
-fn address_of(responder: &str) -> &str {
-    responder.rsplit_once(':').map_or(responder, |(a, _)| a.trim_matches(['[', ']']))
-}
-
 /// The first of them, and how many others there are.
-fn named(top: &Top) -> String {
+fn named<K: Clone + Eq + Hash + Ord + Display>(top: &Top<K>) -> String {
     let (rows, _) = top.rows(1);
     let Some((first, _)) = rows.first() else { return "several places".into() };
-    match top.names().count() - 1 {
-        0 => (*first).to_owned(),
+    match top.len() - 1 {
+        0 => first.to_string(),
         1 => format!("{first} and another one"),
         n => format!("{first} and {n} others"),
     }
@@ -94,9 +99,10 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
     let n = c.connections();
     let many = |one: &str, more: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {more}") };
     let at = named(&c.responders);
-    let mostly = c.verdicts.rows(1).0.first().map_or("", |r| r.0);
-    let by_gateway = mostly == "gateway";
-    let reuse_too = all.iter().any(|o| o.kind == Kind::TupleReuseRefused && o.verdicts.has("gateway"));
+    let mostly = c.mostly();
+    let by_gateway = mostly == Verdict::Gateway;
+    let of_gateway = |o: &Cause| o.verdicts().iter().any(|v| v.0 == Verdict::Gateway);
+    let reuse_too = all.iter().any(|o| o.kind == Kind::TupleReuseRefused && of_gateway(o));
     match c.kind {
         Kind::TupleReuseRefused => {
             let (who, cure) = if by_gateway {
@@ -136,7 +142,7 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
             let two = if ports.len() > 1 { format!(" ({})", ports.join(" and ")) } else { String::new() };
             let tied = all.iter().filter(|o| follows(o, c) && o.kind == Kind::SynUnanswered);
             // Each port sees it: the one that saw most tells how many they were.
-            let at_one_port = tied.filter_map(|o| o.interfaces.rows(1).0.first().map(|r| r.1)).max();
+            let at_one_port = tied.map(|o| o.interfaces.most()).filter(|&n| n > 0).max();
             let silent = match at_one_port.unwrap_or(c.fact_number("silent_flows")) {
                 0 => "will be out of reach".to_owned(),
                 1 => "is out of reach, as it was for 1 connection".to_owned(),
@@ -161,7 +167,7 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
             "The gateway took {} to {at} in and did not send them on: look at its firewall rules and queues.",
             many("SYN", "SYNs")
         ),
-        Kind::SynUnanswered if mostly == "network" => format!(
+        Kind::SynUnanswered if mostly == Verdict::Network => format!(
             "{} to {at} left the gateway and got no answer in time: packets are lost beyond the gateway, not in it.",
             many("SYN", "SYNs")
         ),
@@ -220,7 +226,7 @@ mod tests {
 
     fn short(records: Vec<Record>) -> Short {
         let mut report = Report::default();
-        records.into_iter().for_each(|r| report.add(r));
+        records.iter().for_each(|r| report.add(r));
         Short::of(&report)
     }
 
@@ -253,7 +259,7 @@ mod tests {
             "(vB1 and vxlan1) answer ARP for 10.0.0.3, and whenever the wrong one answers last that machine is out of reach, \
              as it was for 5 connections",
         ] {
-            assert_eq!(s.sentences.iter().filter(|t| t.contains(words)).count(), 1, "{words}: {s:#?}");
+            assert_eq!(s.sentences.iter().filter(|t| t.text.contains(words)).count(), 1, "{words}: {s:#?}");
         }
         assert_eq!(s.consequences.len(), 5, "{s:#?}");
     }
@@ -270,6 +276,9 @@ mod tests {
         // And the rest is counted.
         let s = short(Kind::ALL.iter().map(|&k| record(k, "192.0.2.1:80", "", json!({}))).collect());
         assert_eq!(s.sentences.len(), SENTENCES);
-        assert!(s.more > 20 && s.sentences.iter().all(|t| t.ends_with('.') && !t.contains("  ")), "{s:#?}");
+        assert!(
+            s.more > 20 && s.sentences.iter().all(|t| t.text.ends_with('.') && !t.text.contains("  ")),
+            "{s:#?}"
+        );
     }
 }

@@ -27,6 +27,8 @@ pub struct WorkerConfig {
     pub responders: Vec<Endpoint>,
     /// Tap points at which they are taken, a bit a point: with both sides of a gateway tapped, one of them.
     pub figures_at: u32,
+    /// Count the flags of segments on chosen ports, too: a replay, where no kernel side counts them.
+    pub census: bool,
     /// Told which tuples are open, for the kernel side to keep when it sheds; `None` where nothing sheds.
     pub known: Option<Known>,
 }
@@ -43,6 +45,7 @@ impl Default for WorkerConfig {
             no_lines: false,
             responders: Vec::new(),
             figures_at: u32::MAX,
+            census: false,
             known: None,
         }
     }

@@ -76,6 +76,9 @@ impl Worker {
         self.counters.attempts += 1;
         self.counters.handshakes += 1;
         self.interval.syn_acks.record(latency_ns);
+        let here = self.interval.at(key.point());
+        here.attempts += 1;
+        here.syn_acks.record(latency_ns);
         self.figure(key, &seen.tuple.dst, Some(latency_ns), false);
         let (tuple, point) = (seen.tuple, key.point());
         let mut to = Speaker { out, at: seen.digest.ts, age: Nanos(0), lane: hash, events: &mut self.events };

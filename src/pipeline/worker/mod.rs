@@ -104,6 +104,12 @@ impl Listener for Speaker<'_> {
     }
 }
 
+/// Counts a segment where it was seen.
+#[inline]
+fn count_flags(interval: &mut Interval, p: &Packet<'_>, flags: TcpFlags) {
+    interval.at(p.point.0).flags.get_or_insert_default().count(p.way, flags);
+}
+
 /// See the module.
 pub struct Worker {
     table: Table<Flow>,
@@ -125,6 +131,7 @@ pub struct Worker {
     counters: WorkerCounters,
     interval: Box<Interval>,
     figures_at: u32,
+    census: bool,
     known: Option<Known>,
     now: Nanos,
 }
@@ -164,6 +171,7 @@ impl Worker {
             counters: WorkerCounters::default(),
             interval: Box::new(Interval::of(&config.responders)),
             figures_at: config.figures_at,
+            census: config.census,
             known: config.known.clone(),
             now: Nanos(0),
         }
@@ -237,6 +245,9 @@ impl Worker {
                 self.lookups[i].form = Form::PassedOver;
                 return;
             }
+            if self.census {
+                count_flags(&mut self.interval, p, b.flags);
+            }
             if !b.six {
                 let [src, dst] = b.narrow();
                 let (narrow, end) = Narrow::new(src, dst, p.point.0);
@@ -254,6 +265,9 @@ impl Worker {
         if let Body::Tcp(seg) = &d.body
             && (self.ports.contains(seg.sport) || self.ports.contains(seg.dport))
         {
+            if self.census {
+                count_flags(&mut self.interval, p, seg.flags);
+            }
             let src = Endpoint { addr: seg.src, port: seg.sport };
             let dst = Endpoint { addr: seg.dst, port: seg.dport };
             self.look_whole(i, src, dst, p.point.0, Form::Tcp);
@@ -508,12 +522,20 @@ impl Worker {
         }
         let c = &mut self.counters;
         c.flows += u64::from(began);
-        c.resets += u64::from(step.reset.is_some());
+        if step.reset.is_some() {
+            c.resets += 1;
+            self.interval.at(key.point()).resets += 1;
+        }
         if let Some(ended) = &step.ended {
             c.attempts += 1;
+            let here = self.interval.at(key.point());
+            here.attempts += 1;
+            here.failed += u64::from(failed(ended));
             if ended.outcome == Outcome::Accepted {
                 c.handshakes += 1;
-                self.interval.syn_acks.record(ended.at.since(ended.attempt.first));
+                let took = ended.at.since(ended.attempt.first);
+                here.syn_acks.record(took);
+                self.interval.syn_acks.record(took);
             }
             c.failed += u64::from(failed(ended));
         }
@@ -659,6 +681,9 @@ impl Worker {
         self.counters.attempts += 1;
         self.counters.failed += u64::from(failed(ended));
         let key = self.table.key(id);
+        let here = self.interval.at(key.point());
+        here.attempts += 1;
+        here.failed += u64::from(failed(ended));
         self.figures(&key, ended);
         let flow = self.table.get(id);
         let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };

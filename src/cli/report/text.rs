@@ -1,0 +1,290 @@
+//! The report in a terminal, whatever its width.
+
+use std::fmt::Display;
+use std::hash::Hash;
+use std::io::{self, Write};
+
+use crate::cli::text::{Style, wrap};
+use crate::cli::{many, show};
+use crate::detect::explain::explain;
+use crate::record::milliseconds;
+use crate::report::{Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, flags, lost_words, time};
+
+/// Columns of the names in front of what is said.
+const NAMES: usize = 14;
+
+/// Prints it.
+pub fn print(
+    report: &Report,
+    since: Option<String>,
+    brief: bool,
+    style: &Style,
+    to: &mut dyn Write,
+) -> io::Result<()> {
+    let since = since.map_or_else(String::new, |t| format!("; the first shard was begun at {t}"));
+    let Some((first, last)) = report.span else {
+        if report.left_out > 0 {
+            return lines(
+                &format!("No record passes the filters; they left out {}.", many(report.left_out, "record")),
+                0,
+                style,
+                to,
+            );
+        }
+        writeln!(to, "No records: nothing that these rules know went wrong{since}.")?;
+        return writeln!(to, "syntap itself lost and shed nothing.");
+    };
+    let records = many(report.records, "record");
+    lines(&format!("{records}, {} to {}{since}", time(first), time(last)), 0, style, to)?;
+    if report.left_out > 0 {
+        lines(
+            &format!("The filters left out {}: this is not all.", many(report.left_out, "record")),
+            0,
+            style,
+            to,
+        )?;
+    }
+    own_losses(report, style, to)?;
+    let ranked = report.ranked();
+    if ranked.is_empty() {
+        let saw = if report.own.is_empty() { "Nothing" } else { "In what it saw, nothing" };
+        let said = format!("{saw} above info: no connection was hurt in a way that these rules know.");
+        lines(&said, 0, style, to)?;
+    }
+    figures(report, style, to)?;
+    // The axis of all timelines: one under the other they can be compared.
+    let room = style.width().saturating_sub(NAMES + 2).max(10) as u64;
+    let axis = report.axis(room);
+    for r in &ranked {
+        print_cause(r, axis, style, to)?;
+    }
+    ages(report, style, to)?;
+    census(report, style, to)?;
+    let quiet: Vec<String> =
+        report.quiet().iter().map(|c| format!("{} {}", c.count, c.kind.name())).collect();
+    if !quiet.is_empty() {
+        writeln!(to)?;
+        lines(&format!("Worth knowing, nobody hurt: {}.", quiet.join(", ")), 0, style, to)?;
+    }
+    if report.unknown > 0 {
+        let of = many(report.unknown, "record");
+        lines(&format!("{of} of kinds that this version does not know."), 0, style, to)?;
+    }
+    // Among some of the records only, that there is none means nothing.
+    if report.own.is_empty() && report.left_out == 0 {
+        writeln!(to, "\nsyntap itself lost and shed nothing.")?;
+    }
+    if !brief && let Some(example) = ranked.first().and_then(|r| r.cause.example()) {
+        writeln!(to, "\n{}", style.bold("One of them, whole"))?;
+        writeln!(to)?;
+        show::print(example, style, to)?;
+    }
+    in_short(&Short::of(report), style, to)
+}
+
+/// Text, wrapped and indented.
+fn lines(text: &str, indent: usize, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    wrap(text, style.width() - indent).into_iter().try_for_each(|l| writeln!(to, "{:indent$}{l}", ""))
+}
+
+/// A name, and what is said of it beside it.
+fn row(name: &str, text: &str, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    for (n, line) in wrap(text, style.width() - NAMES).into_iter().enumerate() {
+        writeln!(to, "  {:<11} {line}", if n == 0 { name } else { "" })?;
+    }
+    Ok(())
+}
+
+/// How many connections there were, and how long they took to open.
+fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    let all = report.figures.total();
+    if all.attempts == 0 {
+        return Ok(());
+    }
+    writeln!(to, "\n{}", style.bold("All connections"))?;
+    row("opened", &opened_words(&all), style, to)?;
+    let (before, during) = report.before_and_during();
+    row("latency", &latency_words(&all), style, to)?;
+    if during.handshakes > 0 && before.handshakes > 0 {
+        row("  before", &format!("{} (before the first was hurt)", latency_words(&before)), style, to)?;
+        row("  during", &format!("{} (while some were hurt)", latency_words(&during)), style, to)?;
+    }
+    let places = report.figures.where_counted();
+    for (name, place) in places.iter().filter(|_| places.len() > 1) {
+        let role = place.role.as_deref().map_or_else(String::new, |r| format!(" ({r})"));
+        let said = format!("{name}{role}: {}", opened_words(&place.total));
+        row("at", &said, style, to)?;
+    }
+    for (address, place) in &report.figures.responders {
+        let said = format!("{address}: {}, {}", opened_words(&place.total), latency_words(&place.total));
+        row("to", &said, style, to)?;
+    }
+    Ok(())
+}
+
+fn opened_words(o: &Opened) -> String {
+    let Opened { attempts, handshakes, failed, resets, .. } = o;
+    let percent = o.failed_percent();
+    format!(
+        "{handshakes} of {} answered, {failed} failed ({percent:.2} %), {} on open flows",
+        many(*attempts, "attempt"),
+        many(*resets, "reset")
+    )
+}
+
+fn latency_words(o: &Opened) -> String {
+    match [0.5, 0.95, 0.99].map(|q| o.quantile(q).map(milliseconds)) {
+        [Some(median), Some(p95), Some(p99)] => {
+            format!("SYN to SYN-ACK median {median} p95 {p95} p99 {p99} max {} ms", milliseconds(o.max_us))
+        }
+        _ => "no answer was timed".into(),
+    }
+}
+
+/// How old tuples were when they were used again.
+fn ages(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    if report.ages.is_empty() {
+        return Ok(());
+    }
+    writeln!(to, "\n{}", style.bold("Tuples used again, by the time since their last close"))?;
+    for (n, (refused, accepted)) in report.ages.refused.iter().zip(report.ages.accepted).enumerate() {
+        if refused + accepted > 0 {
+            writeln!(to, "  {:<12} {refused:>8} refused {accepted:>8} accepted", Ages::label(n))?;
+        }
+    }
+    Ok(())
+}
+
+/// Flags by interface and direction, as with ngrep and `sort | uniq -c`.
+fn census(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    let table = flags::table(&report.figures);
+    if table.is_empty() {
+        return Ok(());
+    }
+    writeln!(to, "\n{}", style.bold("TCP flags seen"))?;
+    lines("S SYN, S. SYN-ACK, F. FIN, R reset, P. data, . acknowledgement", 2, style, to)?;
+    for place in &table {
+        let cells: Vec<String> = place.cells.iter().take(8).map(|(f, n)| format!("[{f}] {n}")).collect();
+        let others: u64 = place.cells.iter().skip(8).map(|c| c.1).sum();
+        let others = if others > 0 { format!(" others {others}") } else { String::new() };
+        // Names are short as a rule: one under the other they make a table.
+        for (n, line) in
+            wrap(&format!("{}{others}", cells.join(" ")), style.width() - NAMES).iter().enumerate()
+        {
+            let name = if n == 0 { wrap(&place.name, usize::MAX).join(" ") } else { String::new() };
+            match name.chars().count() {
+                0..12 => writeln!(to, "  {name:<11} {line}")?,
+                _ => {
+                    lines(&name, 2, style, to)?;
+                    writeln!(to, "  {:<11} {line}", "")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Last, where a terminal leaves the eye: each cause in a sentence.
+fn in_short(short: &Short, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    if short.sentences.is_empty() {
+        return Ok(());
+    }
+    writeln!(to, "\n{}", style.bold("In short"))?;
+    for (n, sentence) in short.sentences.iter().enumerate() {
+        for (line, text) in wrap(&sentence.text, style.width() - 5).into_iter().enumerate() {
+            let number = if line == 0 { format!("{}.", n + 1) } else { String::new() };
+            writeln!(to, "  {number:<2} {text}")?;
+        }
+    }
+    if short.more > 0 {
+        writeln!(to, "     And {} above.", many(short.more as u64, "more cause"))?;
+    }
+    if !short.consequences.is_empty() {
+        let list: Vec<String> =
+            short.consequences.iter().map(|(kind, n)| format!("{n} {}", kind.name())).collect();
+        for line in wrap(&format!("With these came {}.", list.join(", ")), style.width() - 5) {
+            writeln!(to, "     {line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What syntap lost and shed comes before what it says of the traffic: it bears on all of that.
+fn own_losses(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    if report.own.is_empty() {
+        return Ok(());
+    }
+    writeln!(to, "\n{}", style.bold("syntap itself did not see everything"))?;
+    for ((cause, place), own) in &report.own {
+        lines(&lost_words(cause, place, own), 2, style, to)?;
+    }
+    let note = "A verdict that rests on an absence in such a time is withdrawn to possible; what was not seen at all \
+                is not in this report.";
+    for line in wrap(note, style.width() - 2) {
+        writeln!(to, "  {line}")?;
+    }
+    writeln!(to)
+}
+
+fn print_cause(r: &Ranked<'_>, axis: Axis, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    let c = r.cause;
+    let text = explain(c.kind);
+    writeln!(
+        to,
+        "\n{} {} {}",
+        style.bold(&format!("{}x", c.count)),
+        style.severity(c.severity.name()),
+        style.bold(c.kind.name())
+    )?;
+    lines(text.one_line, 2, style, to)?;
+    if let Some(root) = r.follows {
+        row("comes of", root.name(), style, to)?;
+    }
+    if r.hurt > 0 && r.hurt != c.count {
+        row("hurt", &many(r.hurt, "connection"), style, to)?;
+    }
+    let verdicts: Vec<String> = c.verdicts().iter().map(|(v, n)| format!("{} ({n})", v.name())).collect();
+    let [possible, likely, proven] = c.certainties;
+    let sure = [(proven, "proven"), (likely, "likely"), (possible, "possible")];
+    let sure: Vec<String> = sure.iter().filter(|s| s.0 > 0).map(|(n, w)| format!("{n} {w}")).collect();
+    row("whose doing", &format!("{}; {}", verdicts.join(", "), sure.join(", ")), style, to)?;
+    top("responders", &c.responders, style, to)?;
+    top("originators", &c.originators, style, to)?;
+    top("seen at", &c.interfaces, style, to)?;
+    top("NAT address", &c.nat, style, to)?;
+    when(c, axis, style, to)?;
+    row("what to do", text.remedy.first().copied().unwrap_or(""), style, to)?;
+    row("more", &format!("syntap explain {}", c.kind.name()), style, to)
+}
+
+fn top<K>(name: &str, top: &Top<K>, style: &Style, to: &mut dyn Write) -> io::Result<()>
+where
+    K: Clone + Eq + Hash + Ord + Display,
+{
+    let (rows, rest) = top.rows(4);
+    let mut words: Vec<String> = rows.iter().map(|(n, k)| format!("{n} ({k})")).collect();
+    if rest > 0 {
+        words.push(format!("others ({rest})"));
+    }
+    row(name, &words.join(", "), style, to)
+}
+
+/// First and last time, and under them what came when.
+fn when(c: &Cause, axis: Axis, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    let (first, last) = (time(c.first_ns), time(c.last_ns));
+    let span = if first == last { first } else { format!("{first} to {last}") };
+    row("when", &span, style, to)?;
+    let cells = c.timeline.on(axis);
+    let most = cells.iter().copied().max().unwrap_or(0).max(1);
+    if cells.len() > 1 {
+        let bars: String = cells.iter().map(|&n| bar(n, most)).collect();
+        writeln!(to, "  {:<11} |{bars}|", "")?;
+        row("", &format!("{} a column, {most} at most", axis.cell_words()), style, to)?;
+    }
+    Ok(())
+}
+
+fn bar(n: u64, most: u64) -> char {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    if n == 0 { ' ' } else { BARS[(u128::from(n) * 8).div_ceil(most.into()).clamp(1, 8) as usize - 1] }
+}

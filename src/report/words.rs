@@ -1,0 +1,93 @@
+//! Packets in tcpdump's words, facts and times for people.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::OwnLoss;
+use crate::record::{PacketRecord, Record, rfc3339};
+use crate::wire::Nanos;
+
+/// A count stops here: no honest one comes near, and a few hundred of them can still be added up.
+const MOST: u64 = 1 << 55;
+
+/// Adds to a count whatever a record claims.
+pub(super) fn plus(sum: &mut u64, n: u64) {
+    *sum = sum.saturating_add(n).min(MOST);
+}
+
+/// A moment to the second.
+pub fn time(ns: u64) -> String {
+    rfc3339(Nanos(ns / Nanos::SEC * Nanos::SEC)).replace(".000000000", "")
+}
+
+/// `1 record`, `2 records`.
+pub fn many(n: u64, word: &str) -> String {
+    if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
+}
+
+/// What syntap lost or shed by one cause at one place, in a sentence without its end.
+pub fn lost_words(cause: &str, place: &str, own: &OwnLoss) -> String {
+    let times = match own.times {
+        1 => "once".to_owned(),
+        n => format!("{n} times"),
+    };
+    let what = match cause {
+        "budget_shed" => format!("{} shed to stay within the budget", many(own.count, "packet")),
+        "disk_full" => format!("{} not written into {place} ({cause})", many(own.count, "record")),
+        "copies_dropped" => {
+            format!("{} missing in the mirror file only ({cause})", many(own.count, "packet"))
+        }
+        "interface_gone" => format!("{place} was gone ({cause})"),
+        "flow_table_full" => {
+            format!("{} given up for room in the flow table ({cause})", many(own.count, "flow"))
+        }
+        _ => format!("{} lost at {place} ({cause})", many(own.count, "packet")),
+    };
+    format!("{what}, {times}, {} to {}", time(own.first_ns), time(own.last_ns))
+}
+
+/// A fact's value.
+pub fn fact_text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(s) => s.clone(),
+        Value::Array(list) => list.iter().map(fact_text).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// A packet as tcpdump prints it, with absolute numbers, the interface and the direction in front.
+pub fn packet_line(p: &PacketRecord, r: &Record) -> String {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(p.ts_ns))
+        .map_or_else(|_| p.ts_ns.to_string(), |t| t.strftime("%H:%M:%S%.6f").to_string());
+    let end = |ip: Option<IpAddr>, port: Option<u16>| match ip {
+        // tcpdump joins address and port with a dot.
+        Some(ip) => format!("{ip}.{}", port.unwrap_or(0)),
+        None => "?".into(),
+    };
+    let (orig, resp) = (end(r.src_ip, r.src_port), end(r.dst_ip, r.dst_port));
+    let (from, to) = if p.from == "orig" { (orig, resp) } else { (resp, orig) };
+    let way = match p.direction.as_deref() {
+        Some("ingress") => " In ",
+        Some("egress") => " Out",
+        _ => "",
+    };
+    let family = if r.src_ip.is_some_and(|ip| ip.is_ipv6()) { "IP6" } else { "IP" };
+    let seq = match p.len {
+        _ if p.flags == "." && p.len == 0 => String::new(),
+        0 => format!(", seq {}", p.seq),
+        n => format!(", seq {}:{}", p.seq, p.seq.wrapping_add(n)),
+    };
+    let ack = if p.flags.contains('.') { format!(", ack {}", p.ack) } else { String::new() };
+    let mut options = Vec::new();
+    options.extend(p.mss.map(|m| format!("mss {m}")));
+    options.extend(p.tsval.zip(p.tsecr).map(|(v, e)| format!("TS val {v} ecr {e}")));
+    options.extend(p.wscale.map(|w| format!("wscale {w}")));
+    let options =
+        if options.is_empty() { String::new() } else { format!(", options [{}]", options.join(",")) };
+    format!(
+        "{time} {}{way} {family} {from} > {to}: Flags [{}]{seq}{ack}, win {}{options}, length {}",
+        p.interface, p.flags, p.win, p.len
+    )
+}
