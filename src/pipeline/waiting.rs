@@ -11,6 +11,12 @@ use crate::wire::Nanos;
 /// Length of a slice as a power of two: a millisecond holds some hundred events of a busy gateway, which fit a cache.
 const SLICE: u32 = 20;
 
+/// From how many events of one moment on they are sorted as numbers. Those of 44 bits of age, which is all that is left of one, and 60 of
+/// the lane, leave 24 for which event it is.
+const MANY: usize = 4_096;
+const INDEX: u32 = 24;
+const LANE: u32 = 4;
+
 /// Empty slices kept for later.
 const SPARE: usize = 1024;
 
@@ -29,7 +35,10 @@ impl Slice {
         let Slice { events, order, sorted, .. } = self;
         order.sort_unstable_by(|a, b| b.cmp(a));
         for same in order.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|same| same.len() > 1) {
-            // At the end of a capture every flow that lives ends at one moment: places are brought together for that.
+            if same.len() > MANY && same.len() < 1 << INDEX {
+                sort_many(same, events);
+                continue;
+            }
             let place = |&n: &u64| (events[n as u32 as usize].place, n);
             let mut places: Vec<_> = same.iter().map(place).collect();
             places.sort_unstable_by(|a, b| b.cmp(a));
@@ -37,6 +46,20 @@ impl Slice {
         }
         *sorted = true;
     }
+}
+
+/// At the end of a capture every flow that lives ends at one moment: so many places are sorted as numbers, in which a flow's age, in the
+/// units in which it is known, comes first, then its lane, then which event it is, for a flow's own events come in their order.
+fn sort_many(same: &mut [u64], events: &[Event]) {
+    let number = |&n: &u64| {
+        let place = &events[n as u32 as usize].place;
+        let age = u128::from(place.age.0 >> Nanos::COARSE) << (64 + INDEX - LANE);
+        age | u128::from(place.lane >> LANE) << INDEX | u128::from(n as u32)
+    };
+    let mut numbers: Vec<_> = same.iter().map(number).collect();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    let when = same[0] >> 32 << 32;
+    same.iter_mut().zip(numbers).for_each(|(to, n)| *to = when | n as u64 & ((1 << INDEX) - 1));
 }
 
 /// See the module.
@@ -134,6 +157,23 @@ mod tests {
             4 => (0..4u64, 0..3u64).prop_map(|(at, lane)| Step::Push(at << SLICE, lane)),
             1 => (0..22_000_000u64).prop_map(Step::Advance),
         ]
+    }
+
+    #[test]
+    fn many_that_live_when_a_capture_ends_are_told_by_age_then_lane_in_their_own_order() {
+        let mut waiting = Waiting::default();
+        let mut plain = Vec::new();
+        for count in 0..2 * MANY as u64 {
+            let mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut e = event(5, mixed >> 61 << 40, count);
+            e.place.age = Nanos(1_700_000_000 * Nanos::SEC + (mixed >> 30) % 1_000 * Nanos::MS).coarse();
+            plain.push(e.place);
+            waiting.push(e);
+        }
+        plain.sort();
+        for place in plain {
+            assert_eq!(waiting.pop(Nanos(5)).map(|e| e.place), Some(place));
+        }
     }
 
     proptest! {
