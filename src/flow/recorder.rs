@@ -39,6 +39,11 @@ impl Recorder {
         Recorder { ring: Vec::with_capacity(capacity), capacity, next: 1 }
     }
 
+    /// The memory of the ring: address and length.
+    pub fn memory(&self) -> (usize, usize) {
+        (self.ring.as_ptr() as usize, self.capacity * size_of::<Entry>())
+    }
+
     /// Stores `digest` as the newest of the flow whose newest was `before`; returns its mark.
     #[inline]
     pub fn push(&mut self, before: Mark, digest: Digest) -> Mark {

@@ -8,7 +8,7 @@
 use std::io;
 
 use super::desk::{Desk, RecordSink};
-use super::event::Event;
+use super::event::{Event, Outlet};
 use super::fragments::Fragments;
 use super::latency::{Interval, figures_until};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
@@ -122,11 +122,9 @@ impl Rounds {
     /// Ends a recording: what still waits is concluded.
     fn conclude<S: RecordSink>(&mut self, end: Nanos, desk: &mut Desk<S>) -> Result<(), RoundsError> {
         for worker in &mut self.workers {
-            let mut events = Vec::new();
-            worker.finish(end, &mut events);
-            for event in events {
-                desk.event(event)?;
-            }
+            let mut to = Straight { desk: &mut *desk, went: Ok(()) };
+            worker.finish(end, &mut to);
+            to.went?;
         }
         desk.advance(end)?;
         Ok(())
@@ -182,6 +180,20 @@ impl Rounds {
                 .flat_map(|job| job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         })
+    }
+}
+
+/// Events that go to the desk at once: every flow that lives ends with the capture, and a list of all that would be copied twice.
+struct Straight<'a, S> {
+    desk: &'a mut Desk<S>,
+    went: io::Result<()>,
+}
+
+impl<S: RecordSink> Outlet for Straight<'_, S> {
+    fn event(&mut self, event: Event) {
+        if self.went.is_ok() {
+            self.went = self.desk.event(event);
+        }
     }
 }
 

@@ -140,7 +140,8 @@ impl Worker {
     /// Takes all its memory.
     pub fn new(config: &WorkerConfig) -> Worker {
         let table = config.table();
-        for range in table.memory() {
+        let recorder = Recorder::new(config.recorder);
+        for range in table.memory().into_iter().chain([recorder.memory()]) {
             huge_pages(range);
         }
         let empty = Lookup {
@@ -156,7 +157,7 @@ impl Worker {
         Worker {
             wheel: Wheel::new(table.capacity()),
             table,
-            recorder: Recorder::new(config.recorder),
+            recorder,
             tunnels: Tunnels::default(),
             ports: config.ports.clone(),
             lives: config.lives,
