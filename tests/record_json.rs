@@ -152,11 +152,13 @@ prop_compose! {
         (seq, ack, win, len) in (word(), word(), any::<u16>(), word()),
         (ttl, ip_id, tsval, tsecr) in (any::<u8>(), any::<u16>(), maybe(word()), maybe(word())),
         (mss, wscale) in (maybe(any::<u16>()), maybe(any::<u8>())),
+        tuple in maybe((ip(), any::<u16>(), ip(), any::<u16>())),
     ) -> PacketRecord {
         PacketRecord {
             ts_ns, interface, direction: direction.map(Into::into), from: from.into(),
             src_mac, dst_mac, flags: flags.into(),
             seq, ack, win, len, ttl, ip_id, tsval, tsecr, mss, wscale,
+            tuple: tuple.map(|(src_ip, src_port, dst_ip, dst_port)| Nat { src_ip, src_port, dst_ip, dst_port }),
         }
     }
 }

@@ -28,6 +28,7 @@ fn record(n: u64) -> Record {
         conn_state: "",
         facts: vec![("n", Fact::U64(n))],
         packets: vec![],
+        tuples: Vec::new(),
     };
     Record::from_anomaly(&a, &Context::default(), None)
 }

@@ -4,6 +4,7 @@ mod budget;
 mod check;
 mod conntrack;
 mod explain;
+mod export;
 mod fail;
 mod figures;
 mod filter;
@@ -49,7 +50,8 @@ Examples:
   syntap check -i eth0
   syntap run -i eth0=inside -i eth1=outside -p 443,8080 -w /var/lib/syntap
   syntap replay --json capture.pcapng
-  syntap report /var/lib/syntap";
+  syntap report /var/lib/syntap
+  syntap export --format pcapng -o evidence.pcapng /var/lib/syntap";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -61,6 +63,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Say what is wrong here, how often, since when, whose doing, and what to do.
     Report(report::ReportArgs),
+    /// Write records for other tools: pcapng for Wireshark; JSON lines, CSV and Parquet for analysis.
+    Export(export::ExportArgs),
     /// Describe an anomaly: what it means, the rule, the usual causes, the fix.
     Explain(explain::ExplainArgs),
     /// Say whether this machine can be tapped, how, at what cost, and what is missing.
@@ -153,6 +157,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => replay::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
     }

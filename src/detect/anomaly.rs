@@ -67,6 +67,8 @@ pub struct Anomaly {
     pub facts: Facts,
     /// The packets that prove it, oldest first.
     pub packets: Vec<Digest>,
+    /// The tuple that each of them had, originator to responder, where not all have `tuple`; else empty.
+    pub tuples: Vec<Tuple>,
 }
 
 impl Anomaly {
@@ -92,6 +94,7 @@ impl Anomaly {
             conn_state: "",
             facts: Facts::new(),
             packets: Vec::new(),
+            tuples: Vec::new(),
         }
     }
 }

@@ -82,6 +82,7 @@ impl View<'_> {
             conn_state: self.flow.conn_state(),
             facts: finding.facts,
             packets,
+            tuples: Vec::new(),
         }
     }
 }

@@ -224,7 +224,14 @@ impl Gateway {
         let now = Tuple { src: to, dst: before.dst };
         let opened = c.had(&now) || self.join.crossing(1, &now).is_some();
         if !opened && d.ts.since(at.ts) <= CROSS_WITHIN {
-            self.mappings.remapped((seen.tuple, before, now), d.ts, Some(d.point), &[at, *d]);
+            // Met outside in its middle, it has no roles of its own.
+            let answer = (now, Digest { from: Side::Resp, ..at });
+            self.mappings.remapped(
+                (seen.tuple, before, now),
+                d.ts,
+                Some(d.point),
+                &[answer, (seen.tuple, *d)],
+            );
         }
     }
 

@@ -53,6 +53,8 @@ struct Incident {
     silent: bool,
     point: Option<u8>,
     packets: Vec<Digest>,
+    /// Theirs: outside it is another one, and another one again after a change.
+    tuples: Vec<Tuple>,
 }
 
 /// See the module.
@@ -105,6 +107,7 @@ impl Mappings {
                 silent: false,
                 point,
                 packets: Vec::new(),
+                tuples: Vec::new(),
             });
             self.open.len() - 1
         });
@@ -121,7 +124,7 @@ impl Mappings {
         let i = self.incident(inside, outside, d.ts, Some(d.point));
         i.untranslated += 1;
         i.first_untranslated.get_or_insert(d.ts);
-        i.packet(d);
+        i.packet(&inside, d);
     }
 
     /// The same bytes left once more, perhaps as untranslated as before.
@@ -129,7 +132,7 @@ impl Mappings {
         if let Some(i) = self.open.iter_mut().find(|i| i.inside == *inside && i.untranslated > 0) {
             i.untranslated += 1;
             i.last = i.last.max(d.ts);
-            i.packet(d);
+            i.packet(inside, d);
         }
     }
 
@@ -149,7 +152,7 @@ impl Mappings {
     pub fn gateway_reset(&mut self, inside: Tuple, outside: Tuple, d: &Digest) {
         let i = self.incident(inside, outside, d.ts, Some(d.point));
         i.gateway_resets += 1;
-        i.packet(d);
+        i.packet(&outside, d);
     }
 
     /// Bytes were sent again and again after the entry had gone, and nothing came after it.
@@ -164,16 +167,17 @@ impl Mappings {
         self.open.iter().any(|i| i.inside == *inside && i.is_harm())
     }
 
-    /// A connection goes on with another tuple outside. `seen` are the packets that show it; without them an entry does.
+    /// A connection goes on with another tuple outside. `seen` are the packets that show it, with
+    /// their tuples; without them an entry does.
     pub fn remapped(
         &mut self,
         (inside, before, now): (Tuple, Tuple, Tuple),
         at: Nanos,
         point: Option<u8>,
-        seen: &[Digest],
+        seen: &[(Tuple, Digest)],
     ) {
         let i = self.incident(inside, before, at, point);
-        seen.iter().for_each(|d| i.packet(d));
+        seen.iter().for_each(|(t, d)| i.packet(t, d));
         // DNAT changes the far end of the tuple, and is an uplink's doing as little as another port is.
         let same_address = before.src.addr == now.src.addr;
         i.path = Some(if same_address { "flush" } else { "uplink" });
@@ -189,7 +193,7 @@ impl Mappings {
         let mut a = anomaly(Kind::NatRemapped, Severity::Error, 0, Some(inside), (at, at), summary);
         a.point = i.point;
         a.facts = vec![("before", Fact::Str(text(&before).into())), ("after", Fact::Str(text(&now).into()))];
-        a.packets = seen.to_vec();
+        (a.tuples, a.packets) = seen.iter().copied().unzip();
         // Of one that changes again meanwhile the first change is told, and the last in the incident.
         i.waiting.get_or_insert((a, at));
     }
@@ -303,9 +307,10 @@ impl Incident {
         self.inside == *original || self.outside == *original
     }
 
-    fn packet(&mut self, d: &Digest) {
+    fn packet(&mut self, tuple: &Tuple, d: &Digest) {
         if self.packets.len() < PACKETS && !self.packets.contains(d) {
             self.packets.push(*d);
+            self.tuples.push(*tuple);
         }
     }
 
@@ -406,7 +411,7 @@ impl Incident {
             ("mac_before", mac_before),
             ("mac_after", mac_after),
         ];
-        a.packets = self.packets;
+        (a.tuples, a.packets) = (self.tuples, self.packets);
         a
     }
 }

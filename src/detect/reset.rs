@@ -154,6 +154,7 @@ struct Counted {
     tuple: Tuple,
     way: Way,
     packets: Vec<Digest>,
+    tuples: Vec<Tuple>,
 }
 
 impl WithoutFlow {
@@ -169,11 +170,13 @@ impl WithoutFlow {
             tuple,
             way: digest.way,
             packets: Vec::new(),
+            tuples: Vec::new(),
         });
         c.count += 1;
         c.last = c.last.max(digest.ts);
         if c.packets.len() < EVIDENCE {
             c.packets.push(digest);
+            c.tuples.push(tuple);
         }
         told
     }
@@ -199,6 +202,7 @@ impl Counted {
             tuple: (self.count == 1).then_some(self.tuple),
             facts: vec![("count", Fact::U64(self.count))],
             packets: self.packets,
+            tuples: self.tuples,
             ..Anomaly::new(
                 Kind::ResetWithoutFlow,
                 format!("{times} on tuples of which nothing else was seen lately"),

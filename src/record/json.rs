@@ -118,6 +118,10 @@ fn packet(out: &mut Vec<u8>, p: &PacketRecord) {
         key(out, b",\"wscale\":");
         small(out, wscale.into());
     }
+    if let Some(t) = &p.tuple {
+        key(out, b",\"tuple\":");
+        nat(out, t);
+    }
     out.push(b'}');
 }
 

@@ -3,6 +3,7 @@
 mod coalesce;
 mod community_id;
 mod connection;
+pub mod export;
 mod figures;
 mod json;
 mod model;

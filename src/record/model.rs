@@ -47,7 +47,7 @@ pub struct Loss {
     pub misses: u64,
 }
 
-/// The other side's tuple of a translated connection.
+/// A tuple that is not the record's own: the other side's of a translated connection, or that of a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nat {
     /// Originator's address.
@@ -124,6 +124,9 @@ pub struct PacketRecord {
     /// Window scale, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wscale: Option<u8>,
+    /// The tuple that it had, originator to responder, where that is not the record's: seen on the other side of a translation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuple: Option<Nat>,
 }
 
 /// A record.
@@ -222,7 +225,15 @@ impl Record {
             history: (!a.history.is_empty()).then(|| a.history.clone()),
             conn_state: (!a.conn_state.is_empty()).then_some(a.conn_state.into()),
             facts: a.facts.iter().map(|(name, fact)| (name_of(name), value(name, fact, context))).collect(),
-            packets: a.packets.iter().map(|p| packet(p, context)).collect(),
+            packets: a
+                .packets
+                .iter()
+                .enumerate()
+                .map(|(n, p)| {
+                    let tuple = a.tuples.get(n).filter(|t| a.tuple != Some(**t));
+                    PacketRecord { tuple: tuple.copied().map(Nat::from), ..packet(p, context) }
+                })
+                .collect(),
             loss,
         }
     }
@@ -362,6 +373,7 @@ fn packet(p: &Digest, context: &Context) -> PacketRecord {
         tsecr: p.has_ts.then_some(p.tsecr),
         mss: (syn && p.mss != 0).then_some(p.mss),
         wscale: if syn { p.wscale.checked_sub(1) } else { None },
+        tuple: None,
     }
 }
 
@@ -385,6 +397,7 @@ mod tests {
     fn macs_and_flags_are_as_they_display_themselves() {
         for n in 0..=0xffff_u16 {
             assert_eq!(flags(TcpFlags(n)), TcpFlags(n).to_string());
+            assert_eq!(TcpFlags::from_letters(&flags(TcpFlags(n))).0, n & 0x1ff);
         }
         for m in [Mac([0; 6]), Mac([0xff; 6]), Mac([0x02, 0x1a, 0xb3, 0x4c, 0xd5, 0x60])] {
             assert_eq!(mac(m), m.to_string());

@@ -66,14 +66,18 @@ pub fn packet_line(p: &PacketRecord, r: &Record) -> String {
         Some(ip) => format!("{ip}.{}", port.unwrap_or(0)),
         None => "?".into(),
     };
-    let (orig, resp) = (end(r.src_ip, r.src_port), end(r.dst_ip, r.dst_port));
+    let (orig, resp) = match &p.tuple {
+        Some(t) => (end(Some(t.src_ip), Some(t.src_port)), end(Some(t.dst_ip), Some(t.dst_port))),
+        None => (end(r.src_ip, r.src_port), end(r.dst_ip, r.dst_port)),
+    };
     let (from, to) = if p.from == "orig" { (orig, resp) } else { (resp, orig) };
     let way = match p.direction.as_deref() {
         Some("ingress") => " In ",
         Some("egress") => " Out",
         _ => "",
     };
-    let family = if r.src_ip.is_some_and(|ip| ip.is_ipv6()) { "IP6" } else { "IP" };
+    let first = p.tuple.as_ref().map(|t| t.src_ip).or(r.src_ip);
+    let family = if first.is_some_and(|ip| ip.is_ipv6()) { "IP6" } else { "IP" };
     let seq = match p.len {
         _ if p.flags == "." && p.len == 0 => String::new(),
         0 => format!(", seq {}", p.seq),

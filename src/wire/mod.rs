@@ -5,11 +5,13 @@
 mod brief;
 mod decode;
 mod icmp;
+mod pcapng;
 mod seq;
 mod tunnel;
 mod types;
 
 pub use brief::{Brief, brief};
 pub use decode::decode;
+pub use pcapng::{Origin, PacketBlock, PcapngWriter};
 pub use seq::Seq;
 pub use types::*;

@@ -171,6 +171,23 @@ impl fmt::Debug for Mac {
 pub struct TcpFlags(pub u16);
 
 impl TcpFlags {
+    /// From tcpdump's letters, as it displays itself; what is no letter of a flag is passed over.
+    pub fn from_letters(letters: &str) -> TcpFlags {
+        let bits = letters.bytes().map(|b| match b {
+            b'F' => TcpFlags::FIN,
+            b'S' => TcpFlags::SYN,
+            b'R' => TcpFlags::RST,
+            b'P' => TcpFlags::PSH,
+            b'.' => TcpFlags::ACK,
+            b'U' => TcpFlags::URG,
+            b'E' => TcpFlags::ECE,
+            b'W' => TcpFlags::CWR,
+            b'e' if letters != "none" => TcpFlags::AE,
+            _ => 0,
+        });
+        TcpFlags(bits.fold(0, |all, bit| all | bit))
+    }
+
     /// No more data from the sender.
     pub const FIN: u16 = 0x01;
     /// Synchronise sequence numbers.
