@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::filter::Filter;
-use super::{Fail, many, note, shards_of};
+use super::{Fail, export_dir, many, note, shards_of};
 use crate::record::Record;
 use crate::record::export::{CaptureExport, Captured, CsvExport, ParquetExport, nameless};
 use crate::wire::Origin;
 
 /// What records can be exported to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// Records as they are stored, a line each.
     Jsonl,
     /// Flat columns, nested fields as JSON text (RFC 4180).
@@ -31,26 +31,28 @@ enum Format {
 pub struct ExportArgs {
     /// What to write.
     #[arg(long, value_enum, value_name = "FORMAT")]
-    format: Format,
+    pub(super) format: Format,
 
-    /// The file to write; one that exists is replaced once the new one is whole. `-` is standard output.
+    /// The file to write; one that exists is replaced once the new one is whole. `-` is standard output. A directory, or a name that
+    /// ends with `/`, is exported into file by file: each run adds what is new since the last one (Parquet: partitioned by host,
+    /// date and hour).
     #[arg(short, long, value_name = "PATH")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
 
     /// Leave out the column `packets` (most of a record's size).
     #[arg(long)]
-    no_packets: bool,
+    pub(super) no_packets: bool,
 
     #[command(flatten)]
-    filter: Filter,
+    pub(super) filter: Filter,
 
     /// Directories of shards, or shards.
     #[arg(required = true, value_name = "DIR|SHARD")]
-    paths: Vec<PathBuf>,
+    pub(super) paths: Vec<PathBuf>,
 }
 
 /// Rows or packets on their way into one file.
-enum Sink<W: Write + Send> {
+pub(super) enum Sink<W: Write + Send> {
     Lines(W, Vec<u8>),
     Csv(Box<CsvExport<W>>),
     Parquet(Box<ParquetExport<W>>),
@@ -58,7 +60,7 @@ enum Sink<W: Write + Send> {
 }
 
 impl<W: Write + Send> Sink<W> {
-    fn new(args: &ExportArgs, to: W, dir: &Path) -> io::Result<Sink<W>> {
+    pub(super) fn new(args: &ExportArgs, to: W, dir: &Path) -> io::Result<Sink<W>> {
         let packets = !args.no_packets;
         Ok(match args.format {
             Format::Jsonl => Sink::Lines(to, Vec::new()),
@@ -68,7 +70,7 @@ impl<W: Write + Send> Sink<W> {
         })
     }
 
-    fn push(&mut self, r: &Record) -> io::Result<()> {
+    pub(super) fn push(&mut self, r: &Record) -> io::Result<()> {
         match self {
             Sink::Lines(to, line) => {
                 line.clear();
@@ -82,7 +84,7 @@ impl<W: Write + Send> Sink<W> {
     }
 
     /// Writes the rest; what became of packets.
-    fn finish(self) -> io::Result<Option<Captured>> {
+    pub(super) fn finish(self) -> io::Result<Option<Captured>> {
         match self {
             Sink::Lines(mut to, _) => to.flush().map(|()| None),
             Sink::Csv(csv) => csv.finish().map(|()| None),
@@ -119,21 +121,10 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let path = &args.output;
-    if path.is_dir() {
-        return Err(Fail::new(format!("{} is a directory", path.display()))
-            .hint("-o takes the name of a file")
-            .into());
+    if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return export_dir::run(args).map_err(Into::into);
     }
-    let failed = |e: io::Error| {
-        let fail = Fail::new(format!("cannot write {}: {e}", path.display()));
-        match e.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => {
-                fail.hint("make room on that file system, or write to another one")
-            }
-            Some(libc::ENOENT) => fail.hint("the directory of -o must exist"),
-            _ => fail,
-        }
-    };
+    let failed = |e: io::Error| cannot_write(path, &e);
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().map_or_else(|| "export".into(), |n| n.to_string_lossy().into_owned());
     // Nobody takes half a file for a whole one: neither a pattern of names nor a look at the directory finds this.
@@ -144,6 +135,18 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     file.sync_all().and_then(|()| std::fs::rename(&part.0, path)).map_err(failed)?;
     say(args, records, captured);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said of a file that cannot be written.
+pub(super) fn cannot_write(path: &Path, e: &io::Error) -> Fail {
+    let fail = Fail::new(format!("cannot write {}: {e}", path.display()));
+    match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            fail.hint("make room on that file system, or write to another one")
+        }
+        Some(libc::ENOENT) => fail.hint("the directory of -o must exist"),
+        _ => fail,
+    }
 }
 
 /// A file that is not whole, and goes if it never becomes so.
@@ -174,7 +177,7 @@ fn write<W: Write + Send>(args: &ExportArgs, to: W, dir: &Path) -> Result<Writte
 }
 
 /// Says what was written and what a capture had no place for.
-fn say(args: &ExportArgs, records: u64, captured: Option<Captured>) {
+pub(super) fn say(args: &ExportArgs, records: u64, captured: Option<Captured>) {
     let place = if args.output.as_os_str() == "-" {
         "standard output".into()
     } else {

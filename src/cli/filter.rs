@@ -160,6 +160,30 @@ impl Filter {
         self.of_anomalies_only().or_else(|| others.into_iter().find(|g| g.0).map(|g| g.1))
     }
 
+    /// What was asked for beside a time, as options; empty if nothing.
+    pub fn words(&self) -> String {
+        let list =
+            |name: &str, all: Vec<String>| (!all.is_empty()).then(|| format!("--{name} {}", all.join(",")));
+        let end = |(ip, port): &(IpAddr, Option<u16>)| match port {
+            Some(port) => std::net::SocketAddr::new(*ip, *port).to_string(),
+            None => ip.to_string(),
+        };
+        let words = [
+            list("kind", self.kind.iter().map(|k| (*k).to_owned()).collect()),
+            list("severity", self.severity.iter().map(|s| s.name().to_owned()).collect()),
+            list("verdict", self.verdict.iter().map(|v| v.name().to_owned()).collect()),
+            list("certainty", self.certainty.iter().map(|c| c.name().to_owned()).collect()),
+            list("tuple", self.tuple.iter().map(end).collect()),
+            list("community-id", self.community_id.iter().cloned().collect()),
+        ];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    /// The option of time that was given, if one was.
+    pub fn of_time(&self) -> Option<&'static str> {
+        self.since.map(|_| "--since").or(self.until.map(|_| "--until"))
+    }
+
     fn is_end_of(&self, src: Option<(IpAddr, u16)>, dst: Option<(IpAddr, u16)>) -> bool {
         let is = |end: Option<(IpAddr, u16)>, (ip, port): &(IpAddr, Option<u16>)| {
             end.is_some_and(|e| e.0 == *ip && port.is_none_or(|p| e.1 == p))

@@ -5,6 +5,7 @@ mod check;
 mod conntrack;
 mod explain;
 mod export;
+mod export_dir;
 mod fail;
 mod figures;
 mod filter;

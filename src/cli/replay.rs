@@ -54,6 +54,10 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", default_value_t = BATCH, hide = true)]
     batch: usize,
 
+    /// The machine that the captures come from, for records; this one if not given.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+
     #[command(flatten)]
     filter: super::filter::Filter,
 
@@ -141,7 +145,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     if args.connections {
         output.connections_to(Box::new(BufWriter::new(io::stdout())));
     }
-    let host = host_name();
+    let host = args.host.clone().unwrap_or_else(host_name);
     if let Some(dir) = &args.write {
         output.shards_in(dir, &host)?;
     }

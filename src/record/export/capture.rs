@@ -33,6 +33,19 @@ pub struct Captured {
     pub comments_cut: u64,
 }
 
+impl Captured {
+    /// Adds what another capture took.
+    pub fn add(&mut self, other: &Captured) {
+        self.packets += other.packets;
+        self.again += other.again;
+        self.addressless += other.addressless;
+        self.comments_cut += other.comments_cut;
+        for (kind, n) in &other.without {
+            *self.without.entry(kind.clone()).or_default() += n;
+        }
+    }
+}
+
 /// See the module.
 pub struct CaptureExport {
     spool: Spool,

@@ -7,9 +7,11 @@ mod csv;
 mod headers;
 mod parquet;
 mod spool;
+mod state;
 
 pub use capture::{CaptureExport, Captured};
 pub use csv::CsvExport;
 pub use headers::{Rebuilt, rebuild};
 pub use parquet::ParquetExport;
 pub use spool::{Scratch, nameless};
+pub use state::{ExportDir, Position, StateError};

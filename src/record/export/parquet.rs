@@ -2,7 +2,7 @@
 //!
 //! `time` is a timestamp in microseconds, which every engine reads; the `_ns` columns hold what it drops, as signed 64-bit numbers.
 //! `facts` is a map from name to text, for each kind has its own: a list is JSON text in it, null is null. `packets` is a list of
-//! structs. Rows are gathered and written as a row group when they fill 64 MiB or are 262,144: memory is bounded by that.
+//! structs. Rows are gathered and written as a row group when they fill 32 MiB or are 262,144: memory is bounded by that.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::record::{Nat, PacketRecord, Record};
 
 /// Bytes gathered for a row group.
-const GROUP_BYTES: usize = 64 << 20;
+const GROUP_BYTES: usize = 32 << 20;
 
 /// Rows of a row group at most.
 const GROUP_ROWS: u64 = 262_144;
