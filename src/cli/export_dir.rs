@@ -1,6 +1,7 @@
 //! `syntap export` into a directory: each run adds what is new, file by file, shard by shard.
 //!
-//! A file is named after its shard and the byte in it where the file's part begins. See [`ExportDir`] for what a crash can do: nothing.
+//! A file is named after its shard and the byte in it where the file's part begins (behind a damaged
+//! stretch also the records there that were exported before). See [`ExportDir`] for what a crash can do: nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -122,6 +123,7 @@ fn shard(
         dir,
         stem: stem(name),
         begin: before.bytes,
+        behind: before.records_behind,
         open: Vec::new(),
         parts: HashMap::new(),
         files: 0,
@@ -185,6 +187,8 @@ struct Batch<'a> {
     dir: &'a mut ExportDir,
     stem: String,
     begin: u64,
+    /// Records behind it that an earlier run exported.
+    behind: u64,
     /// Directory of each and the file, the one used last at the end.
     open: Vec<(PathBuf, Sink<BufWriter<File>>)>,
     /// Files that each directory has had.
@@ -224,7 +228,8 @@ impl Batch<'_> {
         let more = if *n > 0 { format!("-{n}") } else { String::new() };
         *n += 1;
         self.files += 1;
-        let name = place.join(format!("{}-{:08}{more}.{extension}", self.stem, self.begin));
+        let behind = if self.behind > 0 { format!("_{}", self.behind) } else { String::new() };
+        let name = place.join(format!("{}-{:08}{behind}{more}.{extension}", self.stem, self.begin));
         Sink::new(self.args, BufWriter::with_capacity(256 * 1024, self.dir.begin(&name)?), &self.args.output)
     }
 
