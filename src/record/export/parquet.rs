@@ -200,8 +200,15 @@ fn properties(schema: &Type) -> io::Result<WriterPropertiesPtr> {
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
     }
-    for name in ["summary", "community_id"] {
-        p = p.set_column_dictionary_enabled(ColumnPath::from(name), false);
+    for path in [
+        &["summary"][..],
+        &["community_id"],
+        &["src_port"],
+        &["nat", "src_port"],
+        &["facts", "key_value", "value"],
+    ] {
+        let path: Vec<String> = path.iter().map(|p| (*p).to_owned()).collect();
+        p = p.set_column_dictionary_enabled(ColumnPath::from(path), false);
     }
     if schema.get_fields().iter().any(|f| f.name() == "packets") {
         let path = ColumnPath::from(["packets", "list", "element", "ts_ns"].map(str::to_owned).to_vec());
