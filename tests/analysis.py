@@ -1,4 +1,4 @@
-"""Runs the queries of docs/analysis.md in one engine and prints what they answer: python3 analysis.py duckdb|spark DOC < nothing.
+"""Runs the queries of docs/analysis.md in one engine and prints what they answer: python3 analysis.py duckdb|spark DOC
 
 Works in the present directory, which has `export/` and `shards/`. One JSON object: heading to the list of its answers.
 """

@@ -329,7 +329,7 @@ fn a_directory_gets_what_is_new_and_nothing_twice_also_of_a_shard_that_grows_or_
         let again = export("jsonl", &to, &from);
         assert!(again.contains(": 0 records in 0 files added"), "{again}");
         let now = exported(&to).len();
-        assert!(now >= last && now % 2 == 0, "{cut}: {now} after {last}");
+        assert!(now >= last && now.is_multiple_of(2), "{cut}: {now} after {last}");
         last = now;
     }
     assert_eq!(exported(&to), want);

@@ -271,7 +271,8 @@ impl<W: Write + Send> ParquetExport<W> {
         row.long_or_null(r.loss.map(|l| l.misses));
         self.rows += 1;
         // What is gathered is added up now and then: a record is far below a hundredth of it.
-        let full = self.rows % 256 == 0 && self.leaves.iter().map(Leaf::bytes).sum::<usize>() >= GROUP_BYTES;
+        let full = self.rows.is_multiple_of(256)
+            && self.leaves.iter().map(Leaf::bytes).sum::<usize>() >= GROUP_BYTES;
         if full || self.rows == GROUP_ROWS { self.flush() } else { Ok(()) }
     }
 
