@@ -35,7 +35,7 @@ pub struct LifeOver {
 pub struct Place {
     /// When it happened: the packet's time, the deadline that passed, the end of the capture.
     pub at: Nanos,
-    /// At the end of the capture, when the flow began, [`Nanos::coarse`]; 0 before.
+    /// At the end of the capture, when the flow's last packet came, which no seed changes; 0 before.
     pub age: Nanos,
     /// The flow's hash; 0 for what belongs to none.
     pub lane: u64,

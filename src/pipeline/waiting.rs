@@ -11,11 +11,11 @@ use crate::wire::Nanos;
 /// Length of a slice as a power of two: a millisecond holds some hundred events of a busy gateway, which fit a cache.
 const SLICE: u32 = 20;
 
-/// From how many events of one moment on they are sorted as numbers. Those of 44 bits of age, which is all that is left of one, and 60 of
-/// the lane, leave 24 for which event it is.
+/// From how many events of one moment on they are sorted as numbers. 64 bits of age and 40 of
+/// the lane leave 24 for which event it is.
 const MANY: usize = 4_096;
 const INDEX: u32 = 24;
-const LANE: u32 = 4;
+const LANE: u32 = 24;
 
 /// Empty slices kept for later.
 const SPARE: usize = 1024;
@@ -48,13 +48,11 @@ impl Slice {
     }
 }
 
-/// At the end of a capture every flow that lives ends at one moment: so many places are sorted as numbers, in which a flow's age, in the
-/// units in which it is known, comes first, then its lane, then which event it is, for a flow's own events come in their order.
+/// At the end of a capture every flow that lives ends at one moment: so many places are sorted as numbers, in which a flow's age, comes first, then its lane, then which event it is, for a flow's own events come in their order.
 fn sort_many(same: &mut [u64], events: &[Event]) {
     let number = |&n: &u64| {
         let place = &events[n as u32 as usize].place;
-        let age = u128::from(place.age.0 >> Nanos::COARSE) << (64 + INDEX - LANE);
-        age | u128::from(place.lane >> LANE) << INDEX | u128::from(n as u32)
+        u128::from(place.age.0) << 64 | u128::from(place.lane >> LANE) << INDEX | u128::from(n as u32)
     };
     let mut numbers: Vec<_> = same.iter().map(number).collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));

@@ -320,12 +320,12 @@ impl Worker {
         while let Some(id) = self.table.first(from) {
             from = id.0;
             if !self.table.is_whole(id) && self.ends_well(id) {
-                let age = self.table.line(id).first(now);
+                let age = self.table.line(id).last(now);
                 self.over(id, now, age, out);
                 continue;
             }
             self.unfold(id, now, out);
-            let age = self.table.get(id).first.coarse();
+            let age = self.table.get(id).last;
             if let Some(ended) = self.table.get_mut(id).finish(now) {
                 self.silence(id, &ended, now, age, out);
             }
