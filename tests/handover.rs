@@ -3,12 +3,11 @@
 mod common;
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::packet::{SYN, Tcp};
+use common::packet::Tcp;
 use syntap::capture::{BATCH, Packet, Polled, Source, SourceError};
 use syntap::detect::Anomaly;
 use syntap::pipeline::{Desk, HandOver, Interval, Pipeline, Plan, RecordSink, Ticking, WorkerConfig};
@@ -33,21 +32,7 @@ impl Source for Syns {
             return Ok(Polled::Idle);
         }
         let until = self.count.min(self.next + BATCH as u64);
-        let frame = |n: u64| {
-            let tcp = Tcp {
-                src: (Ipv4Addr::new(10, 0, (n >> 16) as u8, (n >> 8) as u8), 1_024 + n as u16 % 256),
-                dst: (Ipv4Addr::new(192, 0, 2, 1), 443),
-                flags: SYN,
-                seq: n as u32,
-                ack: 0,
-                win: 64_240,
-                options: vec![],
-                payload: 0,
-                ttl: 64,
-                id: 0,
-            };
-            tcp.frame()
-        };
+        let frame = |n: u64| Tcp::syn_of(0, n).frame();
         let frames: Vec<Vec<u8>> = (self.next..until).map(frame).collect();
         let packets: Vec<Packet<'_>> = (self.next..until)
             .zip(&frames)

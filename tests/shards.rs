@@ -1,7 +1,9 @@
 //! A shard survives anything: cut at every byte, flipped at every byte, a disk that fills up and empties again.
 
 use proptest::prelude::*;
-use syntap::record::{Context, Record, ShardOptions, ShardWriter, read_bytes, read_shard, shard_paths};
+use syntap::record::{
+    Coalescer, Context, Record, ShardOptions, ShardWriter, read_bytes, read_shard, shard_paths,
+};
 
 fn record(n: u64) -> Record {
     use syntap::detect::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
@@ -177,4 +179,21 @@ fn root_a_disk_that_fills_up_and_empties_again_loses_no_record() {
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
+}
+
+#[test]
+fn beyond_a_rate_records_are_counted_and_what_syntap_lost_never_is() {
+    let (mut coalescer, mut out) = (Coalescer::default(), Vec::new());
+    for n in 0..500 {
+        for kind in ["handshake_slow", "capture_gap", "budget_shed"] {
+            let ts_ns = 1_000_000_000 + n;
+            let r = Record { kind: kind.into(), count: 1, ts_ns, ..record(n) };
+            coalescer.push(r, &mut |r| out.push(r));
+        }
+    }
+    coalescer.finish(&mut |r| out.push(r));
+    let of = |kind: &str| out.iter().filter(|r| *r.kind == *kind).count();
+    assert_eq!((of("capture_gap"), of("budget_shed")), (500, 500));
+    let sum: u64 = out.iter().filter(|r| *r.kind == *"handshake_slow").map(|r| r.count).sum();
+    assert_eq!((of("handshake_slow"), sum), (201, 500), "200 whole, and one that stands for the others");
 }

@@ -3,12 +3,11 @@
 mod common;
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use common::packet::{SYN, Tcp};
+use common::packet::Tcp;
 use syntap::capture::{BATCH, Packet, Polled, Source, SourceError};
 use syntap::detect::Anomaly;
 use syntap::pipeline::{Desk, Interval, Pipeline, Plan, RecordSink, Ticking, WorkerConfig};
@@ -34,22 +33,7 @@ impl Source for Syns {
             return Ok(Polled::Idle);
         }
         let count = (SYNS - from).min(BATCH as u64);
-        let frame = |n: u64| {
-            let host = Ipv4Addr::new(10, self.client, (n >> 16) as u8, (n >> 8) as u8);
-            let tcp = Tcp {
-                src: (host, 1_024 + n as u16 % 256),
-                dst: (Ipv4Addr::new(192, 0, 2, 1), 443),
-                flags: SYN,
-                seq: n as u32,
-                ack: 0,
-                win: 64_240,
-                options: vec![],
-                payload: 0,
-                ttl: 64,
-                id: 0,
-            };
-            tcp.frame()
-        };
+        let frame = |n: u64| Tcp::syn_of(self.client, n).frame();
         let frames: Vec<Vec<u8>> = (from..from + count).map(frame).collect();
         let packet = |(n, bytes): (u64, _)| {
             let bytes: &Vec<u8> = bytes;

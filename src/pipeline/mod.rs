@@ -2,6 +2,7 @@
 
 mod conntrack;
 mod desk;
+mod ends;
 mod event;
 mod fragments;
 mod handover;

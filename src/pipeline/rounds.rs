@@ -8,13 +8,14 @@
 use std::io;
 
 use super::desk::{Desk, RecordSink};
+use super::ends::ends_of;
 use super::event::{Event, Outlet};
 use super::fragments::Fragments;
 use super::latency::{Interval, figures_until};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::{Packet, ReplaySource};
-use crate::flow::{Endpoint, FlowKey, Seed};
-use crate::wire::{self, Body, Brief, Nanos};
+use crate::flow::{FlowKey, Seed};
+use crate::wire::Nanos;
 
 /// Packets in a round: a few milliseconds of work for each worker, so that starting threads costs a hundredth of it.
 const ROUND: usize = 32_768;
@@ -213,22 +214,4 @@ fn worker_of(p: &Packet<'_>, count: usize) -> usize {
     // All points of a tuple go to one worker too, as the kernel side does it.
     let hash = FlowKey::new(src, dst, 0).0.hash(Seed::FIXED);
     (hash >> 32) as usize % count
-}
-
-/// Both ends of the tuple that a packet belongs to, its own or the one that it quotes; `None` if it belongs to none.
-pub(super) fn ends_of(p: &Packet<'_>) -> Option<(Endpoint, Endpoint)> {
-    let mut brief = Brief::default();
-    if wire::brief(p.link, p.bytes, p.vlan, &mut brief) {
-        let Brief { src, dst, sport, dport, .. } = brief;
-        return Some((Endpoint { addr: src, port: sport }, Endpoint { addr: dst, port: dport }));
-    }
-    match &wire::decode(p.link, p.bytes, p.wire_len, p.vlan).body {
-        Body::Tcp(s) => {
-            Some((Endpoint { addr: s.src, port: s.sport }, Endpoint { addr: s.dst, port: s.dport }))
-        }
-        Body::Icmp(e) => {
-            Some((Endpoint { addr: e.src, port: e.sport }, Endpoint { addr: e.dst, port: e.dport }))
-        }
-        _ => None,
-    }
 }

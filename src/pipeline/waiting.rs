@@ -11,11 +11,10 @@ use crate::wire::Nanos;
 /// Length of a slice as a power of two: a millisecond holds some hundred events of a busy gateway, which fit a cache.
 const SLICE: u32 = 20;
 
-/// From how many events of one moment on they are sorted as numbers. 64 bits of age and 40 of
-/// the lane leave 24 for which event it is.
+/// From how many events of one moment on they are sorted as numbers, and the bits in these for which event it is, which leave 64 for
+/// its age and 40 for its lane.
 const MANY: usize = 4_096;
 const INDEX: u32 = 24;
-const LANE: u32 = 24;
 
 /// Empty slices kept for later.
 const SPARE: usize = 1024;
@@ -48,11 +47,12 @@ impl Slice {
     }
 }
 
-/// At the end of a capture every flow that lives ends at one moment: so many places are sorted as numbers, in which a flow's age, comes first, then its lane, then which event it is, for a flow's own events come in their order.
+/// At the end of a capture every flow that lives ends at one moment. So many places are sorted as numbers: a flow's age, its lane, and
+/// which event it is, for a flow's own events come in their order.
 fn sort_many(same: &mut [u64], events: &[Event]) {
     let number = |&n: &u64| {
         let place = &events[n as u32 as usize].place;
-        u128::from(place.age.0) << 64 | u128::from(place.lane >> LANE) << INDEX | u128::from(n as u32)
+        u128::from(place.age.0) << 64 | u128::from(place.lane >> INDEX) << INDEX | u128::from(n as u32)
     };
     let mut numbers: Vec<_> = same.iter().map(number).collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
@@ -164,7 +164,7 @@ mod tests {
         for count in 0..2 * MANY as u64 {
             let mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let mut e = event(5, mixed >> 61 << 40, count);
-            e.place.age = Nanos(1_700_000_000 * Nanos::SEC + (mixed >> 30) % 1_000 * Nanos::MS).coarse();
+            e.place.age = Nanos(1_700_000_000 * Nanos::SEC + (mixed >> 30) % 1_000);
             plain.push(e.place);
             waiting.push(e);
         }

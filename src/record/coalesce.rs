@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Record;
 use super::model::Word;
+use crate::detect::Kind;
 
 /// Length of a window, in record time.
 const WINDOW_NS: u64 = 10_000_000_000;
@@ -18,6 +19,9 @@ const WHOLE: u64 = 200;
 
 /// Kinds and responders counted apart; beyond that they share one count.
 const KEYS: usize = 4096;
+
+/// Kinds that are never only counted: a few each second at most.
+const OWN: [Kind; 4] = [Kind::CaptureGap, Kind::BudgetShed, Kind::OneSidedView, Kind::AsymmetricHash];
 
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Key {
@@ -39,8 +43,11 @@ pub struct Coalescer {
 }
 
 impl Coalescer {
-    /// Takes a record; hands it on, or counts it.
+    /// Takes a record; hands it on, or counts it. What syntap lost or shed itself is always handed on: all else is read by it.
     pub fn push(&mut self, record: Record, out: &mut dyn FnMut(Record)) {
+        if OWN.iter().any(|kind| *kind.name() == *record.kind) {
+            return out(record);
+        }
         if record.ts_ns >= self.start.saturating_add(WINDOW_NS) {
             self.finish(out);
             self.start = record.ts_ns;

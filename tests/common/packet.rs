@@ -32,6 +32,22 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
 }
 
 impl Tcp {
+    /// The SYN of one of many clients, from 10.`net`.x.y to 192.0.2.1:443: each `n` below 2^24 has an address and port of its own.
+    pub fn syn_of(net: u8, n: u64) -> Tcp {
+        Tcp {
+            src: (Ipv4Addr::new(10, net, (n >> 16) as u8, (n >> 8) as u8), 1_024 + n as u16 % 256),
+            dst: (Ipv4Addr::new(192, 0, 2, 1), 443),
+            flags: SYN,
+            seq: n as u32,
+            ack: 0,
+            win: 64_240,
+            options: vec![],
+            payload: 0,
+            ttl: 64,
+            id: 0,
+        }
+    }
+
     /// The frame, MAC addresses made from the last byte of each address.
     pub fn frame(&self) -> Vec<u8> {
         let mut options = self.options.clone();

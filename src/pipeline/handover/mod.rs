@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use rtrb::{Producer, RingBuffer};
 
-use super::rounds::ends_of;
+use super::ends::ends_of;
 use crate::bpf::hash;
 use crate::capture::{BATCH, Packet, Polled, Source, SourceError};
 use crate::wire::Nanos;
