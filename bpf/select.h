@@ -29,6 +29,14 @@ struct {
 	__type(value, struct syntap_watch_bucket);
 } watch SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, (1 << 16) / SYNTAP_WATCH_MARKED); /* set at load */
+	__type(key, __u32);
+	__type(value, struct syntap_watch_marks);
+} watch_marks SEC(".maps");
+
 /* An element for each slot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -88,9 +96,44 @@ static __always_inline __u32 watch_tag(__u64 hash)
 	return (__u32)hash ? (__u32)hash : 1;
 }
 
+static __always_inline __u8 watch_mark(__u32 tag)
+{
+	return tag >> 24 ? tag >> 24 : 1;
+}
+
+/* The marks of the tuple's bucket: one byte a way. */
+static __always_inline __u8 *bucket_marks(__u64 hash)
+{
+	__u32 bucket = (hash >> 32) & config.watch_mask, i = bucket / SYNTAP_WATCH_MARKED;
+	struct syntap_watch_marks *m = bpf_map_lookup_elem(&watch_marks, &i);
+
+	return m ? m->bucket[bucket % SYNTAP_WATCH_MARKED] : NULL;
+}
+
+/* False for a tuple that is not under watch; one in a hundred of those passes for one that is. */
+static __always_inline bool watch_marked(__u64 hash)
+{
+	const __u8 *marks = bucket_marks(hash);
+	__u32 others;
+
+	if (!marks) /* verifier: the bucket is in bounds */
+		return false;
+	/* A byte that is alike is 0 now; only then does the subtraction borrow from a highest bit that was clear. */
+	others = *(volatile __u32 *)marks ^ watch_mark(watch_tag(hash)) * 0x01010101u;
+	return (others - 0x01010101u) & ~others & 0x80808080u;
+}
+
+static __always_inline void set_mark(__u64 hash, __u32 way, __u8 mark)
+{
+	__u8 *marks = bucket_marks(hash);
+
+	if (marks)
+		*(volatile __u8 *)&marks[way & (SYNTAP_WATCH_WAYS - 1)] = mark;
+}
+
 /*
- * Races between CPUs are benign: a torn entry mirrors a few packets more or fewer, and the next SYN, FIN or RST
- * of the tuple writes it again.
+ * Races between CPUs are benign: a torn entry, or a mark that is not its entry's, mirrors a few packets more or
+ * fewer, and the next SYN, FIN or RST of the tuple writes both again.
  */
 static __always_inline void watch_arm(__u64 hash, __u64 now)
 {
@@ -98,7 +141,7 @@ static __always_inline void watch_arm(__u64 hash, __u64 now)
 	__u64 oldest = ~0ULL, at = 0;
 	__u32 tag = watch_tag(hash), i, victim = 0;
 
-	if (!b)
+	if (!b || !config.watch_packets)
 		return;
 #pragma unroll
 	for (i = 0; i < SYNTAP_WATCH_WAYS; i++) {
@@ -115,14 +158,18 @@ static __always_inline void watch_arm(__u64 hash, __u64 now)
 	b->way[victim].tag = tag;
 	b->way[victim].left = config.watch_packets;
 	b->way[victim].expires_ns = now + config.watch_ns;
+	set_mark(hash, victim, watch_mark(tag));
 }
 
 /* True if a tuple is, or was until not long ago, under watch and may mirror more. */
 static __always_inline bool watch_has(__u64 hash)
 {
-	struct syntap_watch_bucket *b = watch_bucket(hash);
+	struct syntap_watch_bucket *b;
 	__u32 tag = watch_tag(hash), i;
 
+	if (!watch_marked(hash))
+		return false;
+	b = watch_bucket(hash);
 	if (!b)
 		return false;
 #pragma unroll
@@ -135,9 +182,12 @@ static __always_inline bool watch_has(__u64 hash)
 /* True for a packet of a tuple under watch. The clock is read only then. */
 static __always_inline bool watch_hit(__u64 hash, __u64 *now)
 {
-	struct syntap_watch_bucket *b = watch_bucket(hash);
+	struct syntap_watch_bucket *b;
 	__u32 tag = watch_tag(hash), i;
 
+	if (!watch_marked(hash))
+		return false;
+	b = watch_bucket(hash);
 	if (!b)
 		return false;
 #pragma unroll
@@ -149,9 +199,13 @@ static __always_inline bool watch_hit(__u64 hash, __u64 *now)
 		if (!e->left)
 			return false;
 		*now = bpf_ktime_get_ns();
-		if (e->expires_ns < *now)
+		if (e->expires_ns < *now) {
+			e->left = 0;
+			set_mark(hash, i, 0);
 			return false;
-		e->left--;
+		}
+		if (!--e->left)
+			set_mark(hash, i, 0);
 		return true;
 	}
 	return false;

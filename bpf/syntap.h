@@ -14,6 +14,7 @@
  *   us -> kernel   struct syntap_known_bucket map "known"
  *   both           struct syntap_sleepers     writable data, mapped
  *   both           struct syntap_watch_bucket map "watch"
+ *   both           struct syntap_watch_marks  map "watch_marks"
  *
  * A lane is one direction of one tap point: slot * 2 + direction. src/bpf/abi.rs mirrors these types; a test
  * compares every member's offset with the BTF that the compiler wrote into the object.
@@ -52,6 +53,8 @@ enum syntap_limits {
 
 	/* Four entries of 16 bytes fill a cache line: a look-up costs one miss, however it ends. */
 	SYNTAP_WATCH_WAYS = 4,
+	/* Buckets whose marks fill a cache line. */
+	SYNTAP_WATCH_MARKED = 16,
 	/* Tags of known tuples in a bucket: a cache line as well. */
 	SYNTAP_KNOWN_WAYS = 16,
 
@@ -270,6 +273,17 @@ struct syntap_watch_bucket {
 };
 
 _Static_assert(sizeof(struct syntap_watch_bucket) == 64, "a bucket is a cache line");
+
+/*
+ * A byte for each entry of the watch: the tag's highest, 1 if that is 0; 0 where the entry mirrors nothing. Most
+ * packets are of tuples that nobody watches, and end here: these are a sixteenth of the watch, so a CPU's own cache
+ * holds them.
+ */
+struct syntap_watch_marks {
+	__u8 bucket[SYNTAP_WATCH_MARKED][SYNTAP_WATCH_WAYS];
+};
+
+_Static_assert(sizeof(struct syntap_watch_marks) == 64, "an element is a cache line");
 
 /*
  * Tuples that user space knows to be open: it alone writes. A tag is known_tag(), never 0 in use; a bucket is

@@ -63,9 +63,11 @@ impl Chooser {
 
     /// Forgets all tuples under watch: another capture follows. Loading anew would cost half a second.
     fn clear(&mut self) {
-        let watch = self.kernel.object().maps().find(|m| m.name() == "watch").expect("the watch");
-        for bucket in 0..BUCKETS {
-            watch.update(&bucket.to_ne_bytes(), &[0; 64], MapFlags::ANY).expect("a bucket");
+        for (map, elements) in [("watch", BUCKETS), ("watch_marks", BUCKETS / 16)] {
+            let watch = self.kernel.object().maps().find(|m| m.name() == map).expect("the watch");
+            for element in 0..elements {
+                watch.update(&element.to_ne_bytes(), &[0; 64], MapFlags::ANY).expect("an element");
+            }
         }
         self.armed.clear();
     }

@@ -11,7 +11,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, Pr
 use super::abi::{self, Census, Config, Counters, LANES, RINGS, SLOTS};
 use super::budget::{Budget, Kept, per_window};
 use super::known::Known;
-use super::watch::Watch;
+use super::watch::{self, Watch, Watching};
 
 /// The compiled object.
 #[repr(C, align(8))]
@@ -28,7 +28,7 @@ pub const WATCH_NS: u64 = 10_000_000_000;
 /// acknowledgements are six; sixteen leaves room for a short connection, and bounds what a bulk transfer adds to
 /// sixteen packets each time a control packet arms it.
 pub const WATCH_PACKETS: u32 = 16;
-/// Buckets of four tuples: 262,144 tuples in 4 MiB. At 20,000 new connections a second the 200,000 of the last
+/// Buckets of four tuples: 262,144 tuples in 4 MiB, and 256 KiB of marks. At 20,000 new connections a second the 200,000 of the last
 /// [`WATCH_NS`] fit; beyond that the oldest go first.
 pub const WATCH_BUCKETS: u32 = 1 << 16;
 /// ARP and neighbour packets a second, CPU and interface, metered apart: a network scan asks some thousands a second, and
@@ -217,6 +217,7 @@ impl Kernel {
                 ".data.tables" => map.set_initial_value(&abi::tables_bytes(&options.ports, &options.slots)),
                 ".rodata.allowance" => map.set_initial_value(&abi::allowance_bytes(&allowance)),
                 "watch" => map.set_max_entries(buckets),
+                "watch_marks" => map.set_max_entries(watch::marks_of(buckets)),
                 "known" => map.set_max_entries(known_buckets),
                 _ => Ok(()),
             };
@@ -229,13 +230,14 @@ impl Kernel {
         };
         let (counters, census, rings) = (handle("counters")?, handle("census")?, handle("rings")?);
         let (tables, budget) = (handle(".data.tables")?, handle("budget")?);
-        let watch = Watch {
-            map: handle("watch")?,
+        let watching = Watching {
             key: options.key,
             mask: buckets - 1,
             ns: options.watch_ns,
             packets: options.watch_packets,
         };
+        let watch = Watch::over(handle("watch")?, &handle("watch_marks")?, watching)
+            .map_err(|e| failed("map the watch")(e.into()))?;
         let known = Known::over(handle("known")?.as_fd(), known_buckets, options.key)
             .map_err(|e| failed("map the known tuples")(e.into()))?;
         let sleepers = handle(".data.sleepers")?;
