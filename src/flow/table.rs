@@ -84,6 +84,40 @@ struct Whole<V> {
     value: V,
 }
 
+/// Addresses of IPv6 flows, by the flow's number, so that they are fetched together with its line. Zeroed memory, which the kernel gives
+/// when it is touched: none for IPv4.
+struct Wide {
+    words: Box<[u128]>,
+    /// Where the first flow's are: at a cache line's beginning, so that no pair lies in two.
+    first: usize,
+    any: bool,
+}
+
+impl Wide {
+    fn new(capacity: usize) -> Wide {
+        let words = vec![0; capacity * 2 + 4].into_boxed_slice();
+        let first = words.as_ptr().align_offset(64).min(4);
+        Wide { words, first, any: false }
+    }
+
+    #[inline]
+    fn place(&self, id: u32) -> &u128 {
+        &self.words[self.first + id as usize * 2]
+    }
+
+    #[inline]
+    fn get(&self, id: u32) -> [Addr; 2] {
+        let at = self.first + id as usize * 2;
+        [self.words[at], self.words[at + 1]].map(|w| Addr(w.to_ne_bytes()))
+    }
+
+    fn put(&mut self, id: u32, pair: [&Addr; 2]) {
+        let at = self.first + id as usize * 2;
+        [self.words[at], self.words[at + 1]] = pair.map(|a| u128::from_ne_bytes(a.0));
+        self.any = true;
+    }
+}
+
 /// See the module.
 pub struct Table<V> {
     buckets: Box<[Bucket]>,
@@ -99,9 +133,7 @@ pub struct Table<V> {
     wholes_free: Vec<u32>,
     wholes_most: usize,
     whole_hand: usize,
-    /// Addresses of IPv6 flows. Reserved for all flows and touched as far as there are any.
-    wide: Vec<[Addr; 2]>,
-    wide_free: Vec<u32>,
+    wide: Wide,
     seed: Seed,
 }
 
@@ -129,8 +161,7 @@ impl<V: Clone + Default> Table<V> {
             wholes_free: Vec::with_capacity(wholes),
             wholes_most: wholes,
             whole_hand: 0,
-            wide: Vec::with_capacity(capacity),
-            wide_free: Vec::with_capacity(capacity),
+            wide: Wide::new(capacity),
             seed,
         }
     }
@@ -150,8 +181,8 @@ impl<V: Clone + Default> Table<V> {
         self.capacity
     }
 
-    /// Bytes taken for each IPv4 flow: its line, its class, its part of the index and of the whole flows. An IPv6 flow has 32 more for
-    /// its addresses.
+    /// Bytes taken for each IPv4 flow: its line, its class, its part of the index and of the whole flows. 32 more are for
+    /// the addresses of an IPv6 flow: 128 flows that are neighbours in memory have them as soon as one of them is.
     pub fn bytes_per_flow(&self) -> usize {
         Self::bytes_for_each(self.capacity, self.wholes_most)
     }
@@ -212,18 +243,23 @@ impl<V: Clone + Default> Table<V> {
         &self.classes[id.0 as usize]
     }
 
-    /// Where an IPv6 flow's addresses are, which its line says; `None` for IPv4.
+    /// Where the addresses of an IPv6 flow are.
     #[inline]
-    pub fn wide(&self, id: FlowId) -> Option<&[Addr; 2]> {
-        let line = self.line(id);
-        line.has(bit::WIDE).then(|| &self.wide[line.a as usize])
+    pub fn wide(&self, id: FlowId) -> &impl Sized {
+        self.wide.place(id.0)
+    }
+
+    /// Whether an IPv6 flow was ever in the table.
+    #[inline]
+    pub fn any_wide(&self) -> bool {
+        self.wide.any
     }
 
     /// The memory of index, lines, classes and IPv6 addresses: addresses and lengths.
     pub fn memory(&self) -> [(usize, usize); 4] {
         let lines = (self.lines.as_ptr() as usize, self.capacity * size_of::<Line>());
         let classes = (self.classes.as_ptr() as usize, self.capacity);
-        let wide = (self.wide.as_ptr() as usize, self.capacity * size_of::<[Addr; 2]>());
+        let wide = (self.wide.words.as_ptr() as usize, size_of_val(&*self.wide.words));
         [(self.buckets.as_ptr() as usize, size_of_val(&*self.buckets)), lines, classes, wide]
     }
 
@@ -360,10 +396,7 @@ impl<V: Clone + Default> Table<V> {
         [line.a_port, line.b_port] = key.ports();
         match Narrow::of(&key) {
             Some(narrow) => (line.a, line.b) = (narrow.a, narrow.b),
-            None => {
-                line.bits = bit::WIDE;
-                line.a = self.widen(key.addresses().map(|a| *a));
-            }
+            None => line.bits = bit::WIDE,
         }
         let id = match self.free {
             NONE => {
@@ -378,6 +411,9 @@ impl<V: Clone + Default> Table<V> {
                 id
             }
         };
+        if self.lines[id as usize].has(bit::WIDE) {
+            self.wide.put(id, key.addresses());
+        }
         let room = |p: usize| self.buckets[p].matching(0);
         let places = self.places(hash);
         let rooms = places.map(room);
@@ -392,19 +428,6 @@ impl<V: Clone + Default> Table<V> {
         self.classes[id as usize] = Class::HalfOpen as u8;
         self.counts[Class::HalfOpen as usize] += 1;
         FlowId(id)
-    }
-
-    fn widen(&mut self, pair: [Addr; 2]) -> u32 {
-        match self.wide_free.pop() {
-            Some(at) => {
-                self.wide[at as usize] = pair;
-                at
-            }
-            None => {
-                self.wide.push(pair);
-                self.wide.len() as u32 - 1
-            }
-        }
     }
 
     /// Takes a flow out, and its whole flow with it.
@@ -427,9 +450,6 @@ impl<V: Clone + Default> Table<V> {
         }
         self.give_back(id);
         let line = &mut self.lines[id.0 as usize];
-        if line.has(bit::WIDE) {
-            self.wide_free.push(line.a);
-        }
         *line = Line { a: self.free, ..Line::default() };
         self.free = id.0;
         self.classes[id.0 as usize] = VACANT;
@@ -458,7 +478,7 @@ impl<V: Clone + Default> Table<V> {
     #[inline]
     pub fn key(&self, id: FlowId) -> FlowKey {
         let line = &self.lines[id.0 as usize];
-        line.key(line.has(bit::WIDE).then(|| self.wide[line.a as usize]))
+        line.key(line.has(bit::WIDE).then(|| self.wide.get(id.0)))
     }
 
     /// A flow's line.

@@ -205,13 +205,9 @@ impl Worker {
                 {
                     look.guess = Some(id);
                     fetch(&self.table, id);
-                }
-            }
-            for look in &self.lookups[..chunk.len()] {
-                if look.wide
-                    && let Some(pair) = look.guess.and_then(|id| self.table.wide(id))
-                {
-                    prefetch(pair);
+                    if look.wide {
+                        prefetch(self.table.wide(id));
+                    }
                 }
             }
             for (i, p) in chunk.iter().enumerate() {

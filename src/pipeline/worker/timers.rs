@@ -64,6 +64,9 @@ impl Worker {
                 due[n] = one;
                 n += 1;
                 fetch(&self.table, one.0);
+                if self.table.any_wide() {
+                    prefetch(self.table.wide(one.0));
+                }
             }
             for (id, tick) in &due[..n] {
                 let line = self.table.line(*id);
