@@ -12,5 +12,6 @@ pub use community_id::community_id;
 pub use connection::ConnectionRecord;
 pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, TunnelRecord, Word, rfc3339};
 pub use shard::{
-    LostRecords, ShardError, ShardOptions, ShardState, ShardWriter, read_bytes, read_shard, shard_paths,
+    Frame, FrameAt, Frames, Index, Lost, LostRecords, ShardError, ShardOptions, ShardReader, ShardState,
+    ShardWriter, Unpacker, read_bytes, read_shard, shard_paths,
 };
