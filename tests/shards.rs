@@ -55,7 +55,7 @@ fn shard(frames: u64) -> (Vec<u8>, Vec<usize>) {
     let bytes = std::fs::read(&paths[0]).expect("read");
     let index = ShardReader::of(&bytes).index().expect("memory");
     assert!(index.closed && index.lost.is_empty(), "{index:?}");
-    let ends = index.frames.iter().map(|f| (f.at + f.len()) as usize).collect();
+    let ends = index.frames.iter().map(|f| (f.at + f.size()) as usize).collect();
     (bytes, ends)
 }
 
@@ -186,12 +186,12 @@ fn a_shard_of_the_first_schema_is_read_as_ever() {
         let (seen, state) = numbers(&bytes[..at]);
         let index = ShardReader::of(&bytes[..at]).index().expect("memory");
         assert_eq!(seen.len() as u64, index.frames.iter().map(|f| u64::from(f.records())).sum::<u64>());
-        let whole: u64 = index.frames.iter().map(|f| f.len()).sum();
+        let whole: u64 = index.frames.iter().map(|f| f.size()).sum();
         assert_eq!(whole + state.lost_bytes, at as u64, "every byte is accounted for");
         let mut hurt = bytes.clone();
         hurt[at] ^= 0x10;
         let (seen, state) = numbers(&hurt);
-        assert!(seen.len() >= 1 && state.lost_bytes > 0, "flipped at {at}");
+        assert!(!seen.is_empty() && state.lost_bytes > 0, "flipped at {at}");
     }
 }
 

@@ -7,10 +7,9 @@
 //! let mut frames = shard.frames()?.since(1_795_529_872_000_000_000);
 //! for frame in &mut frames {
 //!     let frame = frame?;
-//!     println!("{} records from {} on", frame.records, frame.first_ns);
 //!     for line in frame.lines() { /* one JSON object */ }
 //! }
-//! println!("{} bytes belong to no whole frame", frames.state().lost_bytes);
+//! let lost = frames.state().lost_bytes;
 //! # Ok(()) }
 //! ```
 //!
@@ -42,7 +41,7 @@ pub struct FrameAt {
 
 impl FrameAt {
     /// Bytes, head and data.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         u64::from(self.head_len) + u64::from(self.head.len)
     }
 
@@ -62,9 +61,9 @@ impl FrameAt {
         self.head.schema
     }
 
-    /// Whether a record of it may touch the time from `since` to `until`.
+    /// Whether a record of it may touch the time from `since` to `until`. A frame without records is of time 0.
     pub fn may_be_within(&self, since: u64, until: u64) -> bool {
-        self.head.span.is_none_or(|(first, last)| self.head.records > 0 && last >= since && first <= until)
+        self.head.span.is_none_or(|(first, last)| last >= since && first <= until)
     }
 
     fn data(&self, input: &Input<'_>, to: &mut Vec<u8>) -> io::Result<bool> {
@@ -284,7 +283,7 @@ impl Iterator for Frames<'_> {
                 }
                 Ok(None) => {
                     let records = u64::from(at.records());
-                    self.state.add(Lost { at: at.at, bytes: at.len(), records, exact: true });
+                    self.state.add(Lost { at: at.at, bytes: at.size(), records, exact: true });
                 }
                 Err(e) => {
                     self.ahead = Vec::new().into_iter();
