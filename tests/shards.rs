@@ -1,9 +1,15 @@
 //! A shard survives anything: cut at every byte, flipped at every byte, a disk that fills up and empties again.
 
+mod common;
+
 use proptest::prelude::*;
 use syntap::record::{
-    Coalescer, Context, Record, ShardOptions, ShardWriter, read_bytes, read_shard, shard_paths,
+    Coalescer, Context, Frame, Frames, Record, ShardOptions, ShardReader, ShardWriter, read_bytes,
+    read_shard, shard_paths,
 };
+
+/// Bytes of a head.
+const HEAD: usize = 56;
 
 fn record(n: u64) -> Record {
     use syntap::detect::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
@@ -35,21 +41,22 @@ fn record(n: u64) -> Record {
     Record::from_anomaly(&a, &Context::default(), None)
 }
 
-/// A shard of `frames` frames with two records each.
+/// A closed shard of `frames` frames with two records each, and where each frame ends.
 fn shard(frames: u64) -> (Vec<u8>, Vec<usize>) {
-    let mut bytes = Vec::new();
-    let mut ends = Vec::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut w = ShardWriter::create(dir.path(), "test", ShardOptions::default()).expect("created");
     for n in 0..frames {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut w = ShardWriter::create(dir.path(), "test", ShardOptions::default()).expect("created");
         w.push(&record(2 * n)).expect("taken");
         w.push(&record(2 * n + 1)).expect("taken");
-        w.close().expect("closed");
-        let paths = shard_paths(&[dir.path().to_owned()]).expect("listed");
-        assert_eq!(paths.len(), 1);
-        bytes.extend(std::fs::read(&paths[0]).expect("read"));
-        ends.push(bytes.len());
+        w.flush();
     }
+    w.close().expect("closed");
+    let paths = shard_paths(&[dir.path().to_owned()]).expect("listed");
+    assert_eq!(paths.len(), 1);
+    let bytes = std::fs::read(&paths[0]).expect("read");
+    let index = ShardReader::of(&bytes).index().expect("memory");
+    assert!(index.closed && index.lost.is_empty(), "{index:?}");
+    let ends = index.frames.iter().map(|f| (f.at + f.size()) as usize).collect();
     (bytes, ends)
 }
 
@@ -67,22 +74,125 @@ fn a_shard_cut_at_any_byte_keeps_all_whole_frames_and_names_the_loss() {
         let (seen, state) = numbers(&bytes[..cut]);
         assert_eq!(seen, (0..2 * whole as u64).collect::<Vec<_>>(), "cut at {cut}");
         let good = if whole == 0 { 0 } else { ends[whole - 1] };
+        let good = if cut == bytes.len() { cut } else { good };
         assert_eq!(state.lost_bytes, (cut - good) as u64, "cut at {cut}");
         assert_eq!(state.lost_at, (cut > good).then_some(good as u64), "cut at {cut}");
+        assert_eq!(state.closed, cut == bytes.len(), "cut at {cut}");
+        // With its head whole the torn frame says how many records it had.
+        let head = cut >= good + HEAD && good < ends[2];
+        assert_eq!(state.lost_records, if head { 2 } else { 0 }, "cut at {cut}");
     }
 }
 
 #[test]
-fn a_flipped_byte_costs_its_own_frame_and_no_other() {
+fn a_flipped_byte_costs_its_own_frame_and_no_other_and_is_named_to_the_record() {
     let (bytes, ends) = shard(3);
     for at in 0..bytes.len() {
         let mut hurt = bytes.clone();
         hurt[at] ^= 0x41;
-        let frame = ends.iter().position(|&e| at < e).expect("inside a frame") as u64;
+        let frame = ends.iter().position(|&e| at < e).unwrap_or(3);
         let (seen, state) = numbers(&hurt);
-        let expected: Vec<u64> = (0..6).filter(|n| n / 2 != frame).collect();
+        let expected: Vec<u64> = (0..6).filter(|n| n / 2 != frame as u64).collect();
         assert_eq!(seen, expected, "flipped at {at}");
-        assert!(state.lost_bytes > 0, "flipped at {at}");
+        let begin = if frame == 0 { 0 } else { ends[frame - 1] };
+        let end = ends.get(frame).copied().unwrap_or(bytes.len());
+        assert_eq!(state.lost_at, Some(begin as u64), "flipped at {at}");
+        assert_eq!(state.lost_bytes, (end - begin) as u64, "flipped at {at}");
+        assert_eq!((state.lost_records, state.lost_exact), (if frame < 3 { 2 } else { 0 }, frame < 3));
+        assert_eq!(state.closed, frame < 3, "flipped at {at}");
+    }
+}
+
+#[test]
+fn bytes_taken_out_or_put_in_anywhere_cost_one_frame() {
+    let (bytes, ends) = shard(3);
+    for at in 0..ends[2] {
+        let frame = ends.iter().position(|&e| at < e).expect("inside a frame") as u64;
+        let expected: Vec<u64> = (0..6).filter(|n| n / 2 != frame).collect();
+        let (seen, state) = numbers(&[&bytes[..at], &bytes[at + 1..]].concat());
+        assert_eq!(seen, expected, "without {at}");
+        assert_eq!((state.lost_records, state.lost_exact), (2, true), "without {at}");
+        if at > 0 && !ends.contains(&at) {
+            // A byte like its neighbour may as well have been put in beside the frame.
+            let odd = (0..=2).find(|b| *b != bytes[at - 1] && *b != bytes[at]).expect("one of three");
+            let (seen, state) = numbers(&[&bytes[..at], &[odd], &bytes[at..]].concat());
+            assert_eq!(seen, expected, "one more at {at}");
+            assert_eq!((state.lost_records, state.lost_exact), (2, true), "one more at {at}");
+        }
+    }
+}
+
+#[test]
+fn whole_frames_that_are_gone_are_missed_by_their_records() {
+    let (bytes, ends) = shard(4);
+    for (first, last) in [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (0, 3)] {
+        let begin = if first == 0 { 0 } else { ends[first - 1] };
+        let (seen, state) = numbers(&[&bytes[..begin], &bytes[ends[last - 1]..]].concat());
+        assert_eq!(seen.len(), 8 - 2 * (last - first));
+        assert_eq!(
+            (state.lost_bytes, state.lost_records),
+            (0, 2 * (last - first) as u64),
+            "{first} to {last}"
+        );
+        assert_eq!(state.lost_at, Some(begin as u64));
+        assert!(state.lost_exact && !state.is_whole());
+    }
+    // Up to the end as well, for its head counts all.
+    let (_, state) = numbers(&[&bytes[..ends[1]], &bytes[ends[3]..]].concat());
+    assert_eq!((state.lost_bytes, state.lost_records), (0, 4));
+}
+
+#[test]
+fn frames_are_read_backwards_and_only_those_of_a_time_are_unpacked() {
+    let (bytes, ends) = shard(5);
+    let reader = ShardReader::of(&bytes);
+    let spans =
+        |frames: Frames<'_>| frames.map(|f| f.map(|f| (f.first_ns, f.last_ns)).expect("whole")).collect();
+    let all: Vec<(u64, u64)> = spans(reader.frames().expect("memory"));
+    assert_eq!(all, [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]);
+    let back: Vec<_> = spans(reader.frames().expect("memory").newest_first());
+    assert_eq!(back, all.iter().rev().copied().collect::<Vec<_>>());
+    // What is passed over is not even looked at: its damage does not show.
+    let mut hurt = bytes.clone();
+    hurt[ends[0] - 1] ^= 1;
+    hurt[ends[4] - 1] ^= 1;
+    let reader = ShardReader::of(&hurt);
+    let mut frames = reader.frames().expect("memory").since(3).until(6).newest_first();
+    let some: Vec<u64> = frames.by_ref().map(|f| f.expect("whole").first_ns).collect();
+    assert_eq!(some, [6, 4, 2]);
+    assert_eq!((frames.state().passed, frames.state().lost_bytes), (2, 0));
+}
+
+/// Three replays of before there were times in the heads, one behind the other.
+#[test]
+fn a_shard_of_the_first_schema_is_read_as_ever() {
+    let path = common::root().join("tests/shards/schema-1.jsonl.zst");
+    let mut kinds = Vec::new();
+    let state = read_shard(&path, &mut |r| kinds.push((r.kind.to_string(), r.host))).expect("read");
+    let record = |kind: &str| (kind.to_owned(), "gateway".to_owned());
+    assert_eq!(kinds, [record("reset_mid_flow"), record("tuple_reuse_refused")]);
+    assert_eq!((state.frames, state.records, state.odd_lines), (5, 2, 0));
+    assert!(state.is_whole() && !state.closed);
+
+    let reader = ShardReader::open(&path).expect("opened");
+    let frames = reader.frames().expect("read").since(1_795_000_000_000_000_000);
+    let frames: Vec<Frame> = frames.map(|f| f.expect("whole")).filter(|f| f.records > 0).collect();
+    assert_eq!(frames.len(), 1, "its frames are passed over by the times of their records");
+    assert_eq!((frames[0].schema, frames[0].records), (1, 1));
+    assert_eq!(frames[0].first_ns, 1_795_770_702_768_379_919);
+
+    // Cut and flipped like any other; its heads count no frames before them.
+    let bytes = std::fs::read(&path).expect("read");
+    for at in 0..bytes.len() {
+        let (seen, state) = numbers(&bytes[..at]);
+        let index = ShardReader::of(&bytes[..at]).index().expect("memory");
+        assert_eq!(seen.len() as u64, index.frames.iter().map(|f| u64::from(f.records())).sum::<u64>());
+        let whole: u64 = index.frames.iter().map(|f| f.size()).sum();
+        assert_eq!(whole + state.lost_bytes, at as u64, "every byte is accounted for");
+        let mut hurt = bytes.clone();
+        hurt[at] ^= 0x10;
+        let (seen, state) = numbers(&hurt);
+        assert!(!seen.is_empty() && state.lost_bytes > 0, "flipped at {at}");
     }
 }
 

@@ -191,6 +191,11 @@ impl Filter {
         self.tuple.iter().all(|e| is(src, e) || is(dst, e))
     }
 
+    /// The time that records must touch, ns since the epoch.
+    pub fn within(&self) -> (u64, u64) {
+        (self.since.map_or(0, |t| t.0), self.until.map_or(u64::MAX, |t| t.0))
+    }
+
     fn is_within(&self, first_ns: u64, last_ns: u64) -> bool {
         self.since.is_none_or(|t| last_ns >= t.0) && self.until.is_none_or(|t| first_ns <= t.0)
     }

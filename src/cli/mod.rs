@@ -106,7 +106,7 @@ fn shards_read(
         match state {
             Ok(state) => {
                 shard_notes(&path, &state);
-                if state.frames > 0 {
+                if state.frames + state.passed > 0 {
                     read.push(path);
                 }
             }
