@@ -123,6 +123,20 @@ fn bytes_taken_out_or_put_in_anywhere_cost_one_frame() {
 }
 
 #[test]
+fn the_end_of_a_shard_says_what_is_in_it_and_is_not_taken_for_that_of_another() {
+    let (bytes, ends) = shard(3);
+    let closing = |bytes: &[u8]| ShardReader::of(bytes).closing().expect("memory");
+    let all = closing(&bytes).expect("closed");
+    assert_eq!((all.records, all.span), (6, Some((0, 5))));
+    for cut in 0..bytes.len() {
+        assert_eq!(closing(&bytes[..cut]), None, "cut at {cut}");
+    }
+    // One behind another: the end of the second is that of both only for who does not count.
+    assert_eq!(closing(&[&bytes[..], &bytes[..]].concat()), None);
+    assert_eq!(closing(&bytes[ends[0]..]), None);
+}
+
+#[test]
 fn whole_frames_that_are_gone_are_missed_by_their_records() {
     let (bytes, ends) = shard(4);
     for (first, last) in [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3), (0, 3)] {

@@ -24,6 +24,7 @@ mod status;
 mod text;
 mod usage;
 mod values;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,7 +46,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 anomalies found (replay --check), 2 usage or operational error, 130 interrupted twice.
+Exit codes: 0 done, 1 anomalies found (replay --check) or something lost (verify), 2 usage or operational error, 130 interrupted twice.
 
 Examples:
   syntap check -i eth0
@@ -66,6 +67,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Write records for other tools: pcapng for Wireshark; JSON lines, CSV and Parquet for analysis.
     Export(export::ExportArgs),
+    /// Read shards to their last byte and say what of them is lost.
+    Verify(verify::VerifyArgs),
     /// Describe an anomaly: what it means, the rule, the usual causes, the fix.
     Explain(explain::ExplainArgs),
     /// Say whether this machine can be tapped, how, at what cost, and what is missing.
@@ -159,6 +162,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Show(args) => show::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
     }

@@ -9,9 +9,9 @@
 //! | 16..20 | 16..20 | length of the data frame; 0 in the head that ends a shard, behind which nothing stands |
 //! | 20..24 | 20..24 | records in it |
 //! | 24..32 | | records before it in the shard |
-//! | 32..40 | | no record of it begins before this, ns since the epoch; 0 without records |
+//! | 32..40 | | no record of it begins before this, ns since the epoch; 0 without records. In the head that ends a shard: of the shard |
 //! | 40..48 | | no record of it ends after this |
-//! | 48..52 | 24..28 | CRC-32 of the data frame |
+//! | 48..52 | 24..28 | CRC-32 of the data frame; in the head that ends a shard: bytes of the shard before it, modulo 2^32 |
 //! | 52..56 | 28..32 | CRC-32 of the bytes from 8 up to here |
 
 use crate::record::SCHEMA;
@@ -43,7 +43,7 @@ pub struct Head {
     pub before: Option<u64>,
     /// Times that the records lie in, ns since the epoch; `None` in schema 1.
     pub span: Option<(u64, u64)>,
-    /// CRC-32 of the data frame.
+    /// CRC-32 of the data frame; bytes of the shard before it, modulo 2^32, in the head that ends one.
     pub crc: u32,
 }
 
@@ -53,6 +53,19 @@ impl Head {
         let crc = crc32fast::hash(data);
         let len = data.len() as u32;
         Head { schema: SCHEMA, len, records, before: Some(before), span: Some(span), crc }
+    }
+
+    /// Of the end of a shard with so many bytes before it.
+    pub fn closing(bytes: u64, records: u64, span: (u64, u64)) -> Head {
+        let crc = bytes as u32;
+        Head { schema: SCHEMA, len: 0, records: 0, before: Some(records), span: Some(span), crc }
+    }
+
+    /// Reads the head at the end of a shard of `bytes` bytes, all that it is made of.
+    pub fn read_closing(b: &[u8], bytes: u64) -> Option<Head> {
+        let (head, len) = Head::read(b)?;
+        let is = head.len == 0 && len == b.len() && bytes.checked_sub(len as u64)? as u32 == head.crc;
+        is.then_some(head)
     }
 
     /// As it is written.

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 
 pub use names::shard_paths;
 pub use read::{ShardState, read_bytes, read_from, read_lines, read_shard};
-pub use reader::{Frame, FrameAt, Frames, Index, ShardReader, Unpacker};
+pub use reader::{Closing, Frame, FrameAt, Frames, Index, ShardReader, Unpacker};
 pub use walk::Lost;
 pub use writer::{LostRecords, ShardOptions, ShardWriter};
 

@@ -29,7 +29,9 @@ pub struct ShardState {
     pub lost_records: u64,
     /// Whether anything says so of all of them.
     pub lost_exact: bool,
-    /// Each loss, in the order of their places; the first 1,000.
+    /// How many losses there are.
+    pub losses: u64,
+    /// Each of them, in the order of their places; the first 1,000.
     pub lost: Vec<Lost>,
     /// Lines that are not records of this version.
     pub odd_lines: u64,
@@ -55,6 +57,7 @@ impl ShardState {
     }
 
     pub(super) fn add(&mut self, lost: Lost) {
+        self.losses += 1;
         self.lost_bytes += lost.bytes;
         self.lost_records = self.lost_records.saturating_add(lost.records);
         self.lost_exact &= lost.exact;

@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::head::{Head, MAX_FRAME};
+use super::head::{HEAD, Head, MAX_FRAME};
 use super::walk::{Input, Lost, Step, Walk};
 use super::{ShardError, ShardState};
 
@@ -117,6 +117,15 @@ pub struct Index {
     pub end: u64,
 }
 
+/// What a closed shard says of itself at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Records in it.
+    pub records: u64,
+    /// Times that they lie in, ns since the epoch; `None` without records.
+    pub span: Option<(u64, u64)>,
+}
+
 /// Takes frames apart; its tables are taken once.
 pub struct Unpacker {
     zstd: zstd::bulk::Decompressor<'static>,
@@ -203,6 +212,24 @@ impl<'a> ShardReader<'a> {
                 }
             }
         }
+    }
+
+    /// What the head at the shard's end says of all of it; `None` if it is not closed, or of a schema that did not say.
+    pub fn closing(&self) -> Result<Option<Closing>, ShardError> {
+        self.closing_of().map_err(|e| self.failed(e))
+    }
+
+    fn closing_of(&self) -> io::Result<Option<Closing>> {
+        let len = self.input.len()?;
+        let mut b = [0; HEAD];
+        let Some(at) = len.checked_sub(HEAD as u64) else { return Ok(None) };
+        if self.input.read_at(&mut b, at)? < HEAD {
+            return Ok(None);
+        }
+        Ok(Head::read_closing(&b, len).map(|head| {
+            let records = head.before.unwrap_or(0);
+            Closing { records, span: head.span.filter(|_| records > 0) }
+        }))
     }
 
     /// Reads a frame of the index; `None` if its data is damaged.

@@ -88,6 +88,8 @@ struct Open {
     bytes: u64,
     /// Records in its frames.
     records: u64,
+    /// Times that they lie in.
+    span: Option<(u64, u64)>,
     since: Instant,
 }
 
@@ -255,7 +257,11 @@ impl ShardWriter {
             return Err(e);
         }
         open.bytes += frame.len() as u64;
-        open.records += u64::from(self.records);
+        if self.records > 0 {
+            let (first, last) = self.span;
+            open.records += u64::from(self.records);
+            open.span = Some(open.span.map_or(self.span, |s| (s.0.min(first), s.1.max(last))));
+        }
         if open.bytes >= self.options.max_bytes {
             self.rotate();
         }
@@ -290,6 +296,7 @@ impl ShardWriter {
                         path,
                         bytes: 0,
                         records: 0,
+                        span: None,
                         since: Instant::now(),
                     });
                 }
@@ -306,7 +313,7 @@ impl ShardWriter {
                 return;
             }
             let mut file = &*open.file;
-            let end = Head::of(&[], 0, open.records, (0, 0)).bytes();
+            let end = Head::closing(open.bytes, open.records, open.span.unwrap_or_default()).bytes();
             // Without room for its end a shard is as one whose run was killed: nothing else is lost.
             if file.write_all(&end).is_err() {
                 let _ = file.set_len(open.bytes);
