@@ -320,4 +320,25 @@ fn beyond_a_rate_records_are_counted_and_what_syntap_lost_never_is() {
     assert_eq!((of("capture_gap"), of("budget_shed")), (500, 500));
     let sum: u64 = out.iter().filter(|r| *r.kind == *"handshake_slow").map(|r| r.count).sum();
     assert_eq!((of("handshake_slow"), sum), (201, 500), "200 whole, and one that stands for the others");
+    let rest = out.iter().find(|r| r.facts.contains_key("suppressed")).expect("counted");
+    assert_eq!(
+        (rest.count, rest.first_ns, rest.last_ns, rest.ts_ns),
+        (300, 200, 499, 1_000_000_499),
+        "{rest:?}"
+    );
+}
+
+#[test]
+fn what_was_only_counted_is_written_when_nothing_follows_it() {
+    const SECOND: u64 = 1_000_000_000;
+    let (mut coalescer, mut out) = (Coalescer::default(), Vec::new());
+    for n in 0..205 {
+        coalescer.push(Record { ts_ns: 100 * SECOND, ..record(n) }, &mut |r| out.push(r));
+    }
+    assert_eq!(out.len(), 200);
+    coalescer.tick(119 * SECOND, &mut |r| out.push(r));
+    assert_eq!(out.len(), 200, "more of it may be on its way");
+    coalescer.tick(120 * SECOND, &mut |r| out.push(r));
+    coalescer.tick(121 * SECOND, &mut |r| out.push(r));
+    assert_eq!(out.iter().skip(200).map(|r| r.count).collect::<Vec<_>>(), [5]);
 }

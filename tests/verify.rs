@@ -12,9 +12,7 @@ const HOUR: u64 = 3_600_000_000_000;
 
 /// A closed shard of three frames with two records each, an hour after one another; its offsets.
 fn shard(dir: &Path) -> (PathBuf, Vec<u64>) {
-    let captured = root().join("tests/captures/time-wait-reuse.pcap").display().to_string();
-    let records = common::replay(&["--host", "gw", &captured]);
-    let base: Record = serde_json::from_value(records[0].clone()).expect("a record");
+    let base = common::a_record();
     let mut w = ShardWriter::create(dir, "gw", Default::default()).expect("created");
     for n in 1..=6 {
         let ns = n * HOUR;

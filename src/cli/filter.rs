@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::Fail;
+use super::values::span_of_time;
 use crate::detect::{Certainty, Kind, Severity, Verdict};
 use crate::record::{ConnectionRecord, FIGURES, Record};
 use crate::report::Line;
@@ -221,27 +222,7 @@ fn parse_time(text: &str) -> Result<Nanos, Fail> {
 
 /// `10m`, `1h30m`, `2h ago`.
 fn ago(text: &str) -> Option<jiff::SignedDuration> {
-    let mut rest = text.strip_suffix("ago").unwrap_or(text).trim();
-    let mut seconds = 0i64;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0)?;
-        let n: i64 = rest[..digits].parse().ok()?;
-        let unit = rest[digits..].chars().next()?;
-        let each = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 3_600,
-            'd' => 86_400,
-            'w' => 604_800,
-            _ => return None,
-        };
-        seconds = seconds.checked_add(n.checked_mul(each)?)?;
-        rest = rest[digits + unit.len_utf8()..].trim_start();
-    }
-    Some(jiff::SignedDuration::from_secs(seconds))
+    span_of_time(text.strip_suffix("ago").unwrap_or(text))
 }
 
 #[cfg(test)]

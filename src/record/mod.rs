@@ -15,6 +15,7 @@ pub use connection::ConnectionRecord;
 pub use figures::{FIGURES, FigureSet, bucket, milliseconds, quantile};
 pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, TunnelRecord, Word, rfc3339};
 pub use shard::{
-    Closing, Frame, FrameAt, Frames, Index, Lost, LostRecords, ShardError, ShardOptions, ShardReader,
-    ShardState, ShardWriter, Unpacker, read_bytes, read_from, read_lines, read_shard, shard_paths,
+    Closing, Frame, FrameAt, Frames, Index, Lost, LostRecords, Removed, Retention, ShardError, ShardFile,
+    ShardOptions, ShardReader, ShardState, ShardWriter, SyncBy, Unpacker, read_bytes, read_from, read_lines,
+    read_shard, shard_paths,
 };

@@ -13,23 +13,29 @@
 //! | `reader` | frames, forwards and backwards, chosen by time |
 //! | `read` | records, and what was lost |
 //! | `names` | names of shards, and their order |
+//! | `file` | the file of a shard that is written, and its way onto the disk |
+//! | `retain` | which shards make room |
 //! | `writer` | records into frames into shards |
 
+mod file;
 mod head;
 mod names;
 mod read;
 mod reader;
+mod retain;
 mod walk;
 mod writer;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use file::ShardFile;
 pub use names::shard_paths;
 pub use read::{ShardState, read_bytes, read_from, read_lines, read_shard};
 pub use reader::{Closing, Frame, FrameAt, Frames, Index, ShardReader, Unpacker};
+pub use retain::{Removed, Retention};
 pub use walk::Lost;
-pub use writer::{LostRecords, ShardOptions, ShardWriter};
+pub use writer::{LostRecords, ShardOptions, ShardWriter, SyncBy};
 
 /// Why shards cannot be written or read.
 #[derive(Debug, thiserror::Error)]

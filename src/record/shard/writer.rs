@@ -1,15 +1,15 @@
 //! Records into frames into shards.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
-
 use super::ShardError;
+use super::file::ShardFile;
 use super::head::{HEAD, Head};
+use super::names::host_in_name;
 use crate::record::Record;
 
 /// Raw bytes after which a frame is written: large enough to compress well (256 KiB cost 4 % more on the disk, 1 MiB 3 % less), small
@@ -29,7 +29,7 @@ const LEVEL: i32 = 6;
 /// Raw bytes a second from which on it is a flood: [`LEVEL`] takes less than a tenth of a core below.
 const FLOOD: u128 = 8_000_000;
 
-/// Age after which a frame is written, however small: what a power cut costs.
+/// Age after which a frame is written, however small: what the end of the process costs.
 const FRAME_AGE: Duration = Duration::from_secs(1);
 
 /// How shards are cut.
@@ -53,6 +53,7 @@ pub struct ShardWriter {
     dir: PathBuf,
     host: String,
     options: ShardOptions,
+    sync: Option<SyncBy>,
     open: Option<Open>,
     sequence: u32,
     buffer: Vec<u8>,
@@ -82,9 +83,11 @@ pub struct LostRecords {
     pub last_ns: u64,
 }
 
+/// Sees to it that a shard gets onto the disk, and does not wait for it.
+pub type SyncBy = Box<dyn FnMut(ShardFile) + Send>;
+
 struct Open {
-    file: Locked,
-    path: PathBuf,
+    file: ShardFile,
     bytes: u64,
     /// Records in its frames.
     records: u64,
@@ -107,12 +110,11 @@ impl ShardWriter {
         let probed = probed.and_then(|mut f| f.write_all(&[0; 4096]));
         let _ = std::fs::remove_file(&probe);
         probed.map_err(|e| failed("write records into", e))?;
-        let host: String =
-            host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect();
         Ok(ShardWriter {
             dir: dir.into(),
-            host,
+            host: host_in_name(host),
             options,
+            sync: None,
             open: None,
             sequence: 0,
             buffer: Vec::with_capacity(FRAME_BYTES + 64 * 1024),
@@ -125,6 +127,17 @@ impl ShardWriter {
             trouble: None,
             lost_because: None,
         })
+    }
+
+    /// Leaves it to another to put shards onto the disk: it is told after each frame and when a shard is closed. By itself a writer
+    /// does so when a shard is closed, and waits.
+    pub fn sync_by(&mut self, sync: SyncBy) {
+        self.sync = Some(sync);
+    }
+
+    /// The host, as it is in the names of shards.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// Begins the first shard, with an empty frame: so that a run in which nothing went wrong can be told from none.
@@ -244,14 +257,10 @@ impl ShardWriter {
         }
         let frame = &self.frame;
         let Some(open) = &mut self.open else { return Ok(()) };
-        if let Err(e) = (&*open.file).write_all(frame) {
+        if let Err(e) = open.file.file().write_all(frame) {
             // Nothing half-written stays. If even that fails, the next shard begins clean.
-            if open
-                .file
-                .set_len(open.bytes)
-                .and_then(|()| (&*open.file).seek(SeekFrom::Start(open.bytes)))
-                .is_err()
-            {
+            let mut file = open.file.file();
+            if file.set_len(open.bytes).and_then(|()| file.seek(SeekFrom::Start(open.bytes))).is_err() {
                 self.open = None;
             }
             return Err(e);
@@ -264,6 +273,8 @@ impl ShardWriter {
         }
         if open.bytes >= self.options.max_bytes {
             self.rotate();
+        } else if let Some(sync) = &mut self.sync {
+            sync(open.file.clone());
         }
         Ok(())
     }
@@ -289,16 +300,9 @@ impl ShardWriter {
             let name = format!("syntap-{}-{time}-{:04}.jsonl.zst", self.host, self.sequence);
             self.sequence += 1;
             let path = self.dir.join(name);
-            match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&path) {
+            match ShardFile::create(path) {
                 Ok(file) => {
-                    return Ok(Open {
-                        file: locked(file),
-                        path,
-                        bytes: 0,
-                        records: 0,
-                        span: None,
-                        since: Instant::now(),
-                    });
+                    return Ok(Open { file, bytes: 0, records: 0, span: None, since: Instant::now() });
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.sequence < 10_000 => {}
                 Err(e) => return Err(e),
@@ -309,17 +313,22 @@ impl ShardWriter {
     fn rotate(&mut self) {
         if let Some(open) = self.open.take() {
             if open.bytes == 0 {
-                let _ = std::fs::remove_file(&open.path);
+                let _ = std::fs::remove_file(open.file.path());
                 return;
             }
-            let mut file = &*open.file;
+            let mut file = open.file.file();
             let end = Head::closing(open.bytes, open.records, open.span.unwrap_or_default()).bytes();
             // Without room for its end a shard is as one whose run was killed: nothing else is lost.
             if file.write_all(&end).is_err() {
                 let _ = file.set_len(open.bytes);
             }
-            if let Err(e) = file.sync_all() {
-                self.trouble = Some(e);
+            match &mut self.sync {
+                Some(sync) => sync(open.file),
+                None => {
+                    if let Err(e) = open.file.sync() {
+                        self.trouble = Some(e);
+                    }
+                }
             }
         }
     }
@@ -330,28 +339,6 @@ impl Drop for ShardWriter {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// A shard's file, locked as long as it is written: so others know, and leave it alone.
-enum Locked {
-    Yes(Flock<File>),
-    /// Its file system has no locks.
-    No(File),
-}
-
-impl std::ops::Deref for Locked {
-    type Target = File;
-
-    fn deref(&self) -> &File {
-        match self {
-            Locked::Yes(file) => file,
-            Locked::No(file) => file,
-        }
-    }
-}
-
-fn locked(file: File) -> Locked {
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_or_else(|(file, _)| Locked::No(file), Locked::Yes)
 }
 
 /// The same error once more; `io::Error` cannot be cloned.
