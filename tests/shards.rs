@@ -210,6 +210,95 @@ fn a_shard_of_the_first_schema_is_read_as_ever() {
     }
 }
 
+/// A shard of 300 KB in 150 frames, with its index; made once.
+fn large() -> &'static (Vec<u8>, syntap::record::Index) {
+    static LARGE: std::sync::OnceLock<(Vec<u8>, syntap::record::Index)> = std::sync::OnceLock::new();
+    LARGE.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut w = ShardWriter::create(dir.path(), "test", ShardOptions::default()).expect("created");
+        for n in 0..6_000 {
+            w.push(&record(n)).expect("taken");
+            // From a frame of one record to one of 79.
+            if n % 80 == 0 || n % 80 == 79 {
+                w.flush();
+            }
+        }
+        w.close().expect("closed");
+        let path = shard_paths(&[dir.path().to_owned()]).expect("listed").remove(0);
+        let bytes = std::fs::read(path).expect("read");
+        let index = ShardReader::of(&bytes).index().expect("memory");
+        (bytes, index)
+    })
+}
+
+/// The frames that a reader finds in what became of the large shard, and what it lost. They must be some of its own, in order.
+fn found(hurt: &[u8]) -> (Vec<(u64, u32)>, syntap::record::ShardState) {
+    let reader = ShardReader::of(hurt);
+    let mut frames = reader.frames().expect("memory");
+    let seen: Vec<(u64, u32)> =
+        frames.by_ref().map(|f| f.expect("memory")).map(|f| (f.first_ns, f.records)).collect();
+    let own: Vec<(u64, u32)> =
+        large().1.frames.iter().map(|f| (f.span().expect("records").0, f.records())).collect();
+    assert!(seen.is_sorted() && seen.iter().all(|f| own.contains(f)), "{seen:?}");
+    (seen, frames.state().clone())
+}
+
+/// Frames of which no byte is in what was hurt, and whether the shard's end is one of these.
+fn unhurt(is_hurt: impl Fn(u64, u64) -> bool) -> (Vec<(u64, u32)>, bool) {
+    let (bytes, index) = large();
+    let frames = index.frames.iter().filter(|f| !is_hurt(f.at, f.at + f.size()));
+    let end = bytes.len() as u64;
+    (frames.map(|f| (f.span().expect("records").0, f.records())).collect(), !is_hurt(end - HEAD as u64, end))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn a_large_shard_cut_anywhere_keeps_all_before(cut in 0..large().0.len()) {
+        let (seen, state) = found(&large().0[..cut]);
+        let (expected, _) = unhurt(|_, end| end > cut as u64);
+        prop_assert_eq!(seen, expected);
+        prop_assert!(!state.closed);
+        let good = large().1.frames.iter().map(|f| f.at + f.size()).filter(|e| *e <= cut as u64).max().unwrap_or(0);
+        prop_assert_eq!(state.lost_bytes, cut as u64 - good);
+    }
+
+    #[test]
+    fn bytes_flipped_at_random_cost_their_frames_and_each_record_is_named(
+        flips in proptest::collection::vec((0..large().0.len(), 1..=255u8), 1..12)
+    ) {
+        let mut hurt = large().0.clone();
+        let flips: std::collections::BTreeMap<usize, u8> = flips.into_iter().collect();
+        flips.iter().for_each(|(&at, &mask)| hurt[at] ^= mask);
+        let (seen, state) = found(&hurt);
+        let is_hurt = |at: u64, end: u64| flips.range(at as usize..end as usize).next().is_some();
+        let (expected, ends) = unhurt(is_hurt);
+        prop_assert_eq!(&seen, &expected);
+        prop_assert!(!state.is_whole());
+        let there: u64 = seen.iter().map(|f| u64::from(f.1)).sum();
+        if ends {
+            prop_assert_eq!((there + state.lost_records, state.lost_exact), (6_000, true));
+        }
+    }
+
+    #[test]
+    fn a_stretch_that_is_gone_costs_what_was_in_it_and_each_record_is_named(
+        a in 0..large().0.len(), b in 0..large().0.len()
+    ) {
+        let bytes = &large().0;
+        let (from, to) = (a.min(b), a.max(b).max(a.min(b) + 1));
+        let (seen, state) = found(&[&bytes[..from], &bytes[to..]].concat());
+        let (expected, ends) = unhurt(|at, end| at < to as u64 && end > from as u64);
+        // Heads begin alike: the one behind may have lost what is the same in the one before.
+        prop_assert!(expected.iter().all(|f| seen.contains(f)) && seen.len() <= expected.len() + 1);
+        let there: u64 = seen.iter().map(|f| u64::from(f.1)).sum();
+        if ends {
+            prop_assert_eq!((there + state.lost_records, state.lost_exact), (6_000, true));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn garbage_never_yields_a_record_or_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
