@@ -12,8 +12,10 @@ mod filter;
 mod hand_over;
 mod losses;
 mod mirror_file;
+mod net;
 mod netns;
 mod output;
+mod pager;
 mod presence;
 mod replay;
 mod report;
@@ -31,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::record::{Record, ShardError, ShardState, read_shard, shard_paths};
+use crate::record::{Record, ShardError, ShardState, read_within, shard_paths};
 pub(crate) use crate::report::many;
 
 pub use fail::{Fail, is_broken_pipe, words};
@@ -109,7 +111,7 @@ fn shards_read(
         match state {
             Ok(state) => {
                 shard_notes(&path, &state);
-                if state.frames + state.passed > 0 {
+                if state.unread || state.frames + state.passed > 0 {
                     read.push(path);
                 }
             }
@@ -124,11 +126,15 @@ fn shards_read(
     }
 }
 
-/// Reads all shards that were named, each record in turn.
-fn shards_of(named: &[PathBuf], each: &mut dyn FnMut(Record)) -> Result<Vec<PathBuf>, Fail> {
+/// Reads all shards that were named, each record in turn that may be of a time.
+fn shards_of(
+    named: &[PathBuf],
+    within: (u64, u64),
+    each: &mut dyn FnMut(Record),
+) -> Result<Vec<PathBuf>, Fail> {
     let paths = named_shards(named)?;
     let states = paths.into_iter().map(|path| {
-        let state = read_shard(&path, each);
+        let state = read_within(&path, within, each);
         (path, state)
     });
     shards_read(named, states)

@@ -134,7 +134,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     if let Some(option) = args.filter.of_anomalies_only().filter(|_| args.connections) {
         return Err(Fail::new(format!("{option} is about anomalies, and --connections prints connections"))
-            .hint("--tuple, --community-id, --since and --until choose connections; --json prints anomalies")
+            .hint("--tuple, --net, --interface, --community-id, --since and --until choose connections; --json prints anomalies")
             .into());
     }
     let mut output = Output::new();

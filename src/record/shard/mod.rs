@@ -12,13 +12,17 @@
 //! | `walk` | from head to head, over what is damaged |
 //! | `reader` | frames, forwards and backwards, chosen by time |
 //! | `read` | records, and what was lost |
+//! | `merge` | records of many shards in order of time, both ways |
+//! | `follow` | records as they are written |
 //! | `names` | names of shards, and their order |
 //! | `file` | the file of a shard that is written, and its way onto the disk |
 //! | `retain` | which shards make room |
 //! | `writer` | records into frames into shards |
 
 mod file;
+mod follow;
 mod head;
+mod merge;
 mod names;
 mod read;
 mod reader;
@@ -30,8 +34,10 @@ use std::io;
 use std::path::PathBuf;
 
 pub use file::ShardFile;
+pub use follow::Follower;
+pub use merge::{Merged, Stored, Wanted};
 pub use names::shard_paths;
-pub use read::{ShardState, read_bytes, read_from, read_lines, read_shard};
+pub use read::{ShardState, read_bytes, read_from, read_lines, read_shard, read_within};
 pub use reader::{Closing, Frame, FrameAt, Frames, Index, ShardReader, Unpacker};
 pub use retain::{Removed, Retention};
 pub use walk::Lost;

@@ -124,6 +124,8 @@ pub struct Closing {
     pub records: u64,
     /// Times that they lie in, ns since the epoch; `None` without records.
     pub span: Option<(u64, u64)>,
+    /// Its length.
+    pub end: u64,
 }
 
 /// Takes frames apart; its tables are taken once.
@@ -228,7 +230,7 @@ impl<'a> ShardReader<'a> {
         }
         Ok(Head::read_closing(&b, len).map(|head| {
             let records = head.before.unwrap_or(0);
-            Closing { records, span: head.span.filter(|_| records > 0) }
+            Closing { records, span: head.span.filter(|_| records > 0), end: len }
         }))
     }
 
