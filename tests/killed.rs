@@ -80,8 +80,8 @@ fn a_replay_killed_fifty_times_loses_what_it_held_back_and_never_a_finished_fram
         // Killed after some records were told, from the first to nearly the last.
         let after = kill * (whole.len() as u64 - 100) / KILLS + kill % 7;
         let mut told = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        for n in 0..=after as usize {
-            assert_eq!(told.next().expect("a line").expect("text"), whole[n]);
+        for line in &whole[..=after as usize] {
+            assert_eq!(told.next().expect("a line").expect("text"), *line);
         }
         child.kill().expect("it runs");
         child.wait().expect("it ran");

@@ -27,9 +27,9 @@ fn shard(dir: &Path, host: &str, frames: &[&[u64]]) -> PathBuf {
     }
     w.close().expect("closed");
     let own = format!("syntap-{host}-");
-    let paths = shard_paths(&[dir.to_owned()]).expect("listed").into_iter();
+    let mut paths = shard_paths(&[dir.to_owned()]).expect("listed").into_iter();
     let is_own = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&own));
-    paths.filter(is_own).next_back().expect("one")
+    paths.rfind(is_own).expect("one")
 }
 
 /// The times that are shown, and what is said.
