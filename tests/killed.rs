@@ -1,12 +1,15 @@
 //! A run that is killed at any moment leaves all but what it had not yet written, and the next one goes on beside it.
 
 mod common;
+mod net;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use common::packet::{ACK, RST, Tcp, pcap};
 use common::{run, syntap};
@@ -116,4 +119,76 @@ fn a_replay_killed_fifty_times_loses_what_it_held_back_and_never_a_finished_fram
     assert!(lines == whole && state.is_whole() && state.closed, "{state:?}");
     let out = run(syntap().args(["show", "--json"]).arg(&shards)).stdout;
     assert_eq!(out.iter().filter(|b| **b == b'\n').count(), kept + whole.len());
+}
+
+/// A run that ends with the test, however that ends.
+struct Run(Child);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn root_live_runs_that_are_killed_leave_what_was_read_of_them_before() {
+    if net::skip("root_live_runs_that_are_killed_leave_what_was_read_of_them_before") {
+        return;
+    }
+    let wire = net::Wire::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let list = || shard_paths(&[dir.path().to_owned()]).expect("listed");
+    let stop = AtomicBool::new(false);
+    let refused = || {
+        for port in (1_024..3_024).cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            // Each port has its own count of records that are written whole.
+            let _ = TcpStream::connect((net::NEAR_IP, port));
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    };
+    let runs = || {
+        for kill in 1..=5 {
+            let run = || {
+                let mut command = syntap();
+                command.args(["run", "-i", "near", "--status", "0", "-w"]).arg(dir.path());
+                command.stderr(Stdio::null()).spawn().expect("the program starts")
+            };
+            let mut child = Run(wire.near.run(run));
+            let begun = Instant::now();
+            let (path, before) = loop {
+                assert!(begun.elapsed() < Duration::from_secs(120), "it writes");
+                std::thread::sleep(Duration::from_millis(50));
+                let shards = list();
+                if shards.len() < kill {
+                    continue;
+                }
+                let path = shards[kill - 1].clone();
+                let (before, state) = lines(&path);
+                assert!(state.is_whole() && !state.closed, "{state:?}");
+                // More at each kill, so that they come at different moments.
+                if before.len() > 100 * kill {
+                    break (path, before);
+                }
+            };
+            child.0.kill().expect("it runs");
+            child.0.wait().expect("it ran");
+            let (after, state) = lines(&path);
+            assert!(after.starts_with(&before) && !state.closed && !state.written, "{state:?}");
+            assert!(state.losses <= 1 && state.lost.iter().all(|l| l.at + l.bytes == state.end), "{state:?}");
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| wire.far.run(refused));
+        // Whatever happens, the traffic ends.
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(runs));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = ran {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    assert_eq!(list().len(), 5, "each goes on in a shard of its own");
 }
