@@ -240,10 +240,18 @@ fn a_person_at_a_terminal_gets_a_pager_and_nobody_else_does() {
         return;
     }
     let show = |args: &str| format!("{} show {args} {}", env!("CARGO_BIN_EXE_syntap"), dir.path().display());
-    let at_a_terminal = |args: &str, pager: &str| {
+    let script = |args: &str, pager: &str| {
         let mut command = Command::new("script");
         command.args(["-qec", &show(args), "/dev/null"]).stdin(Stdio::null());
-        String::from_utf8(run(command.env("PAGER", pager).env("TERM", "xterm")).stdout).expect("text")
+        command.env("PAGER", pager).env("TERM", "xterm");
+        command
+    };
+    let at_a_terminal =
+        |args: &str, pager: &str| String::from_utf8(run(&mut script(args, pager)).stdout).expect("text");
+    let at_a_terminal_fails = |args: &str, pager: &str| {
+        let out = script(args, pager).output().expect("it starts");
+        assert_eq!(out.status.code(), Some(2));
+        String::from_utf8(out.stdout).expect("text")
     };
     let paged = at_a_terminal("", "sed 's/^/PAGED /'");
     let lines: Vec<&str> = paged.lines().filter(|l| !l.trim().is_empty()).collect();
@@ -252,6 +260,7 @@ fn a_person_at_a_terminal_gets_a_pager_and_nobody_else_does() {
         assert!(!at_a_terminal(args, "sed 's/^/PAGED /'").contains("PAGED "), "{args}");
     }
     assert!(at_a_terminal("", "cat").contains("tuple_reuse"), "no pager where none is wanted");
+    assert!(at_a_terminal_fails("", "no-such-pager").contains("$PAGER cannot be started"));
     // A pager that is quit early is no error.
     assert!(!at_a_terminal("", "true").contains("syntap:"));
     let piped = run(Command::new("sh").args(["-c", &show("")]).env("PAGER", "sed 's/^/PAGED /'")).stdout;

@@ -54,6 +54,7 @@ Examples:
   syntap check -i eth0
   syntap run -i eth0=inside -i eth1=outside -p 443,8080 -w /var/lib/syntap
   syntap replay --json capture.pcapng
+  syntap show --follow /var/lib/syntap
   syntap report /var/lib/syntap
   syntap export --format pcapng -o evidence.pcapng /var/lib/syntap";
 

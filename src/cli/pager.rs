@@ -1,11 +1,9 @@
 //! Standard output for a person: through a pager where it is a terminal.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-use super::note;
 
 /// What the pager is told unless the person told it otherwise: colours, no more than is needed of the screen, and to end by itself
 /// where all fits on it.
@@ -14,41 +12,28 @@ const LESS: &str = "FRX";
 /// Where text goes.
 pub enum Page {
     /// Into a pager.
-    Paged(Child, BufWriter<std::process::ChildStdin>),
+    Paged(Child, BufWriter<ChildStdin>),
     /// To standard output as it is.
     Plain(BufWriter<io::Stdout>),
 }
 
 impl Page {
-    /// Standard output, through `$PAGER` or `less` if it is a terminal and paging is wanted.
+    /// Standard output, through `$PAGER` or else `less` if it is a terminal and paging is wanted. Nobody needs to have `less`.
     pub fn new(paging: bool) -> Page {
-        let plain = || Page::Plain(BufWriter::new(io::stdout()));
-        if !paging || !io::stdout().is_terminal() || std::env::var("TERM").is_ok_and(|t| t == "dumb") {
-            return plain();
-        }
-        let pager = std::env::var("PAGER").unwrap_or_else(|_| "less".into());
-        if pager.trim().is_empty() || pager.trim() == "cat" {
-            return plain();
-        }
-        let mut command = Command::new("sh");
-        command.args(["-c", &pager]).stdin(Stdio::piped());
-        if std::env::var_os("LESS").is_none() {
-            command.env("LESS", LESS);
-        }
-        match command.spawn().map(|mut child| (child.stdin.take(), child)) {
-            Ok((Some(stdin), child)) => {
+        let paging = paging && io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|t| t != "dumb");
+        let child = if paging {
+            pager().and_then(|mut command| command.stdin(Stdio::piped()).spawn().ok())
+        } else {
+            None
+        };
+        match child.map(|mut child| (child.stdin.take(), child)) {
+            Some((Some(stdin), child)) => {
                 // Ctrl-C is for the pager; this program ends when nobody reads any more.
-                let _ = signal_hook::flag::register(
-                    signal_hook::consts::SIGINT,
-                    Arc::new(AtomicBool::new(false)),
-                );
+                let ignored = Arc::new(AtomicBool::new(false));
+                let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, ignored);
                 Page::Paged(child, BufWriter::new(stdin))
             }
-            Ok((None, _)) => plain(),
-            Err(e) => {
-                note(format!("going on without a pager: {e}"));
-                plain()
-            }
+            _ => Page::Plain(BufWriter::new(io::stdout())),
         }
     }
 
@@ -60,11 +45,33 @@ impl Page {
                 let written = out.flush();
                 // Its input ends, or a pager would wait for more.
                 drop(out.into_parts());
-                child.wait()?;
-                written
+                match child.wait()?.code() {
+                    // The shell's word.
+                    Some(126 | 127) => {
+                        Err(io::Error::other("$PAGER cannot be started; --no-pager goes without"))
+                    }
+                    _ => written,
+                }
             }
         }
     }
+}
+
+/// The pager; `None` if none is wanted.
+fn pager() -> Option<Command> {
+    let mut command = match std::env::var("PAGER") {
+        Ok(own) if matches!(own.trim(), "" | "cat") => return None,
+        Ok(own) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &own]);
+            shell
+        }
+        Err(_) => Command::new("less"),
+    };
+    if std::env::var_os("LESS").is_none() {
+        command.env("LESS", LESS);
+    }
+    Some(command)
 }
 
 impl Write for Page {

@@ -83,7 +83,7 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     }
     let Printer { to, shown, .. } = printer;
     let finished = to.finish();
-    printed.and(finished)?;
+    finished.and(printed)?;
     shards_read(&args.paths, states)?;
     if shown == 0 && !args.json {
         note("no record passes");

@@ -57,18 +57,21 @@ struct Loss {
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let paths = named_shards(&args.paths)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let (mut damaged, mut unread, mut sum) = (0, 0, ShardState { lost_exact: true, ..ShardState::default() });
+    let mut sum = ShardState { lost_exact: true, ..ShardState::default() };
+    let (mut whole, mut damaged, mut unread) = (0, 0, 0);
     for (path, verified) in paths.iter().zip(all(&paths)) {
         let v = match verified {
             Ok(v) => v,
-            Err(e) if args.paths.contains(path) => return Err(hinted(&e, e.hint()).into()),
+            Err(e) if args.paths.contains(path) => return Err(hinted(&e, None::<String>).into()),
+            // It made room for others since it was listed.
+            Err(ShardError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => {
                 note(hinted(&e, None::<String>));
                 unread += 1;
                 continue;
             }
         };
-        damaged += u64::from(!v.state.is_whole());
+        *if v.state.is_whole() { &mut whole } else { &mut damaged } += 1;
         sum.records += v.state.records;
         sum.lost_records += v.state.lost_records;
         sum.lost_exact &= v.state.lost_exact;
@@ -79,16 +82,15 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if !args.json {
-        let whole = paths.len() as u64 - damaged - unread;
         let bad = if damaged > 0 { format!(", {damaged} damaged") } else { String::new() };
-        let closed_to_us = if unread > 0 { format!(", {unread} cannot be read") } else { String::new() };
+        let unreadable = if unread > 0 { format!(", {unread} cannot be read") } else { String::new() };
         let lost = if damaged > 0 {
             format!(", lost: {}", lost(sum.lost_records, sum.lost_exact))
         } else {
             String::new()
         };
-        let all = many(paths.len() as u64, "shard");
-        writeln!(out, "{all}: {whole} whole{bad}{closed_to_us}; {} read{lost}", many(sum.records, "record"))?;
+        let all = many(whole + damaged + unread, "shard");
+        writeln!(out, "{all}: {whole} whole{bad}{unreadable}; {} read{lost}", many(sum.records, "record"))?;
     }
     out.flush()?;
     Ok(if damaged + unread > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
@@ -117,7 +119,7 @@ fn all(paths: &[PathBuf]) -> Vec<Result<Verified, ShardError>> {
 fn verify(path: &Path) -> Result<Verified, ShardError> {
     let reader = ShardReader::open(path)?;
     let index = reader.index()?;
-    let mut v = Verified { bytes: index.end, ..Verified::default() };
+    let mut v = Verified::default();
     let mut frames = reader.frames()?;
     for frame in frames.by_ref() {
         let frame = frame?;
@@ -140,6 +142,7 @@ fn verify(path: &Path) -> Result<Verified, ShardError> {
     }
     let records = v.state.records;
     v.state = ShardState { records, ..frames.state().clone() };
+    v.bytes = v.state.end;
     let around = |lost: &Lost| {
         let own = index.frames.iter().find(|f| f.at == lost.at && lost.bytes > 0).and_then(|f| f.span());
         let behind = lost.at + lost.bytes;

@@ -166,8 +166,12 @@ impl ShardReader<'static> {
     pub fn open(path: &Path) -> Result<ShardReader<'static>, ShardError> {
         let failed = |source| ShardError::Io { operation: "read", path: path.into(), source };
         let file = File::open(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.is_dir() {
+        let kind = file.metadata().map_err(failed)?.file_type();
+        if kind.is_dir() {
             return Err(failed(io::Error::from_raw_os_error(libc::EISDIR)));
+        }
+        if !kind.is_file() {
+            return Err(failed(io::Error::other("a shard is read at many places, and this is no file")));
         }
         Ok(ShardReader { input: Input::File(file), path: path.into() })
     }
