@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::filter::Filter;
 use super::status::{figures, latency};
@@ -178,12 +179,21 @@ fn options_for(retention: &Retention) -> ShardOptions {
 }
 
 /// `2 shards, 128 MiB, 34000 records removed`.
-pub fn removed_words(removed: &Removed) -> String {
+fn removed_words(removed: &Removed) -> String {
     let size = match removed.bytes {
         bytes @ 0..1_048_576 => format!("{} KiB", bytes.div_ceil(1 << 10)),
         bytes => format!("{} MiB", bytes.div_ceil(1 << 20)),
     };
     format!("{}, {size}, {} removed", many(removed.shards, "shard"), many(removed.records, "record"))
+}
+
+/// What became of shards, for the summary; `None` if nothing but what should.
+pub fn kept_words(totals: &KeeperTotals) -> Option<String> {
+    let removed = Some(totals.removed()).filter(|r| r.shards > 0).map(|r| removed_words(&r));
+    let left = Some(totals.left.load(Ordering::Relaxed)).filter(|n| *n > 0);
+    let left = left.map(|n| format!("{} left to the kernel, for the disk was behind", many(n, "shard")));
+    let words: Vec<String> = removed.into_iter().chain(left).collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 fn unsynced(dir: &Path, why: &io::Error) -> Fail {

@@ -17,7 +17,7 @@ use clap::Args;
 use super::figures::FigureRecords;
 use super::losses::Losses;
 use super::mirror_file::{MirrorFile, cannot_write};
-use super::output::{Output, Summary, figures_at, hinted, host_name, removed_words};
+use super::output::{Output, Summary, figures_at, hinted, host_name, kept_words};
 use super::presence::Interfaces;
 use super::signals::Signals;
 use super::status::Status;
@@ -466,8 +466,8 @@ impl<'a> Live<'a> {
             let text = format!("{} found no room among the known ones", many(refused, "open connection"));
             live.push(("known".into(), text));
         }
-        if let Some(removed) = kept.map(|k| k.removed()).filter(|r| r.shards > 0) {
-            live.push(("kept".into(), removed_words(&removed)));
+        if let Some(words) = kept.and_then(|k| kept_words(&k)) {
+            live.push(("shards".into(), words));
         }
         live.extend(transport);
         if listens {
