@@ -356,6 +356,37 @@ fn a_directory_gets_what_is_new_and_nothing_twice_also_of_a_shard_that_grows_or_
 }
 
 #[test]
+fn a_frame_that_a_run_is_writing_comes_with_a_later_export() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let from = dir.path().join("shards");
+    std::fs::create_dir(&from).expect("a directory");
+    let records =
+        common::replay(&[&root().join("tests/captures/time-wait-reuse.pcap").display().to_string()]);
+    let base: syntap::record::Record = serde_json::from_value(records[0].clone()).expect("a record");
+    let mut w = syntap::record::ShardWriter::create(&from, "gw", Default::default()).expect("created");
+    let mut write = |n: u64| {
+        w.push(&syntap::record::Record { ts_ns: n, ..base.clone() }).expect("taken");
+        w.flush();
+    };
+    write(1);
+    let shard = std::fs::read_dir(&from).expect("readable").next().expect("one").expect("an entry").path();
+    let to = into(dir.path(), "out");
+    let whole = std::fs::metadata(&shard).expect("there").len();
+    // Half of the next frame is there, and the shard is locked.
+    let mut file = std::fs::OpenOptions::new().append(true).open(&shard).expect("opened");
+    std::io::Write::write_all(&mut file, &std::fs::read(&shard).expect("there")[..whole as usize / 2])
+        .expect("written");
+    let said = export("jsonl", &to, &from);
+    assert!(said.contains(": 1 record in 1 file added") && !said.contains("no whole frame"), "{said}");
+    file.set_len(whole).expect("cut");
+    write(2);
+    write(3);
+    let said = export("jsonl", &to, &from);
+    assert!(said.contains(": 2 records in 1 file added"), "{said}");
+    assert_eq!(exported(&to), [1, 2, 3]);
+}
+
+#[test]
 fn options_that_would_lose_something_are_refused_with_a_way_out() {
     let dir = tempfile::tempdir().expect("a directory");
     let from = dir.path().join("shards");

@@ -204,6 +204,13 @@ fn the_whole_report_is_json_for_scripts() {
     let late: Value =
         serde_json::from_str(&report(dir.path(), &["--json", "--since", "2020-01-01"])).expect("JSON");
     assert!(refused(&late).is_none() && late["causes"][0]["kind"] == "snat_collision", "{late}");
+    let taken =
+        |report: &Value| [&report["records"], &report["left_out"]].map(|n| n.as_u64().expect("a number"));
+    assert_eq!(
+        taken(&late)[1] > 0,
+        taken(&late)[0] < taken(&whole)[0],
+        "also what frames hold that were not read"
+    );
     let places = |report: &Value| report["connections"]["interfaces"].as_array().expect("a list").len();
     assert_eq!((places(&whole), places(&late)), (3, 2), "figures of the chosen time");
     let only: Value = serde_json::from_str(&report(dir.path(), &["--json", "--kind", "tuple_reuse_refused"]))
@@ -242,7 +249,8 @@ fn two_halves_of_the_records_are_a_whole_report() {
     let read = |paths: &[std::path::PathBuf]| {
         let mut report = syntap::report::Report::default();
         for path in paths {
-            syntap::record::read_lines(path, &mut |line| report.line(line, |_| true)).expect("read");
+            syntap::record::read_lines(path, (0, u64::MAX), &mut |line| report.line(line, |_| true))
+                .expect("read");
         }
         report
     };

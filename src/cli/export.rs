@@ -167,7 +167,7 @@ fn write<W: Write + Send>(args: &ExportArgs, to: W, dir: &Path) -> Result<Writte
         Err(e) => return Ok(Err(e)),
     };
     let (mut records, mut failed) = (0, Ok(()));
-    shards_of(&args.paths, &mut |r| {
+    shards_of(&args.paths, args.filter.within(), &mut |r| {
         if failed.is_ok() && args.filter.passes(&r) {
             failed = sink.push(&r);
             records += 1;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use super::export::{ExportArgs, Format, Sink, cannot_write, say};
 use super::output::hinted;
 use super::{Fail, many, named_shards, note, shard_notes};
 use crate::record::export::{Captured, ExportDir, Position};
-use crate::record::{Record, ShardState, read_bytes};
+use crate::record::{Record, read_from};
 
 /// Files of a shard that are written at the same time: an hour and the one before, of two hosts. Each may hold a row group.
 const OPEN: usize = 4;
@@ -105,19 +105,18 @@ fn shard(
     path: &Path,
     done: &mut Done,
 ) -> Result<(), Trouble> {
-    let unread = |e: io::Error| Trouble::Read(Fail::new(format!("cannot read {}: {e}", path.display())));
+    let unread = |e: io::Error| Fail::new(format!("cannot read {}: {e}", path.display()));
     let before = dir.position(name).cloned().unwrap_or_default();
-    if before.length > 0 && std::fs::metadata(path).map_err(unread)?.len() == before.length {
+    if before.length > 0
+        && std::fs::metadata(path).map_err(|e| Trouble::Read(unread(e)))?.len() == before.length
+    {
         return Ok(());
     }
-    let bytes = std::fs::read(path).map_err(unread)?;
-    let begin = usize::try_from(before.bytes).unwrap_or(usize::MAX);
-    if crc_of(&bytes, begin) != Some(before.crc) {
+    if crc_of(path, before.bytes).map_err(|e| Trouble::Read(unread(e)))? != Some(before.crc) {
         let fail =
             Fail::new(format!("{} is not the shard of this name that was exported before", path.display()));
         return Err(Trouble::Read(fail.hint("export it into another directory")));
     }
-    let rest = &bytes[begin..];
     let mut batch = Batch {
         args,
         dir,
@@ -130,7 +129,13 @@ fn shard(
         captured: None,
     };
     let (mut skip, mut written, mut failed) = (before.records_behind, 0, Ok(()));
-    let state = read_bytes(rest, &mut |r| {
+    // Records of each frame, by its offset.
+    let mut frames: Vec<(u64, u64)> = Vec::new();
+    let state = read_from(path, before.bytes, &mut |frame, r| {
+        match frames.last_mut().filter(|f| f.0 == frame) {
+            Some(f) => f.1 += 1,
+            None => frames.push((frame, 1)),
+        }
         if skip > 0 {
             skip -= 1;
         } else if failed.is_ok() && args.filter.passes(&r) {
@@ -138,6 +143,26 @@ fn shard(
             written += 1;
         }
     });
+    let state = state.map_err(|e| hinted(&e, None::<String>));
+    let read = state.and_then(|state| {
+        // Behind a torn stretch, which may be a frame that is being written, whole frames are counted; the stretch is looked at again.
+        let end = state.lost_at.unwrap_or(state.end);
+        let position = Position {
+            bytes: end,
+            records_behind: frames.iter().filter(|f| f.0 >= end).map(|f| f.1).sum(),
+            length: state.end,
+            crc: crc_of(path, end).map_err(unread)?.unwrap_or_default(),
+            records: before.records + written,
+        };
+        Ok((state, position))
+    });
+    let (state, position) = match read {
+        Ok(read) => read,
+        Err(fail) => {
+            batch.dir.give_up();
+            return Err(Trouble::Read(fail));
+        }
+    };
     let files = failed.and_then(|()| batch.finish());
     let captured = batch.captured.take();
     let files = match files {
@@ -148,7 +173,6 @@ fn shard(
         }
     };
     shard_notes(path, &state);
-    let position = position(&bytes, begin, &state, before.records + written);
     dir.commit(name, position).map_err(Trouble::Write)?;
     done.records += written;
     done.files += files;
@@ -158,23 +182,12 @@ fn shard(
     Ok(())
 }
 
-/// Where the next run goes on. Behind a torn stretch, which may be a frame that is being written, whole frames are counted; the
-/// stretch is looked at again.
-fn position(bytes: &[u8], begin: usize, state: &ShardState, records: u64) -> Position {
-    let torn = state.lost_at.map(|at| begin + at as usize);
-    let end = torn.unwrap_or(bytes.len());
-    let behind = match torn {
-        Some(end) => state.records - read_bytes(&bytes[begin..end], &mut |_| {}).records,
-        None => 0,
-    };
-    let crc = crc_of(bytes, end).unwrap_or_default();
-    Position { bytes: end as u64, records_behind: behind, length: bytes.len() as u64, crc, records }
-}
-
 /// CRC of what a shard begins with, of at most `len` bytes; `None` if it is shorter.
-fn crc_of(bytes: &[u8], len: usize) -> Option<u32> {
-    let head = bytes.get(..len)?;
-    Some(crc32fast::hash(&head[..len.min(4096)]))
+fn crc_of(path: &Path, len: u64) -> io::Result<Option<u32>> {
+    let mut head = Vec::new();
+    File::open(path)?.take(len.min(4096)).read_to_end(&mut head)?;
+    let shorter = std::fs::metadata(path)?.len() < len;
+    Ok((!shorter).then(|| crc32fast::hash(&head)))
 }
 
 fn stem(name: &str) -> String {

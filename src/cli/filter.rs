@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::Fail;
+use super::net::{Net, parse_net};
+use super::values::span_of_time;
 use crate::detect::{Certainty, Kind, Severity, Verdict};
 use crate::record::{ConnectionRecord, FIGURES, Record};
 use crate::report::Line;
@@ -33,6 +35,14 @@ pub struct Filter {
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = parse_end)]
     tuple: Vec<(IpAddr, Option<u16>)>,
 
+    /// Nets (10.0.0.0/8, 2001:db8::/32) of which one must hold an end of the tuple.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_net)]
+    net: Vec<Net>,
+
+    /// Interfaces where it was seen: commas and repeats add more.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    interface: Vec<String>,
+
     /// Community ID.
     #[arg(long, value_name = "ID")]
     community_id: Option<String>,
@@ -54,6 +64,7 @@ struct Asked<'a> {
     certainty: &'a str,
     src: Option<(IpAddr, u16)>,
     dst: Option<(IpAddr, u16)>,
+    interface: Option<&'a str>,
     community_id: Option<&'a str>,
     time: (u64, u64),
 }
@@ -95,6 +106,7 @@ impl Filter {
             certainty: &r.certainty,
             src: r.src_ip.zip(r.src_port),
             dst: r.dst_ip.zip(r.dst_port),
+            interface: r.interface.as_deref(),
             community_id: r.community_id.as_deref(),
             time: (r.first_ns, r.last_ns),
         })
@@ -115,6 +127,7 @@ impl Filter {
             certainty: &r.certainty.0,
             src: r.src_ip.zip(r.src_port),
             dst: r.dst_ip.zip(r.dst_port),
+            interface: r.interface.as_ref().map(|i| i.0.as_ref()),
             community_id: r.community_id.as_ref().map(|c| c.0.as_ref()),
             time,
         })
@@ -127,13 +140,18 @@ impl Filter {
             && (self.verdict.is_empty() || self.verdict.iter().any(|v| v.name() == r.verdict))
             && self.certainty.is_none_or(|c| Certainty::from_name(r.certainty).is_some_and(|x| x >= c))
             && self.is_end_of(r.src, r.dst)
+            && self.is_in_net(r.src, r.dst)
+            && self.is_at(r.interface)
             && self.community_id.as_deref().is_none_or(|id| r.community_id == Some(id))
             && self.is_within(r.time.0, r.time.1)
     }
 
     /// True if the connection passes: by its ends and its time.
     pub fn passes_connection(&self, c: &ConnectionRecord) -> bool {
-        self.is_end_of(Some((c.src_ip, c.src_port)), Some((c.dst_ip, c.dst_port)))
+        let (src, dst) = (Some((c.src_ip, c.src_port)), Some((c.dst_ip, c.dst_port)));
+        self.is_end_of(src, dst)
+            && self.is_in_net(src, dst)
+            && self.is_at(Some(&c.interface))
             && self.community_id.as_ref().is_none_or(|id| c.community_id == *id)
             && self.is_within(c.first_ns, c.last_ns)
     }
@@ -153,6 +171,8 @@ impl Filter {
     pub fn given(&self) -> Option<&'static str> {
         let others = [
             (!self.tuple.is_empty(), "--tuple"),
+            (!self.net.is_empty(), "--net"),
+            (!self.interface.is_empty(), "--interface"),
             (self.community_id.is_some(), "--community-id"),
             (self.since.is_some(), "--since"),
             (self.until.is_some(), "--until"),
@@ -174,6 +194,8 @@ impl Filter {
             list("verdict", self.verdict.iter().map(|v| v.name().to_owned()).collect()),
             list("certainty", self.certainty.iter().map(|c| c.name().to_owned()).collect()),
             list("tuple", self.tuple.iter().map(end).collect()),
+            list("net", self.net.iter().map(Net::to_string).collect()),
+            list("interface", self.interface.clone()),
             list("community-id", self.community_id.iter().cloned().collect()),
         ];
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")
@@ -189,6 +211,20 @@ impl Filter {
             end.is_some_and(|e| e.0 == *ip && port.is_none_or(|p| e.1 == p))
         };
         self.tuple.iter().all(|e| is(src, e) || is(dst, e))
+    }
+
+    fn is_in_net(&self, src: Option<(IpAddr, u16)>, dst: Option<(IpAddr, u16)>) -> bool {
+        let holds = |net: &Net| [src, dst].into_iter().flatten().any(|(ip, _)| net.holds(ip));
+        self.net.is_empty() || self.net.iter().any(holds)
+    }
+
+    fn is_at(&self, interface: Option<&str>) -> bool {
+        self.interface.is_empty() || interface.is_some_and(|at| self.interface.iter().any(|i| i == at))
+    }
+
+    /// The time that records must touch, ns since the epoch.
+    pub fn within(&self) -> (u64, u64) {
+        (self.since.map_or(0, |t| t.0), self.until.map_or(u64::MAX, |t| t.0))
     }
 
     fn is_within(&self, first_ns: u64, last_ns: u64) -> bool {
@@ -216,27 +252,7 @@ fn parse_time(text: &str) -> Result<Nanos, Fail> {
 
 /// `10m`, `1h30m`, `2h ago`.
 fn ago(text: &str) -> Option<jiff::SignedDuration> {
-    let mut rest = text.strip_suffix("ago").unwrap_or(text).trim();
-    let mut seconds = 0i64;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0)?;
-        let n: i64 = rest[..digits].parse().ok()?;
-        let unit = rest[digits..].chars().next()?;
-        let each = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 3_600,
-            'd' => 86_400,
-            'w' => 604_800,
-            _ => return None,
-        };
-        seconds = seconds.checked_add(n.checked_mul(each)?)?;
-        rest = rest[digits + unit.len_utf8()..].trim_start();
-    }
-    Some(jiff::SignedDuration::from_secs(seconds))
+    span_of_time(text.strip_suffix("ago").unwrap_or(text))
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ mod filter;
 mod hand_over;
 mod losses;
 mod mirror_file;
+mod net;
 mod netns;
 mod output;
+mod pager;
 mod presence;
 mod replay;
 mod report;
@@ -24,13 +26,14 @@ mod status;
 mod text;
 mod usage;
 mod values;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::record::{Record, ShardError, ShardState, read_shard, shard_paths};
+use crate::record::{Record, ShardError, ShardState, read_within, shard_paths};
 pub(crate) use crate::report::many;
 
 pub use fail::{Fail, is_broken_pipe, words};
@@ -45,12 +48,13 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 anomalies found (replay --check), 2 usage or operational error, 130 interrupted twice.
+Exit codes: 0 done, 1 anomalies found (replay --check) or something lost (verify), 2 usage or operational error, 130 interrupted twice.
 
 Examples:
   syntap check -i eth0
   syntap run -i eth0=inside -i eth1=outside -p 443,8080 -w /var/lib/syntap
   syntap replay --json capture.pcapng
+  syntap show --follow /var/lib/syntap
   syntap report /var/lib/syntap
   syntap export --format pcapng -o evidence.pcapng /var/lib/syntap";
 
@@ -66,6 +70,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Write records for other tools: pcapng for Wireshark; JSON lines, CSV and Parquet for analysis.
     Export(export::ExportArgs),
+    /// Read shards to their last byte and say what of them is lost.
+    Verify(verify::VerifyArgs),
     /// Describe an anomaly: what it means, the rule, the usual causes, the fix.
     Explain(explain::ExplainArgs),
     /// Say whether this machine can be tapped, how, at what cost, and what is missing.
@@ -106,7 +112,7 @@ fn shards_read(
         match state {
             Ok(state) => {
                 shard_notes(&path, &state);
-                if state.frames > 0 {
+                if state.unread || state.frames + state.passed > 0 {
                     read.push(path);
                 }
             }
@@ -121,11 +127,15 @@ fn shards_read(
     }
 }
 
-/// Reads all shards that were named, each record in turn.
-fn shards_of(named: &[PathBuf], each: &mut dyn FnMut(Record)) -> Result<Vec<PathBuf>, Fail> {
+/// Reads all shards that were named, each record in turn that may be of a time.
+fn shards_of(
+    named: &[PathBuf],
+    within: (u64, u64),
+    each: &mut dyn FnMut(Record),
+) -> Result<Vec<PathBuf>, Fail> {
     let paths = named_shards(named)?;
     let states = paths.into_iter().map(|path| {
-        let state = read_shard(&path, each);
+        let state = read_within(&path, within, each);
         (path, state)
     });
     shards_read(named, states)
@@ -159,6 +169,7 @@ pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Show(args) => show::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Check(args) => check::run(&args),
     }

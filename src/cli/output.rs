@@ -2,15 +2,20 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::filter::Filter;
 use super::status::{figures, latency};
-use super::{Fail, note};
+use super::{Fail, many, note};
 use crate::detect::tool::{Gap, Unit, capture_gap};
 use crate::detect::{Anomaly, Severity};
-use crate::pipeline::{Interval, RecordSink, Tally, Ticking, WorkerCounters};
+use crate::pipeline::{
+    Interval, Keeper, KeeperTotals, RecordSink, ShardDisk, Tally, Ticking, WorkerCounters,
+};
 use crate::record::{
-    ConnectionRecord, Interface, LostRecords, Record, ShardError, ShardOptions, ShardWriter,
+    ConnectionRecord, Interface, LostRecords, Record, Removed, Retention, ShardError, ShardOptions,
+    ShardWriter,
 };
 use crate::wire::{Malformed, Nanos};
 
@@ -21,12 +26,17 @@ pub struct Output<'a> {
     json: Option<Box<dyn Write + Send + 'a>>,
     connections: Option<Box<dyn Write + Send + 'a>>,
     shards: Option<ShardWriter>,
+    /// Puts them onto the disk, and removes old ones.
+    keeper: Option<Keeper>,
     /// The record being printed.
     line: Vec<u8>,
     /// It was said that records cannot be written.
     said: bool,
     /// Lost records that are in a `capture_gap`.
     told: LostRecords,
+    /// What was said to be removed, and that something could not be, or not be put onto the disk.
+    told_removed: Removed,
+    told_kept: [bool; 2],
 }
 
 impl<'a> Output<'a> {
@@ -50,12 +60,22 @@ impl<'a> Output<'a> {
         self.connections = Some(to);
     }
 
-    /// Records into shards in `dir`.
-    pub fn shards_in(&mut self, dir: &Path, host: &str) -> Result<(), Fail> {
-        let shards =
-            ShardWriter::create(dir, host, ShardOptions::default()).map_err(|e| hinted(&e, e.hint()))?;
+    /// Records into shards in `dir`, of which so much is kept.
+    pub fn shards_in(&mut self, dir: &Path, host: &str, retention: Retention) -> Result<(), Fail> {
+        let options = options_for(&retention);
+        let mut shards = ShardWriter::create(dir, host, options).map_err(|e| hinted(&e, e.hint()))?;
+        let disk = ShardDisk { dir: dir.into(), host: shards.host().into(), retention };
+        let (keeper, sync) =
+            Keeper::start(disk).map_err(|e| Fail::new(format!("cannot start a thread for the disk: {e}")))?;
+        shards.sync_by(sync);
         self.shards = Some(shards);
+        self.keeper = Some(keeper);
         Ok(())
+    }
+
+    /// What became of old shards, for the summary; call before [`Output::close`], read after it.
+    pub fn kept(&self) -> Option<Arc<KeeperTotals>> {
+        self.keeper.as_ref().map(|k| k.totals().clone())
     }
 
     /// Begins the first shard at once, so that a directory tells a run in which nothing went wrong from none.
@@ -72,9 +92,39 @@ impl<'a> Output<'a> {
         let json = self.json.as_mut().map_or(Ok(()), |json| json.flush());
         let connections = self.connections.as_mut().map_or(Ok(()), |to| to.flush());
         if let Some(shards) = self.shards.take() {
-            shards.close().map_err(|e| hinted(&e, e.hint()))?;
+            let dir = shards.dir().to_owned();
+            let closed = shards.close().map_err(|e| hinted(&e, e.hint()));
+            let kept = self.keeper.take().map(Keeper::finish);
+            closed?;
+            if let Some(e) = kept.as_ref().and_then(|k| k.sync_error()) {
+                return Err(unsynced(&dir, e).into());
+            }
         }
         Ok(json.and(connections)?)
+    }
+
+    /// Says what was removed since the last call, and once each what could not be done.
+    fn say_kept(&mut self) {
+        let Some((shards, keeper)) = self.shards.as_ref().zip(self.keeper.as_ref()) else { return };
+        let totals = keeper.totals();
+        let removed = totals.removed();
+        if removed.shards > self.told_removed.shards {
+            let before = std::mem::replace(&mut self.told_removed, removed);
+            let new = Removed {
+                shards: removed.shards - before.shards,
+                bytes: removed.bytes - before.bytes,
+                records: removed.records - before.records,
+            };
+            note(format!("{}: {} to make room", shards.dir().display(), removed_words(&new)));
+        }
+        if let Some(e) = totals.sync_error().filter(|_| !self.told_kept[0]) {
+            self.told_kept[0] = true;
+            note(unsynced(shards.dir(), e));
+        }
+        if let Some(e) = totals.tidy_error().filter(|_| !self.told_kept[1]) {
+            self.told_kept[1] = true;
+            note(format!("cannot remove old shards in {}: {e}", shards.dir().display()));
+        }
     }
 
     /// Says once that records cannot be written.
@@ -117,6 +167,38 @@ impl<'a> Output<'a> {
             }
         }
     }
+}
+
+/// Shards so small that a few of them fit what is kept: a shard goes as a whole.
+fn options_for(retention: &Retention) -> ShardOptions {
+    let ShardOptions { max_bytes, max_age } = ShardOptions::default();
+    ShardOptions {
+        max_bytes: retention.max_bytes.map_or(max_bytes, |most| max_bytes.min(most / 4)),
+        max_age: retention.max_age.map_or(max_age, |most| max_age.min(most / 4)),
+    }
+}
+
+/// `2 shards, 128 MiB, 34000 records removed`.
+fn removed_words(removed: &Removed) -> String {
+    let size = match removed.bytes {
+        bytes @ 0..1_048_576 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        bytes => format!("{} MiB", bytes.div_ceil(1 << 20)),
+    };
+    format!("{}, {size}, {} removed", many(removed.shards, "shard"), many(removed.records, "record"))
+}
+
+/// What became of shards, for the summary; `None` if nothing but what should.
+pub fn kept_words(totals: &KeeperTotals) -> Option<String> {
+    let removed = Some(totals.removed()).filter(|r| r.shards > 0).map(|r| removed_words(&r));
+    let left = Some(totals.left.load(Ordering::Relaxed)).filter(|n| *n > 0);
+    let left = left.map(|n| format!("{} left to the kernel, for the disk was behind", many(n, "shard")));
+    let words: Vec<String> = removed.into_iter().chain(left).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+fn unsynced(dir: &Path, why: &io::Error) -> Fail {
+    Fail::new(format!("records in {} may not survive a power cut: {why}", dir.display()))
+        .hint("see what the kernel log says of that disk; `syntap verify` says whether they can be read")
 }
 
 fn trouble(shards: &ShardWriter, why: &io::Error) -> Fail {
@@ -171,6 +253,7 @@ impl Ticking for Output<'_> {
         if let Some(shards) = &mut self.shards {
             shards.tick();
         }
+        self.say_kept();
         Ok(self.shard_trouble())
     }
 }

@@ -13,7 +13,7 @@ use super::{Fail, note, values};
 use crate::capture::{BATCH, CaptureFile, Point, PortSet, ReplaySource};
 use crate::flow::{Endpoint, Seed};
 use crate::pipeline::{Desk, Rounds, RoundsError, Ticking as _, WorkerConfig};
-use crate::record::{Context, Interface};
+use crate::record::{Context, Interface, Retention};
 
 /// Arguments of `replay`.
 #[derive(Debug, Args)]
@@ -134,7 +134,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     if let Some(option) = args.filter.of_anomalies_only().filter(|_| args.connections) {
         return Err(Fail::new(format!("{option} is about anomalies, and --connections prints connections"))
-            .hint("--tuple, --community-id, --since and --until choose connections; --json prints anomalies")
+            .hint("--tuple, --net, --interface, --community-id, --since and --until choose connections; --json prints anomalies")
             .into());
     }
     let mut output = Output::new();
@@ -147,7 +147,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     let host = args.host.clone().unwrap_or_else(host_name);
     if let Some(dir) = &args.write {
-        output.shards_in(dir, &host)?;
+        output.shards_in(dir, &host, Retention::default())?;
     }
     let context = Context { host, interfaces, clock_offset_ns: None };
     let config = WorkerConfig {

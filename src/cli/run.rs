@@ -17,7 +17,7 @@ use clap::Args;
 use super::figures::FigureRecords;
 use super::losses::Losses;
 use super::mirror_file::{MirrorFile, cannot_write};
-use super::output::{Output, Summary, figures_at, hinted, host_name};
+use super::output::{Output, Summary, figures_at, hinted, host_name, kept_words};
 use super::presence::Interfaces;
 use super::signals::Signals;
 use super::status::Status;
@@ -31,7 +31,7 @@ use crate::capture::{
 };
 use crate::flow::{Endpoint, Seed};
 use crate::pipeline::{CopySink, Desk, Interval, Pipeline, Plan, WorkerConfig, WorkerCounters};
-use crate::record::{Context, Interface};
+use crate::record::{Context, Interface, Retention};
 
 /// How often losses and the clocks are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -57,6 +57,15 @@ pub struct RunArgs {
     /// Directory for the records; it must exist.
     #[arg(short, long, value_name = "DIR")]
     write: PathBuf,
+
+    /// Keep so many bytes of this machine's records there (500M, 20G; powers of 1024): the oldest shards are removed beyond that. All
+    /// are kept if neither this nor --keep-age is given.
+    #[arg(long, value_name = "SIZE", value_parser = values::keep_bytes)]
+    keep_bytes: Option<u64>,
+
+    /// Keep this machine's records there so long (12h, 30d): shards that were last written before are removed.
+    #[arg(long, value_name = "TIME", value_parser = values::keep_age)]
+    keep_age: Option<Duration>,
 
     /// Stop after this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = values::duration)]
@@ -189,7 +198,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         note(format!("{rings} workers share {} CPUs: more than one for each gain nothing", cpus.len()));
     }
     let mut output = Output::new();
-    output.shards_in(&args.write, &host)?;
+    let retention = Retention { max_bytes: args.keep_bytes, max_age: args.keep_age };
+    output.shards_in(&args.write, &host, retention)?;
     if let Some(path) = &args.mirror_to {
         MirrorFile::is_free(path)?;
     }
@@ -436,8 +446,10 @@ impl<'a> Live<'a> {
         let mut failed = |e: anyhow::Error| {
             first_error.get_or_insert(e);
         };
+        let mut kept = None;
         let tally = match finished.written {
             Ok((output, tally)) => {
+                kept = output.kept();
                 output.close().unwrap_or_else(&mut failed);
                 tally
             }
@@ -453,6 +465,9 @@ impl<'a> Live<'a> {
         if refused > 0 {
             let text = format!("{} found no room among the known ones", many(refused, "open connection"));
             live.push(("known".into(), text));
+        }
+        if let Some(words) = kept.and_then(|k| kept_words(&k)) {
+            live.push(("shards".into(), words));
         }
         live.extend(transport);
         if listens {

@@ -1,15 +1,21 @@
 //! `syntap show`: records for a person, or as they are stored.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::filter::Filter;
+use super::output::hinted;
+use super::pager::Page;
 use super::text::{Style, fact_text, packet_line, wrap};
-use super::{note, shards_of};
-use crate::record::Record;
+use super::{named_shards, note, shards_read};
+use crate::record::{Follower, Merged, Record, ShardError, ShardState, Stored, Wanted};
+
+/// How often it is looked for new records: a run writes them a second after they came at the latest.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
@@ -17,13 +23,25 @@ pub struct ShowArgs {
     #[command(flatten)]
     filter: Filter,
 
-    /// Print at most this many records.
+    /// Print at most this many records, and read no more than that takes.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+
+    /// The newest first. Without it the oldest is: a story reads on, and goes on with --follow.
+    #[arg(long)]
+    reverse: bool,
+
+    /// Go on with new records as they are written, in shards that begin later too; with none of before unless --since says from when.
+    #[arg(long, conflicts_with = "reverse")]
+    follow: bool,
 
     /// Print records as they are stored: one line of JSON each.
     #[arg(long)]
     json: bool,
+
+    /// Do not start $PAGER (or `less`) where standard output is a terminal.
+    #[arg(long)]
+    no_pager: bool,
 
     /// Directories of shards, or shards.
     #[arg(required = true, value_name = "DIR|SHARD")]
@@ -32,32 +50,90 @@ pub struct ShowArgs {
 
 /// Runs it.
 pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let stdout = io::stdout();
-    let style = Style::of_stdout(stdout.is_terminal());
-    let mut out = BufWriter::new(stdout.lock());
-    let mut line = Vec::new();
-    let mut shown = 0u64;
-    let mut failed: io::Result<()> = Ok(());
-    let read = shards_of(&args.paths, &mut |record| {
-        if failed.is_err() || args.limit.is_some_and(|l| shown >= l) || !args.filter.passes(&record) {
-            return;
-        }
-        shown += 1;
-        failed = if args.json {
-            line.clear();
-            record.write_line(&mut line);
-            out.write_all(&line)
-        } else {
-            print(&record, &style, &mut out)
+    let from_now = args.follow && args.filter.within().0 == 0;
+    // Where there are no shards yet they are waited for.
+    let empty = args.follow && crate::record::shard_paths(&args.paths).is_ok_and(|paths| paths.is_empty());
+    let old = if from_now || empty { Vec::new() } else { named_shards(&args.paths)? };
+    let mut printer = Printer {
+        args,
+        style: Style::of_stdout(io::stdout().is_terminal()),
+        to: Page::new(!args.json && !args.no_pager && !args.follow),
+        shown: 0,
+    };
+    let wanted = Wanted { within: args.filter.within(), newest_first: args.reverse };
+    let mut merged = Merged::of(old, wanted);
+    let mut printed = Ok(());
+    while printed.is_ok() && !printer.is_full() {
+        let Some(stored) = merged.next() else { break };
+        printed = printer.print(&stored);
+    }
+    let states = merged.finish();
+    if args.follow && printed.is_ok() {
+        let failed = |e: ShardError| hinted(&e, None::<String>);
+        let follower = match from_now {
+            true => Follower::from_now(&args.paths),
+            false => {
+                let known = |(path, state): &(PathBuf, Result<ShardState, ShardError>)| {
+                    state.as_ref().ok().map(|state| (path.clone(), state.end))
+                };
+                Follower::from_ends(&args.paths, states.iter().filter_map(known))
+            }
         };
-    });
-    failed?;
-    out.flush()?;
-    read?;
+        return follow(&mut printer, follower.map_err(failed)?);
+    }
+    let Printer { to, shown, .. } = printer;
+    let finished = to.finish();
+    finished.and(printed)?;
+    shards_read(&args.paths, states)?;
     if shown == 0 && !args.json {
         note("no record passes");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what comes, until enough was printed or nobody reads it any more.
+fn follow(printer: &mut Printer<'_>, mut follower: Follower) -> anyhow::Result<ExitCode> {
+    loop {
+        printer.to.flush()?;
+        if printer.is_full() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(LOOK_EVERY);
+        let new = follower.poll().map_err(|e| hinted(&e, None::<String>))?;
+        for stored in &new {
+            if printer.is_full() {
+                break;
+            }
+            printer.print(stored)?;
+        }
+    }
+}
+
+/// Prints records that pass.
+struct Printer<'a> {
+    args: &'a ShowArgs,
+    style: Style,
+    to: Page,
+    shown: u64,
+}
+
+impl Printer<'_> {
+    fn print(&mut self, stored: &Stored) -> io::Result<()> {
+        if !self.args.filter.passes(&stored.record) {
+            return Ok(());
+        }
+        self.shown += 1;
+        if self.args.json {
+            self.to.write_all(&stored.line)?;
+            return self.to.write_all(b"\n");
+        }
+        print(&stored.record, &self.style, &mut self.to)
+    }
+
+    /// Whether enough was printed.
+    fn is_full(&self) -> bool {
+        self.args.limit.is_some_and(|limit| self.shown >= limit)
+    }
 }
 
 /// One record for a person.

@@ -1,5 +1,7 @@
 //! Values on the command line with bounds, and whether this machine has the memory for them.
 
+use std::time::Duration;
+
 use super::Fail;
 use crate::capture::Transport;
 use crate::flow::Endpoint;
@@ -59,6 +61,59 @@ pub fn duration(text: &str) -> Result<u64, Fail> {
     between(text, 1, 3_155_760_000, "the duration in seconds", hint)
 }
 
+/// `--keep-bytes`.
+pub fn keep_bytes(text: &str) -> Result<u64, Fail> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let power =
+        ["", "K", "M", "G", "T"].iter().position(|u| unit.trim_end_matches("iB").eq_ignore_ascii_case(u));
+    let bytes = number.parse::<u64>().ok().zip(power).and_then(|(n, power)| n.checked_mul(1 << (10 * power)));
+    match bytes {
+        Some(bytes) if bytes >= KEEP_BYTES => Ok(bytes),
+        Some(_) => Err(Fail::new("less than 16M holds no records worth keeping").hint("write 500M or 20G")),
+        None => {
+            Err(Fail::new(format!("'{text}' is no size")).hint("write 500M or 20G; these are powers of 1024"))
+        }
+    }
+}
+
+/// Least bytes to keep: shards of a quarter of that must hold some frames.
+const KEEP_BYTES: u64 = 16 << 20;
+
+/// `--keep-age`.
+pub fn keep_age(text: &str) -> Result<Duration, Fail> {
+    let hint = "write 12h or 30d";
+    match span_of_time(text).and_then(|s| u64::try_from(s.as_secs()).ok()) {
+        Some(seconds @ 60..) => Ok(Duration::from_secs(seconds)),
+        Some(_) => Err(Fail::new("less than a minute keeps no records").hint(hint)),
+        None => Err(Fail::new(format!("'{text}' is no length of time")).hint(hint)),
+    }
+}
+
+/// `30s`, `1h30m`, `1d 12h`: seconds, minutes, hours, days, weeks.
+pub fn span_of_time(text: &str) -> Option<jiff::SignedDuration> {
+    let mut rest = text.trim();
+    let mut seconds = 0i64;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|n| *n > 0)?;
+        let n: i64 = rest[..digits].parse().ok()?;
+        let unit = rest[digits..].chars().next()?;
+        let each = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            'w' => 604_800,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(n.checked_mul(each)?)?;
+        rest = rest[digits + unit.len_utf8()..].trim_start();
+    }
+    Some(jiff::SignedDuration::from_secs(seconds))
+}
+
 /// `--responder`.
 pub fn responder(text: &str) -> Result<Endpoint, Fail> {
     match text.parse::<std::net::SocketAddr>() {
@@ -95,9 +150,27 @@ mod tests {
             (max_flows("0").unwrap_err(), "from 64 to"),
             (max_flows("100000000000").unwrap_err(), "from 64 to"),
             (duration("0").unwrap_err(), "from 1 to"),
+            (keep_bytes("15M").unwrap_err(), "less than 16M"),
+            (keep_bytes("99999999999999T").unwrap_err(), "no size"),
+            (keep_bytes("10 monkeys").unwrap_err(), "no size"),
+            (keep_bytes("-1").unwrap_err(), "no size"),
+            (keep_age("59s").unwrap_err(), "less than a minute"),
+            (keep_age("10").unwrap_err(), "no length of time"),
         ] {
             let text = refused.to_string();
             assert!(text.contains(bounds) && text.contains("\nhint: "), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024_and_times_add_up() {
+        for (text, bytes) in
+            [("16777216", 16 << 20), ("500M", 500 << 20), ("20g", 20 << 30), ("2TiB", 2 << 40)]
+        {
+            assert_eq!(keep_bytes(text).expect(text), bytes);
+        }
+        for (text, seconds) in [("12h", 43_200), ("1d 12h", 129_600), ("90m", 5_400)] {
+            assert_eq!(keep_age(text).expect(text).as_secs(), seconds);
         }
     }
 }

@@ -130,14 +130,21 @@ impl<S: RecordSink> Desk<S> {
         self
     }
 
-    /// Lets time pass: what was held long enough is written.
+    /// Lets time pass: what was held or only counted for long enough is written.
     pub fn tick(&mut self, now: Nanos) -> std::io::Result<()> {
         while self.held.front().is_some_and(|(a, _)| now.since(a.time) >= self.hold_ns) {
             if let Some((a, nat)) = self.held.pop_front() {
                 self.write(a, nat)?;
             }
         }
-        Ok(())
+        let Desk { coalescer, sink, .. } = self;
+        let mut failed = Ok(());
+        coalescer.tick(now.0, &mut |r: Record| {
+            if failed.is_ok() {
+                failed = sink.record(&r);
+            }
+        });
+        failed
     }
 
     /// Takes an event of a worker. It is looked at by [`Desk::advance`].

@@ -29,9 +29,11 @@ struct Key {
     responder: Option<(IpAddr, u16)>,
 }
 
+#[derive(Default)]
 struct Window {
     written: u64,
     suppressed: u64,
+    /// The last of those suppressed, with the times of all of them.
     last: Option<Box<Record>>,
 }
 
@@ -56,17 +58,27 @@ impl Coalescer {
         if self.windows.len() >= KEYS && !self.windows.contains_key(&key) {
             key.responder = None;
         }
-        let w = self.windows.entry(key).or_insert(Window { written: 0, suppressed: 0, last: None });
+        let w = self.windows.entry(key).or_default();
         if w.written < WHOLE {
             w.written += 1;
             out(record);
         } else {
             w.suppressed += record.count;
-            w.last = Some(Box::new(record));
+            let before = w.last.take().map_or((u64::MAX, 0), |r| (r.first_ns, r.last_ns));
+            let (first_ns, last_ns) = (before.0.min(record.first_ns), before.1.max(record.last_ns));
+            w.last = Some(Box::new(Record { first_ns, last_ns, ..record }));
         }
     }
 
-    /// Writes what was counted: the last of each, with the number it stands for.
+    /// Lets time pass where there is a clock: what was counted is written, also if nothing comes that ends its window.
+    pub fn tick(&mut self, now_ns: u64, out: &mut dyn FnMut(Record)) {
+        // What is held back for news of losses may be some seconds late.
+        if now_ns >= self.start.saturating_add(2 * WINDOW_NS) && !self.windows.is_empty() {
+            self.finish(out);
+        }
+    }
+
+    /// Writes what was counted: the last of each, with the number that it stands for and the times of all of them.
     pub fn finish(&mut self, out: &mut dyn FnMut(Record)) {
         let mut windows: Vec<(Key, Window)> = self.windows.drain().collect();
         windows.sort_by(|a, b| a.0.cmp(&b.0));

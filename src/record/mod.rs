@@ -15,6 +15,7 @@ pub use connection::ConnectionRecord;
 pub use figures::{FIGURES, FigureSet, bucket, milliseconds, quantile};
 pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, TunnelRecord, Word, rfc3339};
 pub use shard::{
-    LostRecords, ShardError, ShardOptions, ShardState, ShardWriter, read_bytes, read_lines, read_shard,
-    shard_paths,
+    Closing, Follower, Frame, FrameAt, Frames, Index, Lost, LostRecords, Merged, Removed, Retention,
+    ShardError, ShardFile, ShardOptions, ShardReader, ShardState, ShardWriter, Stored, SyncBy, Unpacker,
+    Wanted, read_bytes, read_from, read_lines, read_shard, read_within, shard_paths,
 };

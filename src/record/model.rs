@@ -12,8 +12,9 @@ use crate::flow::{Digest, Tuple};
 use crate::track::SegClass;
 use crate::wire::{Mac, Nanos, TcpFlags, Tunnel, Way};
 
-/// Version of the record's fields. Goes up when one changes its meaning or goes away.
-pub const SCHEMA: u32 = 1;
+/// Version of shards: of what stands before their frames, and of the record's fields. Goes up when one changes its meaning or goes
+/// away. 1 had no times and sums in front of frames; its records are those of 2.
+pub const SCHEMA: u32 = 2;
 
 /// A word that the program itself knows, or one that was read.
 pub type Word = Cow<'static, str>;

@@ -87,3 +87,10 @@ pub fn lab_by(transport: Option<&str>, args: &[&str]) -> Value {
     let out = run(command.envs(transport.map(|how| ("SYNTAP_TRANSPORT", how))));
     serde_json::from_slice(&out.stdout).expect("the lab prints JSON")
 }
+
+/// A record of the host `gw`, with packets.
+pub fn a_record() -> syntap::record::Record {
+    let capture = root().join("tests/captures/time-wait-reuse.pcap").display().to_string();
+    let records = replay(&["--host", "gw", &capture]);
+    serde_json::from_value(records[0].clone()).expect("a record")
+}

@@ -24,7 +24,10 @@ pub fn all(named: &[PathBuf], filter: &Filter) -> Result<(Report, Vec<PathBuf>),
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = paths.get(n) else { return (report, read) };
-            read.push((n, read_lines(path, &mut |line| report.line(line, |r| filter.passes_line(r)))));
+            let state =
+                read_lines(path, filter.within(), &mut |line| report.line(line, |r| filter.passes_line(r)));
+            report.left_out += state.as_ref().map_or(0, |s| s.passed_records);
+            read.push((n, state));
         }
     };
     let threads = cpus.min(paths.len()).min(THREADS);
