@@ -2,6 +2,7 @@
 
 mod budget;
 mod check;
+mod confine;
 mod conntrack;
 mod explain;
 mod export;
