@@ -27,9 +27,14 @@ fn call(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A call of numbers alone.
+fn raw(number: libc::c_long, first: i32, second: i32, third: i32) -> io::Result<()> {
+    // SAFETY: nothing is passed that the kernel would look behind; what it opens goes with the process.
+    call(unsafe { libc::syscall(number, first, second, third, 0) })
+}
+
 fn socket(family: i32, kind: i32) -> io::Result<()> {
-    // SAFETY: a plain system call; what it opens goes with the process.
-    call(unsafe { libc::socket(family, kind, 0) }.into())
+    raw(libc::SYS_socket, family, kind, 0)
 }
 
 fn map(protection: i32) -> io::Result<()> {
@@ -69,20 +74,19 @@ const ATTEMPTS: &[(&str, Ends, Attempt)] = &[
     ("open a TCP socket", Ends::Refused, |_| socket(libc::AF_INET, libc::SOCK_STREAM)),
     ("open a packet socket", Ends::Refused, |_| socket(libc::AF_PACKET, libc::SOCK_RAW)),
     ("open a Unix socket", Ends::Refused, |_| socket(libc::AF_UNIX, libc::SOCK_STREAM)),
-    ("open a netlink socket", Ends::Done, |_| socket(libc::AF_NETLINK, libc::SOCK_RAW)),
+    ("open a netlink socket to routing", Ends::Done, |_| socket(libc::AF_NETLINK, libc::SOCK_RAW)),
+    ("open a netlink socket to anything else", Ends::Refused, |_| {
+        raw(libc::SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_NETFILTER)
+    }),
     // Processes.
     ("run a program", Ends::Killed, |_| Command::new("/bin/true").status().map(drop)),
     ("become that program", Ends::Killed, |_| {
         Err(std::os::unix::process::CommandExt::exec(&mut Command::new("/bin/true")))
     }),
-    // SAFETY: a plain system call of numbers.
-    ("signal another process", Ends::Refused, |_| call(unsafe { libc::kill(1, 0) }.into())),
-    // SAFETY: as above.
-    ("trace another process", Ends::Killed, |_| call(unsafe { libc::ptrace(libc::PTRACE_ATTACH, 1, 0, 0) })),
-    // SAFETY: as above.
-    ("become root", Ends::Killed, |_| call(unsafe { libc::setuid(0) }.into())),
-    // SAFETY: as above.
-    ("make a namespace", Ends::Killed, |_| call(unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())),
+    ("signal another process", Ends::Refused, |_| raw(libc::SYS_kill, 1, 0, 0)),
+    ("trace another process", Ends::Killed, |_| raw(libc::SYS_ptrace, libc::PTRACE_ATTACH as i32, 1, 0)),
+    ("become root", Ends::Killed, |_| raw(libc::SYS_setuid, 0, 0, 0)),
+    ("make a namespace", Ends::Killed, |_| raw(libc::SYS_unshare, libc::CLONE_NEWUSER, 0, 0)),
     ("begin a thread, which is as confined", Ends::Fails(libc::EACCES), |_| {
         std::thread::spawn(|| fs::read("/etc/passwd").map(drop)).join().expect("it ends")
     }),
@@ -93,20 +97,17 @@ const ATTEMPTS: &[(&str, Ends, Attempt)] = &[
     ("load a program into the kernel", Ends::Killed, |_| bpf(5)),
     ("pin a program", Ends::Refused, |_| bpf(6)),
     ("open what others have loaded", Ends::Refused, |_| bpf(13)),
+    ("attach a program without an inline interface", Ends::Refused, |_| bpf(28)),
     // It gets through the filter, and finds that its standard input is no map.
     ("read a map", Ends::Fails(libc::EINVAL), |_| bpf(1)),
-    // SAFETY: nothing is passed.
-    ("set up io_uring", Ends::Killed, |_| call(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, 0) })),
-    // SAFETY: as above.
-    ("make a call that nobody listed", Ends::Refused, |_| {
-        call(unsafe { libc::syscall(libc::SYS_getpriority, 0, 0) })
-    }),
+    ("set up io_uring", Ends::Killed, |_| raw(libc::SYS_io_uring_setup, 1, 0, 0)),
+    ("make a call that nobody listed", Ends::Refused, |_| raw(libc::SYS_getpriority, 0, 0, 0)),
 ];
 
 /// In the process of its own: confines it and tries. Exit code 0 for done, else the errno; standard error has what was said.
 fn attempt(number: usize, dir: &Path, user: Option<&str>) -> ! {
     let guard = Guard::plan(Level::Require, user).expect("all of it is to be had");
-    let reach = Reach { write: vec![dir.to_owned()], read: Vec::new() };
+    let reach = Reach { write: vec![dir.to_owned()], ..Reach::default() };
     guard.enter(&reach).expect("confined");
     let before = refused();
     let done = (ATTEMPTS[number].2)(dir);

@@ -16,7 +16,26 @@ pub enum If {
     /// None of them is.
     None(u8, u32),
     /// The argument of this number is this process's id.
-    Self_(u8),
+    Own(u8),
+    /// The arguments of these numbers are these values.
+    Both((u8, u32), (u8, u32)),
+}
+
+impl std::fmt::Display for If {
+    /// In C's words, with the arguments as `arg0`, `arg1`, ...; nothing for [`If::Any`].
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            If::Any => Ok(()),
+            If::OneOf(arg, values) => {
+                let values: Vec<String> = values.iter().map(u32::to_string).collect();
+                write!(f, "arg{arg} in {{{}}}", values.join(", "))
+            }
+            If::All(arg, bits) => write!(f, "(arg{arg} & {bits:#x}) == {bits:#x}"),
+            If::None(arg, bits) => write!(f, "(arg{arg} & {bits:#x}) == 0"),
+            If::Own(arg) => write!(f, "arg{arg} == own pid"),
+            If::Both((a, x), (b, y)) => write!(f, "arg{a} == {x} && arg{b} == {y}"),
+        }
+    }
 }
 
 /// A system call and why it is in its list.
@@ -52,29 +71,29 @@ const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_DETACH: u32 = 34;
 
 /// Commands of `bpf` while running. Maps are made and programs loaded at set-up only.
-pub const BPF: &[u32] = &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_LINK_CREATE, BPF_LINK_DETACH];
+const BPF: &[u32] = &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_LINK_DETACH];
 
 /// Allowed while running.
 pub const RUNNING: &[Call] = calls! {
     // Packets.
     #[cfg(target_arch = "x86_64")]
     SYS_poll Any, "wait for packets, netlink messages";
-    SYS_ppoll Any, "the same, where a C library or an architecture has no poll";
+    SYS_ppoll Any, "poll, where a C library or an architecture has none";
     SYS_recvfrom Any, "wake the driver of an AF_XDP ring; read netlink messages";
     SYS_recvmsg Any, "read netlink messages";
     SYS_sendto Any, "ask rtnetlink and the conntrack helper; wake the driver of an AF_XDP ring";
     SYS_sendmsg Any, "the same";
     SYS_getsockopt Any, "losses of an AF_XDP ring and of conntrack's socket; whether a ring's device is gone";
     SYS_clock_nanosleep Any, "naps of the workers, the writer and the control thread";
-    SYS_nanosleep Any, "the same in older C libraries";
+    SYS_nanosleep Any, "naps, in older C libraries";
     SYS_clock_gettime Any, "time, where the kernel's page for it (vDSO) has none";
 
     // The kernel side.
-    SYS_bpf OneOf(0, BPF),
-        "read counters and budgets; put tuples under watch; hook an interface that came back; take hooks off at the end";
+    SYS_bpf OneOf(0, BPF), "read counters and budgets; put tuples under watch; take hooks off at the end";
 
     // Interfaces: every second, and again after lost events.
-    SYS_socket OneOf(0, &[libc::AF_NETLINK as u32]), "list links and forwarding tables again after a loss of events";
+    SYS_socket If::Both((0, libc::AF_NETLINK as u32), (2, libc::NETLINK_ROUTE as u32)),
+        "list links and forwarding tables again after a loss of events";
     SYS_bind Any, "give that socket its address";
     SYS_connect Any, "address that socket to the kernel";
     SYS_getsockname Any, "learn that socket's address";
@@ -83,12 +102,14 @@ pub const RUNNING: &[Call] = calls! {
     // Records.
     SYS_openat Any, "begin a shard (landlock: in the directory of records only)";
     SYS_write Any, "write frames, copies of packets, the status line";
-    SYS_writev Any, "the same in several pieces";
+    SYS_writev Any, "write in several pieces";
     SYS_lseek Any, "cut off a frame that could not be written whole";
     SYS_ftruncate Any, "the same";
     SYS_fsync Any, "finish a shard";
     SYS_fdatasync Any, "the same";
-    SYS_read Any, "read a directory's files, pipes between threads";
+    SYS_flock Any, "hold a shard while it is written, so that nobody takes it for an old one";
+    SYS_read Any, "read what is in a shard before it is removed";
+    SYS_pread64 Any, "the same";
     SYS_close Any, "close shards, sockets, and all at the end";
     SYS_fstat Any, "look at an open file";
     #[cfg(target_arch = "x86_64")]
@@ -128,9 +149,14 @@ pub const RUNNING: &[Call] = calls! {
     SYS_restart_syscall Any, "go on with a call after SIGSTOP and SIGCONT";
     SYS_rt_sigaction Any, "a second Ctrl-C; the C library's abort";
     SYS_getpid Any, "the C library's abort";
-    SYS_tgkill If::Self_(0), "the same: a signal to this process, no other";
+    SYS_tgkill If::Own(0), "the C library's abort: a signal to this process, no other";
     SYS_wait4 Any, "wait for the conntrack helper's end";
     SYS_exit_group Any, "the end";
+};
+
+/// Allowed besides where there is an inline interface.
+pub const INLINE: &[Call] = calls! {
+    SYS_bpf OneOf(0, &[BPF_LINK_CREATE]), "hook an interface that came back under its name";
 };
 
 /// Nothing that syntap is would ever make these: somebody else's code runs, and the process ends at once. The kernel logs it (audit).

@@ -33,14 +33,16 @@ fn arch() -> Result<TargetArch, GuardError> {
 pub struct Filters(Vec<BpfProgram>);
 
 impl Filters {
-    /// Of a running tap.
-    pub fn running() -> Result<Filters, GuardError> {
+    /// Of a running tap; `attach`: one that hooks interfaces again when they come back.
+    pub fn running(attach: bool) -> Result<Filters, GuardError> {
+        let also = if attach { calls::INLINE } else { &[] };
+        let allowed = [calls::RUNNING, also].concat();
         let no_clone3 = Call { number: libc::SYS_clone3, name: "clone3", when: If::Any, why: "" };
         let errno = SeccompAction::Errno(libc::ENOSYS as u32);
         Ok(Filters(vec![
             compiled(calls::NEVER, SeccompAction::KillProcess, SeccompAction::Allow)?,
             compiled(&[no_clone3], errno, SeccompAction::Allow)?,
-            compiled(calls::RUNNING, SeccompAction::Allow, SeccompAction::Trap)?,
+            compiled(&allowed, SeccompAction::Allow, SeccompAction::Trap)?,
         ]))
     }
 
@@ -71,16 +73,21 @@ fn compiled(list: &[Call], listed: SeccompAction, other: SeccompAction) -> Resul
 
 /// One rule for each value that will do; no rule at all is one for every value.
 fn conditions(when: If) -> Result<Vec<SeccompRule>, GuardError> {
-    let rule = |arg: u8, op: SeccompCmpOp, value: u32| {
-        let is = SeccompCondition::new(arg, SeccompCmpArgLen::Dword, op, value.into());
-        is.and_then(|is| SeccompRule::new(vec![is])).map_err(refused)
+    let is = |arg: u8, op: SeccompCmpOp, value: u32| {
+        SeccompCondition::new(arg, SeccompCmpArgLen::Dword, op, value.into()).map_err(refused)
     };
+    let rule =
+        |arg: u8, op: SeccompCmpOp, value: u32| SeccompRule::new(vec![is(arg, op, value)?]).map_err(refused);
     let masked = |bits: u32| SeccompCmpOp::MaskedEq(bits.into());
     match when {
         If::Any => Ok(Vec::new()),
         If::OneOf(arg, values) => values.iter().map(|v| rule(arg, SeccompCmpOp::Eq, *v)).collect(),
         If::All(arg, bits) => Ok(vec![rule(arg, masked(bits), bits)?]),
         If::None(arg, bits) => Ok(vec![rule(arg, masked(bits), 0)?]),
-        If::Self_(arg) => Ok(vec![rule(arg, SeccompCmpOp::Eq, std::process::id())?]),
+        If::Own(arg) => Ok(vec![rule(arg, SeccompCmpOp::Eq, std::process::id())?]),
+        If::Both((a, x), (b, y)) => {
+            let both = vec![is(a, SeccompCmpOp::Eq, x)?, is(b, SeccompCmpOp::Eq, y)?];
+            Ok(vec![SeccompRule::new(both).map_err(refused)?])
+        }
     }
 }

@@ -93,6 +93,8 @@ pub struct Reach {
     pub write: Vec<PathBuf>,
     /// Files, and directories with all that is in them, that are read.
     pub read: Vec<PathBuf>,
+    /// Programs are attached again to interfaces that come back.
+    pub attach: bool,
 }
 
 /// What will be given up.
@@ -188,7 +190,7 @@ impl Guard {
             (!self.lacking.contains(&Lacking::Landlock), !self.lacking.contains(&Lacking::Seccomp));
         // Opened while everything can be, used when hardly anything can.
         let fence = if enclosed { Some(files::Fence::around(reach)?) } else { None };
-        let filters = if filtered { Some(filter::Filters::running()?) } else { None };
+        let filters = if filtered { Some(filter::Filters::running(reach.attach)?) } else { None };
         rights::give_up(&self.account)?;
         if let Some(fence) = fence {
             fence.close()?;
