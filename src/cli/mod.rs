@@ -2,6 +2,7 @@
 
 mod budget;
 mod check;
+mod config;
 mod confine;
 mod conntrack;
 mod explain;

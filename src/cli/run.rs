@@ -121,6 +121,10 @@ pub struct RunArgs {
     #[arg(long)]
     force: bool,
 
+    /// Read options from this TOML file, under the names that they have here without dashes; what the command line says itself wins.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     #[command(flatten)]
     confine: confine::ConfineArgs,
 }
