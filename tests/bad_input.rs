@@ -266,7 +266,8 @@ struct Mount(std::path::PathBuf);
 impl Mount {
     fn small(at: &std::path::Path) -> Mount {
         let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(Some("none"), at, Some("tmpfs"), flags, Some("size=64k")).expect("mounted");
+        nix::mount::mount(Some("none"), at, Some("tmpfs"), flags, Some("size=64k,mode=700"))
+            .expect("mounted");
         Mount(at.to_owned())
     }
 }

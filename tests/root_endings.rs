@@ -126,7 +126,7 @@ struct Small(std::path::PathBuf);
 impl Small {
     fn at(at: &Path, size: &str) -> Small {
         let flags = nix::mount::MsFlags::empty();
-        let options = format!("size={size}");
+        let options = format!("size={size},mode=700");
         nix::mount::mount(Some("none"), at, Some("tmpfs"), flags, Some(options.as_str())).expect("mounted");
         Small(at.to_owned())
     }

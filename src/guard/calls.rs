@@ -80,9 +80,7 @@ pub const RUNNING: &[Call] = calls! {
     SYS_poll Any, "wait for packets, netlink messages";
     SYS_ppoll Any, "poll, where a C library or an architecture has none";
     SYS_recvfrom Any, "wake the driver of an AF_XDP ring; read netlink messages";
-    SYS_recvmsg Any, "read netlink messages";
     SYS_sendto Any, "ask rtnetlink and the conntrack helper; wake the driver of an AF_XDP ring";
-    SYS_sendmsg Any, "the same";
     SYS_getsockopt Any, "losses of an AF_XDP ring and of conntrack's socket; whether a ring's device is gone";
     SYS_clock_nanosleep Any, "naps of the workers, the writer and the control thread";
     SYS_nanosleep Any, "naps, in older C libraries";
@@ -97,12 +95,10 @@ pub const RUNNING: &[Call] = calls! {
     SYS_bind Any, "give that socket its address";
     SYS_connect Any, "address that socket to the kernel";
     SYS_getsockname Any, "learn that socket's address";
-    SYS_setsockopt Any, "strict checks of what that socket asks";
 
     // Records.
     SYS_openat Any, "begin a shard (landlock: in the directory of records only)";
     SYS_write Any, "write frames, copies of packets, the status line";
-    SYS_writev Any, "write in several pieces";
     SYS_lseek Any, "cut off a frame that could not be written whole";
     SYS_ftruncate Any, "the same";
     SYS_fsync Any, "finish a shard";

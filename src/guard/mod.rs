@@ -165,7 +165,7 @@ impl Guard {
     /// A directory of records must not be writable by everybody: who can put files there can have them read as records.
     pub fn must_be_private(&mut self, dir: &Path) -> Result<(), GuardError> {
         use std::os::unix::fs::PermissionsExt;
-        let open = |m: std::fs::Metadata| m.permissions().mode() & 0o1002 == 0o002;
+        let open = |m: std::fs::Metadata| m.permissions().mode() & 0o002 != 0;
         let open = self.is_on() && std::fs::metadata(dir).is_ok_and(open);
         self.lacks(open.then(|| Lacking::Private(dir.to_owned())))
     }
