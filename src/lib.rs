@@ -4,7 +4,7 @@
 //! tuple and write records of what went wrong, with the packets that prove it. `docs/architecture.md` is the map.
 //!
 //! Layers point one way: `wire <- flow <- track <- detect <- record` are pure (no kernel, no threads, no clock);
-//! `bpf <- capture` know frames and not flows; `pipeline` alone knows threads; `cli` alone prints.
+//! `bpf <- capture` know frames and not flows; `pipeline` alone knows threads; `cli` alone prints; `guard` stands alone.
 #![deny(unsafe_code)]
 
 pub mod bpf;
@@ -12,6 +12,7 @@ pub mod capture;
 pub mod cli;
 pub mod detect;
 pub mod flow;
+pub mod guard;
 pub mod pipeline;
 pub mod record;
 pub mod report;

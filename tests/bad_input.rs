@@ -101,7 +101,7 @@ fn a_missing_directory_or_a_file_in_its_place_is_said_before_anything_is_done() 
     assert!(!missing.exists());
     fails(syntap().args(["replay", "-w"]).arg(&capture).arg(&capture), "Not a directory", "hint: ");
     fails(
-        syntap().args(["run", "-i", "lo", "-w"]).arg(&missing),
+        syntap().args(["run", "--sandbox", "auto", "-i", "lo", "-w"]).arg(&missing),
         "cannot write records into",
         "hint: mkdir -p",
     );
@@ -121,7 +121,7 @@ fn wrong_words_name_the_flag_and_the_way_out() {
         (&["run", "-i", "lo"], "syntap: the following required", "hint: syntap run --help"),
         (&["run", "-i", "lo", "-w", ".", "--budget", "0"], "the budget '0' is no number from 100", "hint: "),
         (
-            &["run", "-i", "lo", "-w", ".", "--max-flows", "1000000000"],
+            &["run", "-i", "lo", "-w", ".", "--sandbox", "auto", "--max-flows", "1000000000"],
             "MiB of memory, and",
             "hint: --max-flows",
         ),
@@ -154,9 +154,13 @@ fn root_an_unknown_interface_or_the_loopback_is_refused_with_the_names_there_are
         return;
     }
     let dir = tempfile::tempdir().expect("a directory");
-    fails(syntap().args(["run", "-i", "nosuch0", "-w"]).arg(dir.path()), "no interface nosuch0", "hint: ");
     fails(
-        syntap().args(["run", "-i", "lo", "-w"]).arg(dir.path()),
+        syntap().args(["run", "--user", "root", "-i", "nosuch0", "-w"]).arg(dir.path()),
+        "no interface nosuch0",
+        "hint: ",
+    );
+    fails(
+        syntap().args(["run", "--user", "root", "-i", "lo", "-w"]).arg(dir.path()),
         "it is the loopback",
         "hint: tap the interface",
     );
@@ -175,7 +179,7 @@ fn root_without_root_it_says_what_it_needs() {
     let copy = dir.path().join("syntap");
     std::fs::copy(env!("CARGO_BIN_EXE_syntap"), &copy).expect("copied");
     let mut command = Command::new(&copy);
-    command.args(["run", "-i", "eth0", "-w"]).arg(dir.path()).uid(65534).gid(65534);
+    command.args(["run", "--sandbox", "auto", "-i", "eth0", "-w"]).arg(dir.path()).uid(65534).gid(65534);
     fails(&mut command, "", "hint: ");
 }
 
@@ -262,7 +266,8 @@ struct Mount(std::path::PathBuf);
 impl Mount {
     fn small(at: &std::path::Path) -> Mount {
         let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(Some("none"), at, Some("tmpfs"), flags, Some("size=64k")).expect("mounted");
+        nix::mount::mount(Some("none"), at, Some("tmpfs"), flags, Some("size=64k,mode=700"))
+            .expect("mounted");
         Mount(at.to_owned())
     }
 }

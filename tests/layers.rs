@@ -12,6 +12,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("report", &["wire", "flow", "track", "detect", "record"]),
     ("bpf", &["wire"]),
     ("capture", &["wire", "bpf"]),
+    ("guard", &[]),
     ("telemetry", &["wire"]),
     ("pipeline", &["wire", "flow", "track", "detect", "record", "bpf", "capture", "telemetry"]),
 ];
@@ -60,9 +61,19 @@ fn no_layer_imports_one_above_it() {
 fn only_the_command_line_prints_and_only_the_pipeline_makes_threads() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut wrong = Vec::new();
-    for layer in
-        ["wire", "flow", "track", "detect", "record", "report", "bpf", "capture", "telemetry", "pipeline"]
-    {
+    for layer in [
+        "wire",
+        "flow",
+        "track",
+        "detect",
+        "record",
+        "report",
+        "bpf",
+        "capture",
+        "guard",
+        "telemetry",
+        "pipeline",
+    ] {
         let mut list = Vec::new();
         files(&src.join(layer), &mut list);
         for file in list {

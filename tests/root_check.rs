@@ -21,7 +21,7 @@ fn syntap(ns: &Namespace, args: &str) -> (Option<i32>, String, String) {
 
 fn as_span(ns: &Namespace) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a directory");
-    let args = format!("run -i near=span --duration 1 -w {}", dir.path().display());
+    let args = format!("run --user root -i near=span --duration 1 -w {}", dir.path().display());
     let (code, _, said) = syntap(ns, &args);
     let (checked, told, _) = syntap(ns, "check -i near=span");
     assert_eq!(code, checked, "check agrees with run: {told}\n{said}");
@@ -113,7 +113,7 @@ fn root_the_loopback_and_tunnels_are_refused_by_run_and_by_check() {
         ("lo", "it is the loopback", "tap the interface that the traffic comes in by"),
         ("tun1", "no Ethernet header", "tap the Ethernet interface under it"),
     ] {
-        let args = format!("run -i {name} -w {}", dir.path().display());
+        let args = format!("run --user root -i {name} -w {}", dir.path().display());
         let (code, _, said) = syntap(&wire.near, &args);
         assert_eq!(code, Some(2));
         assert!(said.contains(word) && said.ends_with(&format!("\nhint: {hint}\n")), "{said}");
@@ -130,7 +130,7 @@ fn root_check_never_tells_how_to_take_off_what_somebody_else_attached() {
     }
     let wire = Wire::bare();
     let dir = tempfile::tempdir().expect("a directory");
-    let first = format!("run -i near=span -w {}", dir.path().display());
+    let first = format!("run --user root -i near=span -w {}", dir.path().display());
     let program = env!("CARGO_BIN_EXE_syntap");
     let mut other = Command::new("ip")
         .args(["netns", "exec", &wire.near.name, program])
@@ -157,7 +157,20 @@ fn root_another_namespace_is_tapped_from_here_and_one_that_is_not_there_is_said(
     let wire = Wire::new();
     let dir = tempfile::tempdir().expect("a directory");
     let run = |netns: &str| {
-        let args = ["run", "-i", "near", "--netns", netns, "--duration", "1", "--status", "0", "-w"];
+        let args = [
+            "run",
+            "--user",
+            "root",
+            "-i",
+            "near",
+            "--netns",
+            netns,
+            "--duration",
+            "1",
+            "--status",
+            "0",
+            "-w",
+        ];
         Command::new(env!("CARGO_BIN_EXE_syntap")).args(args).arg(dir.path()).output().expect("it starts")
     };
     let out = run(&wire.near.name);

@@ -137,7 +137,8 @@ struct Tap {
 
 impl Tap {
     fn start(lab: &Lab, dir: &Path, more: &str) -> Tap {
-        let args = format!("run -i in0=inside,out0=outside -w {} --status 1 {more}", dir.display());
+        let args =
+            format!("run --user root -i in0=inside,out0=outside -w {} --status 1 {more}", dir.display());
         let mut child = Command::new("ip")
             .args(["netns", "exec", &lab.gateway.name, env!("CARGO_BIN_EXE_syntap")])
             .args(args.split_whitespace())
@@ -498,8 +499,11 @@ fn root_conntrack_that_is_not_there_fails_only_if_it_must_be() {
     let (lab, dir) = (Lab::new("oifname out0 masquerade"), tempfile::tempdir().unwrap());
     let start = |when: &str| {
         let hide = "mount -t tmpfs none /proc/sys/net/netfilter";
-        let tap =
-            format!("{} run -i in0 -w {} --duration 1", env!("CARGO_BIN_EXE_syntap"), dir.path().display());
+        let tap = format!(
+            "{} run --user root -i in0 -w {} --duration 1",
+            env!("CARGO_BIN_EXE_syntap"),
+            dir.path().display()
+        );
         let script = format!("{hide} && exec {tap} --conntrack {when}");
         let ns = lab.gateway.name.as_str();
         Command::new("ip").args(["netns", "exec", ns, "unshare", "-m", "sh", "-c", &script]).output().unwrap()

@@ -95,7 +95,17 @@ fn tapped(queues: u32, options: &str, cpus: [usize; 2]) -> (Vec<Value>, String) 
     let dir = tempfile::tempdir().unwrap();
     let mut child = Running(
         Command::new("ip")
-            .args(["netns", "exec", &wire.near.name, env!("CARGO_BIN_EXE_syntap"), "run", "-i", "near=span"])
+            .args([
+                "netns",
+                "exec",
+                &wire.near.name,
+                env!("CARGO_BIN_EXE_syntap"),
+                "run",
+                "--user",
+                "root",
+                "-i",
+                "near=span",
+            ])
             .args(["-w", dir.path().to_str().unwrap()])
             .args(options.split_whitespace())
             .stderr(Stdio::piped())

@@ -47,7 +47,18 @@ impl Tap {
     fn on(ns: &Namespace, interface: &str) -> Tap {
         let dir = tempfile::tempdir().expect("a directory");
         let mut child = Command::new("ip")
-            .args(["netns", "exec", &ns.name, env!("CARGO_BIN_EXE_syntap"), "run", "-i", interface, "-w"])
+            .args([
+                "netns",
+                "exec",
+                &ns.name,
+                env!("CARGO_BIN_EXE_syntap"),
+                "run",
+                "--user",
+                "root",
+                "-i",
+                interface,
+                "-w",
+            ])
             .arg(dir.path())
             .args(transport_option().split_whitespace())
             .stderr(Stdio::piped())

@@ -60,7 +60,7 @@ impl Lab {
             Command::new("ip")
                 .args(["netns", "exec", &self.gateway.name])
                 .arg(env!("CARGO_BIN_EXE_syntap"))
-                .args(["run", "-i", "p0=inside,p1=inside", "--status", "0", "-w"])
+                .args(["run", "--user", "root", "-i", "p0=inside,p1=inside", "--status", "0", "-w"])
                 .arg(dir)
                 .stderr(Stdio::piped())
                 .spawn()

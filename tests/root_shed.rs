@@ -288,7 +288,8 @@ struct Running {
 
 impl Running {
     fn start(wire: &Wire, args: &str) -> Running {
-        let script = format!("exec {} run -i near -p {PORT} {args}", env!("CARGO_BIN_EXE_syntap"));
+        let script =
+            format!("exec {} run --user root -i near -p {PORT} {args}", env!("CARGO_BIN_EXE_syntap"));
         let mut child = Command::new("ip")
             .args(["netns", "exec", &wire.near.name, "sh", "-c", &script])
             .stderr(Stdio::piped())

@@ -71,6 +71,8 @@ pub struct Options {
     pub neighbour_pps: u64,
     /// See [`SNAP`].
     pub snap: u32,
+    /// The programs that will be attached. No others are loaded: what is not there cannot be attached by whoever takes over the process.
+    pub programs: Vec<Program>,
 }
 
 impl Default for Options {
@@ -90,6 +92,7 @@ impl Default for Options {
             known: 0,
             neighbour_pps: NEIGHBOUR_PPS,
             snap: SNAP,
+            programs: Program::ALL.to_vec(),
         }
     }
 }
@@ -110,6 +113,10 @@ pub enum Program {
 }
 
 impl Program {
+    /// Each of them.
+    pub const ALL: [Program; 5] =
+        [Program::Ingress, Program::Egress, Program::Carry, Program::Ring, Program::Span];
+
     /// The name in the object and in `bpftool prog`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -223,6 +230,10 @@ impl Kernel {
             };
             done.map_err(failed("configure the programs"))?;
         }
+        for mut program in open.progs_mut() {
+            let wanted = options.programs.iter().any(|p| program.name() == p.name());
+            program.set_autoload(wanted);
+        }
         let object = open.load().map_err(failed("load the programs"))?;
         let handle = |name: &str| {
             let map = object.maps().find(|m| m.name() == name).expect("the object has this map");
@@ -274,6 +285,9 @@ impl Kernel {
     }
 
     /// A program's descriptor, to attach it.
+    ///
+    /// # Panics
+    /// If it is none of [`Options::programs`].
     pub fn program(&self, program: Program) -> OwnedFd {
         let name = program.name();
         let found = self.object.progs().find(|p| p.name() == name).expect("the object has this program");

@@ -260,6 +260,7 @@ impl Tap {
             budgets: plan.iter().map(|p| config.budget_of(&p.interface.name)).collect(),
             known: config.known,
             snap: config.snap,
+            programs: programs(inline, carried, plan.iter().any(|p| p.mode == Mode::Span)),
             ..Options::default()
         })?;
         let readings = kernel.readings()?;
@@ -530,6 +531,17 @@ pub fn probe(transport: Transport) -> Result<(), TapError> {
     let (tap, _sources) = Tap::with_plan(&config, Vec::new(), true)?;
     drop(tap);
     Ok(())
+}
+
+/// The programs that a tap attaches.
+fn programs(inline: bool, carried: bool, span: bool) -> Vec<Program> {
+    let of = |on: bool, list: &[Program]| if on { list.to_vec() } else { Vec::new() };
+    [
+        of(inline, &[Program::Ingress, Program::Egress]),
+        of(carried, &[Program::Carry, Program::Ring]),
+        of(span, &[Program::Span]),
+    ]
+    .concat()
 }
 
 /// Decides each interface's mode, and refuses what cannot be tapped before anything is touched.

@@ -133,7 +133,8 @@ impl TapError {
         };
         if matches!(errno, Some(libc::EPERM | libc::EACCES)) {
             return Some(
-                "run it as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN and CAP_IPC_LOCK"
+                "run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; for AF_XDP with CAP_NET_RAW and CAP_IPC_LOCK, \
+                 for afxdp and --netns with CAP_SYS_ADMIN, too"
                     .into(),
             );
         }

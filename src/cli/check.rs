@@ -16,6 +16,7 @@ use crate::bpf::{Kernel, Options};
 use crate::capture::interface::{Interface, Rtnetlink};
 use crate::capture::tap::{self, Mode, TapError, TapInterface};
 use crate::capture::{Transport, ethtool};
+use crate::guard::{Guard, Level};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -96,14 +97,35 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The capabilities a tap needs, by number in linux/capability.h, and what for.
-const CAPABILITIES: [(u32, &str, &str); 5] = [
-    (12, "CAP_NET_ADMIN", "attach programs, make the private pair"),
-    (13, "CAP_NET_RAW", "open AF_XDP sockets"),
-    (14, "CAP_IPC_LOCK", "lock the frames' memory"),
-    (21, "CAP_SYS_ADMIN", "make a private network namespace"),
-    (39, "CAP_BPF", "load programs"),
+/// What a capability is needed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    /// Every tap; for the second of these numbers the first will do as well.
+    Always(Option<u32>),
+    /// Some taps.
+    By(&'static str),
+}
+
+const SYS_ADMIN: u32 = 21;
+
+/// The capabilities that set-up needs, by number in linux/capability.h, and what for. docs/security.md says by which calls.
+const CAPABILITIES: [(u32, &str, &str, Needed); 6] = [
+    (12, "CAP_NET_ADMIN", "attach programs, hear connection tracking", Needed::Always(None)),
+    (38, "CAP_PERFMON", "have the programs verified", Needed::Always(Some(SYS_ADMIN))),
+    (39, "CAP_BPF", "load programs", Needed::Always(Some(SYS_ADMIN))),
+    (13, "CAP_NET_RAW", "open AF_XDP sockets", Needed::By("span interfaces and --transport afxdp")),
+    (14, "CAP_IPC_LOCK", "lock the frames' memory", Needed::By("span interfaces and --transport afxdp")),
+    (SYS_ADMIN, "CAP_SYS_ADMIN", "make or enter a namespace", Needed::By("--transport afxdp and --netns")),
 ];
+
+/// What of them is not in `effective`.
+fn lacking(effective: u64) -> impl Iterator<Item = &'static (u32, &'static str, &'static str, Needed)> {
+    let has = move |n: u32| effective >> n & 1 != 0;
+    CAPABILITIES.iter().filter(move |(n, .., needed)| match needed {
+        Needed::Always(Some(or)) => !has(*n) && !has(*or),
+        _ => !has(*n),
+    })
+}
 
 /// What the kernel's release says, for taps of which some are `inline` or none is.
 fn kernel<W: Write>(findings: &mut Findings<W>, release: &str, inline: bool) -> io::Result<()> {
@@ -137,18 +159,26 @@ fn machine<W: Write>(findings: &mut Findings<W>, inline: bool) -> io::Result<()>
         .find_map(|l| l.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
-    let lacking: Vec<_> = CAPABILITIES.iter().filter(|c| effective >> c.0 & 1 == 0).collect();
-    if lacking.is_empty() {
+    let always: Vec<_> = lacking(effective)
+        .filter(|c| matches!(c.3, Needed::Always(_)))
+        .map(|c| format!("{} ({})", c.1, c.2))
+        .collect();
+    if always.is_empty() {
         findings.say(Grade::Fine, "privileges", None)?;
+        for (_, name, what, needed) in lacking(effective) {
+            if let Needed::By(whom) = needed {
+                findings.say(Grade::Note, format!("no {name} ({what}): not for {whom}"), None)?;
+            }
+        }
     } else {
-        let list: Vec<_> = lacking.iter().map(|c| format!("{} ({})", c.1, c.2)).collect();
         findings.say(
             Grade::Missing,
-            format!("privileges are missing: {}", list.join(", ")),
+            format!("privileges are missing: {}", always.join(", ")),
             Some("run it as root (sudo syntap check)"),
         )?;
         return findings.say(Grade::Note, "programs and rings were not tried without them", None);
     }
+    sandbox(findings)?;
 
     match Kernel::load(&Options::default()) {
         Ok(_) => findings.say(Grade::Fine, "the programs load (the kernel's BTF is not needed)", None)?,
@@ -165,6 +195,20 @@ fn machine<W: Write>(findings: &mut Findings<W>, inline: bool) -> io::Result<()>
     if jit.is_ok_and(|j| j.trim() == "0") {
         let mend = Some("sysctl net.core.bpf_jit_enable=1");
         findings.say(Grade::Note, "the BPF compiler is off: every packet costs several times more", mend)?;
+    }
+    Ok(())
+}
+
+/// What `run` gives up before the first packet, and what of that is not to be had.
+fn sandbox<W: Write>(findings: &mut Findings<W>) -> io::Result<()> {
+    let Ok(guard) = Guard::plan(Level::Auto, None) else { return Ok(()) };
+    if guard.lacking().is_empty() {
+        let user = guard.account().name();
+        let text = format!("privileges can be given up after set-up: user {user}, landlock, seccomp");
+        return findings.say(Grade::Fine, text, None);
+    }
+    for what in guard.lacking() {
+        findings.say(Grade::Note, format!("{what}: run refuses to go on"), Some(&what.hint()))?;
     }
     Ok(())
 }
@@ -339,6 +383,17 @@ mod tests {
         assert_eq!(version("6.1.0-13-amd64"), Some((6, 1)));
         assert_eq!(version("6.6-rc3"), Some((6, 6)));
         assert_eq!(version("unknown"), None);
+    }
+
+    #[test]
+    fn a_capability_that_stands_for_others_will_do_and_some_are_needed_by_some_taps_only() {
+        let names = |held: &[u32]| -> Vec<&str> {
+            let effective = held.iter().fold(0, |all, n| all | 1 << n);
+            lacking(effective).map(|c| c.1).collect()
+        };
+        assert_eq!(names(&[12, 13, 14, 21]), [""; 0]);
+        assert_eq!(names(&[12, 38, 39]), ["CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_SYS_ADMIN"]);
+        assert_eq!(names(&[12, 39])[0], "CAP_PERFMON");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! `--conntrack`: whether connection tracking is listened to, and what is said of it on the way and at the end.
 
+use std::io;
 use std::sync::atomic::Ordering;
 
 use super::output::hinted;
 use super::{Fail, many, note};
 use crate::capture::PortSet;
 use crate::capture::conntrack::{self, Conntrack};
+use crate::guard::Guard;
 use crate::pipeline::{ConntrackFeed, ConntrackTotals};
 
 /// When to listen to connection tracking.
@@ -20,7 +22,12 @@ pub enum When {
 }
 
 /// Opens it, if it is wanted and to be had; `buffer` is in KiB.
-pub fn open(when: When, buffer: usize, ports: &PortSet) -> Result<Option<ConntrackFeed>, Fail> {
+pub fn open(
+    when: When,
+    buffer: usize,
+    ports: &PortSet,
+    guard: &Guard,
+) -> Result<Option<ConntrackFeed>, Fail> {
     let must = when == When::On;
     if when == When::Off || !must && !conntrack::is_loaded() {
         return Ok(None);
@@ -38,7 +45,15 @@ pub fn open(when: When, buffer: usize, ports: &PortSet) -> Result<Option<Conntra
         return without(fail.hint("sysctl -w net.netfilter.nf_conntrack_events=1"));
     }
     match Conntrack::open(buffer << 10) {
-        Ok(source) => Ok(Some(ConntrackFeed { source, ports: ports.clone(), watch: None })),
+        Ok(mut source) => {
+            if let Some(helper) = guard.helper().map_err(|e| hinted(&e, e.hint()))? {
+                let confined = source.ask_by_helper(|| helper.enter().map_err(io::Error::other));
+                if let Err(e) = confined {
+                    return without(hinted(&e, e.hint()));
+                }
+            }
+            Ok(Some(ConntrackFeed { source, ports: ports.clone(), watch: None }))
+        }
         Err(e) => without(hinted(&e, e.hint())),
     }
 }

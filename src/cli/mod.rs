@@ -2,6 +2,8 @@
 
 mod budget;
 mod check;
+mod config;
+mod confine;
 mod conntrack;
 mod explain;
 mod export;

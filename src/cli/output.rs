@@ -26,7 +26,9 @@ pub struct Output<'a> {
     json: Option<Box<dyn Write + Send + 'a>>,
     connections: Option<Box<dyn Write + Send + 'a>>,
     shards: Option<ShardWriter>,
-    /// Puts them onto the disk, and removes old ones.
+    /// What of them is put onto the disk and removed in time,
+    disk: Option<ShardDisk>,
+    /// and who does it, once the first shard has begun.
     keeper: Option<Keeper>,
     /// The record being printed.
     line: Vec<u8>,
@@ -60,16 +62,12 @@ impl<'a> Output<'a> {
         self.connections = Some(to);
     }
 
-    /// Records into shards in `dir`, of which so much is kept.
+    /// Records into shards in `dir`, of which so much is kept. They begin with [`Output::begin_shard`].
     pub fn shards_in(&mut self, dir: &Path, host: &str, retention: Retention) -> Result<(), Fail> {
         let options = options_for(&retention);
-        let mut shards = ShardWriter::create(dir, host, options).map_err(|e| hinted(&e, e.hint()))?;
-        let disk = ShardDisk { dir: dir.into(), host: shards.host().into(), retention };
-        let (keeper, sync) =
-            Keeper::start(disk).map_err(|e| Fail::new(format!("cannot start a thread for the disk: {e}")))?;
-        shards.sync_by(sync);
+        let shards = ShardWriter::create(dir, host, options).map_err(|e| hinted(&e, e.hint()))?;
+        self.disk = Some(ShardDisk { dir: dir.into(), host: shards.host().into(), retention });
         self.shards = Some(shards);
-        self.keeper = Some(keeper);
         Ok(())
     }
 
@@ -78,12 +76,18 @@ impl<'a> Output<'a> {
         self.keeper.as_ref().map(|k| k.totals().clone())
     }
 
-    /// Begins the first shard at once, so that a directory tells a run in which nothing went wrong from none.
+    /// Begins the first shard at once, so that a directory tells a run in which nothing went wrong from none, and a thread for the
+    /// disk: what the caller gave up by now, that thread does not have either.
     pub fn begin_shard(&mut self) -> Result<(), Fail> {
-        match &mut self.shards {
-            Some(shards) => shards.begin_first().map_err(|e| hinted(&e, e.hint())),
-            None => Ok(()),
+        let Some(shards) = &mut self.shards else { return Ok(()) };
+        if let Some(disk) = self.disk.take() {
+            let started = Keeper::start(disk);
+            let (keeper, sync) =
+                started.map_err(|e| Fail::new(format!("cannot start a thread for the disk: {e}")))?;
+            shards.sync_by(sync);
+            self.keeper = Some(keeper);
         }
+        shards.begin_first().map_err(|e| hinted(&e, e.hint()))
     }
 
     /// Flushes and closes all of it, and returns the first error. That nobody reads standard output any more is one of

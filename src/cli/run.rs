@@ -21,7 +21,7 @@ use super::output::{Output, Summary, figures_at, hinted, host_name, kept_words};
 use super::presence::Interfaces;
 use super::signals::Signals;
 use super::status::Status;
-use super::{Fail, budget, conntrack, hand_over, many, note, values};
+use super::{Fail, budget, confine, conntrack, hand_over, many, note, values};
 use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
@@ -129,6 +129,13 @@ pub struct RunArgs {
     /// Tap as `span` even an interface that carries traffic: this CUTS IT OFF.
     #[arg(long)]
     force: bool,
+
+    /// Read options from this TOML file, under the names that they have here without dashes; what the command line says itself wins.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    confine: confine::ConfineArgs,
 }
 
 /// What the interfaces on the command line mean.
@@ -181,6 +188,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let Wanted { taps, interfaces } = Wanted::parse(&args.interfaces)?;
     let ports = PortSet::union(&args.ports);
     let host = host_name();
+    let mut guard = confine::plan(&args.confine)?;
     // What can fail without touching an interface is tried first.
     let rings = usize::from(args.workers);
     let mut worker = WorkerConfig {
@@ -199,11 +207,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let mut output = Output::new();
     let retention = Retention { max_bytes: args.keep_bytes, max_age: args.keep_age };
-    output.shards_in(&args.write, &host, retention)?;
+    guard
+        .as_user(|| output.shards_in(&args.write, &host, retention))
+        .map_err(|e| confine::whose(e, &guard))?;
+    confine::private(&mut guard, &args.write)?;
     if let Some(path) = &args.mirror_to {
         MirrorFile::is_free(path)?;
     }
-    let mut conntrack = conntrack::open(args.conntrack, args.conntrack_buffer, &ports)?;
+    let mut conntrack = conntrack::open(args.conntrack, args.conntrack_buffer, &ports, &guard)?;
     let listens = conntrack.is_some();
     let signals = Signals::install().context("cannot catch signals")?;
 
@@ -231,7 +242,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     let stats = tap.stats().map_err(|e| hinted(&e, e.hint()))?;
     let copies = match &args.mirror_to {
-        Some(path) => Some(Box::new(MirrorFile::create(path, &interfaces)?) as Box<dyn CopySink>),
+        Some(path) => {
+            let file = guard.as_user(|| MirrorFile::create(path, &interfaces))?;
+            Some(Box::new(file) as Box<dyn CopySink>)
+        }
         None => None,
     };
     let clock = tap.clock().clone();
@@ -250,6 +264,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         link,
         hand_over,
     };
+    // Everything is set up, and no packet was looked at.
+    confine::enter(guard, &args.write, &tap)?;
     let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
         let sources = sources.into_iter().map(boxed).collect();
         Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
@@ -470,6 +486,7 @@ impl<'a> Live<'a> {
             live.push(("shards".into(), words));
         }
         live.extend(transport);
+        live.extend(confine::refused());
         if listens {
             live.push(("conntrack".into(), conntrack::summary(&finished.shared.conntrack)));
         }

@@ -13,6 +13,12 @@ pub struct Status {
     before: WorkerCounters,
 }
 
+/// This machine's time zone, read once: later its files may be out of reach.
+pub fn local() -> &'static jiff::tz::TimeZone {
+    static LOCAL: std::sync::OnceLock<jiff::tz::TimeZone> = std::sync::OnceLock::new();
+    LOCAL.get_or_init(jiff::tz::TimeZone::system)
+}
+
 impl Status {
     /// From now on.
     pub fn new() -> Status {
@@ -43,7 +49,7 @@ impl Status {
         let handshakes = c.handshakes - self.before.handshakes;
         let rate = handshakes as f64 / seconds;
         let latency = latency(&self.recent.syn_acks);
-        let clock = jiff::Zoned::now().strftime("%H:%M:%S");
+        let clock = jiff::Timestamp::now().to_zoned(local().clone()).strftime("%H:%M:%S");
         let evicted = if c.evicted > 0 { format!(" evicted {}", c.evicted) } else { String::new() };
         writeln!(
             to,

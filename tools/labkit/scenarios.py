@@ -40,7 +40,7 @@ class Tap:
     def __init__(self, lab, syntap, records, *more, ns=None, interfaces="in0=inside,out0=outside"):
         self.lab, self.records = lab, Path(records)
         self.records.mkdir(parents=True, exist_ok=True)
-        command = [str(syntap), "run", "-i", interfaces, "-w", str(records), *self.options, *map(str, more)]
+        command = [str(syntap), "run", "--user", "root", "-i", interfaces, "-w", str(records), *self.options, *map(str, more)]
         if "SYNTAP_TRANSPORT" in os.environ:
             command += ["--transport", os.environ["SYNTAP_TRANSPORT"]]
         self.lines = []

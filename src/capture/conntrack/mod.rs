@@ -7,11 +7,12 @@
 //! Entries made while nobody on the machine listened make no events later (`net.netfilter.nf_conntrack_events` = 2, the default since
 //! Linux 5.19): what is older than the tap is seen by dumps alone. Setting that to 1 before makes all entries speak.
 
+mod asker;
 mod filter;
 mod message;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use message::{CT_GET, CT_STATS_CPU, Message, Messages};
+use asker::{Asker, Request};
 pub use message::{Change, CtCounters, CtEvent, CtTuple, TcpState};
+use message::{Message, Messages};
 
 /// Receive buffer of the events, bytes; the kernel doubles it for its own bookkeeping. An event is charged 1,280 bytes (Linux 6.18), so
 /// 32 MiB, doubled, hold 52,000: over a second of 20,000 connections that begin and 20,000 that end in it. That is how long the reading
@@ -110,6 +112,8 @@ pub enum Heard {
 pub struct Conntrack {
     events: Socket,
     requests: Socket,
+    /// Who sends the requests, if not this process.
+    asker: Option<Asker>,
     sequence: u32,
     lost: u32,
     filtered_dumps: bool,
@@ -141,11 +145,20 @@ impl Conntrack {
         Ok(Conntrack {
             events,
             requests,
+            asker: None,
             sequence: 0,
             lost,
             filtered_dumps: true,
             bytes: Vec::with_capacity(READ),
         })
+    }
+
+    /// From now on a helper sends the requests, so that this process needs no capability for them. `confine` is done in the helper
+    /// before it is asked anything. It is forked: call this while the process has one thread.
+    pub fn ask_by_helper(&mut self, confine: impl FnOnce() -> io::Result<()>) -> Result<(), ConntrackError> {
+        let asker = Asker::fork(self.requests.as_raw_fd(), confine);
+        self.asker = Some(asker.map_err(failed("start the helper that asks"))?);
+        Ok(())
     }
 
     /// Tells of what has happened, or waits up to `wait_ms` for it.
@@ -194,21 +207,21 @@ impl Conntrack {
             }
         };
         if self.filtered_dumps {
-            match self.ask(CT_GET, true, &mut take) {
+            match self.ask(Request::Tcp, &mut take) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                     self.filtered_dumps = false;
                 }
                 done => return done.map(|()| found).map_err(failed("list")),
             }
         }
-        self.ask(CT_GET, false, &mut take).map_err(failed("list"))?;
+        self.ask(Request::All, &mut take).map_err(failed("list"))?;
         Ok(found)
     }
 
     /// The counters of all CPUs, summed.
     pub fn counters(&mut self) -> Result<CtCounters, ConntrackError> {
         let mut sum = CtCounters::default();
-        let read = self.ask(CT_STATS_CPU, false, &mut |m| {
+        let read = self.ask(Request::Counters, &mut |m| {
             message::add_cpu(m, &mut sum);
         });
         read.map_err(failed("read the counters of"))?;
@@ -216,9 +229,12 @@ impl Conntrack {
     }
 
     /// Sends a request for a dump and hands out its answers.
-    fn ask(&mut self, kind: u8, filtered: bool, each: &mut dyn FnMut(&Message<'_>)) -> io::Result<()> {
+    fn ask(&mut self, what: Request, each: &mut dyn FnMut(&Message<'_>)) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.requests.send(&message::dump_request(kind, self.sequence, filtered), 0)?;
+        match &self.asker {
+            Some(asker) => asker.ask(what, self.sequence)?,
+            None => self.requests.send(&what.bytes(self.sequence), 0).map(drop)?,
+        }
         loop {
             if !wait(&self.requests, ANSWER_MS).map_err(|e| match e {
                 ConntrackError::System { source, .. } => source,
