@@ -4,7 +4,7 @@
 //! tuple and write records of what went wrong, with the packets that prove it. `docs/architecture.md` is the map.
 //!
 //! Layers point one way: `wire <- flow <- track <- detect <- record` are pure (no kernel, no threads, no clock);
-//! `bpf <- capture` know frames and not flows; `pipeline` alone knows threads; `cli` alone prints.
+//! `bpf <- capture` know frames and not flows; `pipeline` alone knows threads; `telemetry` reads snapshots; `cli` alone prints.
 #![deny(unsafe_code)]
 
 pub mod bpf;
@@ -15,5 +15,6 @@ pub mod flow;
 pub mod pipeline;
 pub mod record;
 pub mod report;
+pub mod telemetry;
 pub mod track;
 pub mod wire;

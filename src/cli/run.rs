@@ -4,7 +4,7 @@
 //! However a run ends, it ends in one way: the hooks are taken off, the rings worked off, the records flushed, the
 //! summary printed; then the first error is returned. That nobody reads standard error is no reason to end.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,25 +13,32 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use rtrb::Producer;
 
 use super::figures::FigureRecords;
+use super::filter::Filter;
 use super::losses::Losses;
+use super::metrics::{self, Metrics};
 use super::mirror_file::{MirrorFile, cannot_write};
+use super::notify::Manager;
 use super::output::{Output, Summary, figures_at, hinted, host_name};
 use super::presence::Interfaces;
+use super::progress::Progress;
+use super::reload::{Reload, Settings};
 use super::signals::Signals;
 use super::status::Status;
-use super::{Fail, budget, conntrack, hand_over, many, note, values};
+use super::{Fail, budget, conntrack, hand_over, many, note, say, values};
 use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
 use crate::capture::{
-    ClockOffset, LiveSource, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats,
-    Transport,
+    ClockOffset, LiveSource, Mode, PortSet, Presence, Source, Tap, TapConfig, TapError, TapInterface,
+    TapStats, Transport,
 };
-use crate::flow::{Endpoint, Seed};
-use crate::pipeline::{CopySink, Desk, Interval, Pipeline, Plan, WorkerConfig, WorkerCounters};
+use crate::flow::{self, Seed};
+use crate::pipeline::{CopySink, Desk, Interval, Notice, Pipeline, Plan, WorkerConfig, WorkerCounters};
 use crate::record::{Context, Interface};
+use crate::telemetry::Endpoint;
 
 /// How often losses and the clocks are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -45,6 +52,11 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// Read options from this TOML file, under their names without the dashes (ports = "443,8080"); what is typed here counts instead.
+    /// SIGHUP reads ports, budget and filters from it again, without losing a packet.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// Interface to tap, with its role: `inside` or `outside` of the gateway, `span` for one that only receives
     /// copies. Commas and repeats add more.
     #[arg(short, long = "interface", value_name = "IF[=ROLE]", required = true, value_delimiter = ',')]
@@ -52,7 +64,7 @@ pub struct RunArgs {
 
     /// Ports to follow, on either end: numbers and ranges. All of them if not given.
     #[arg(short, long, value_name = "PORTS")]
-    ports: Vec<PortSet>,
+    pub(super) ports: Vec<PortSet>,
 
     /// Directory for the records; it must exist.
     #[arg(short, long, value_name = "DIR")]
@@ -74,12 +86,12 @@ pub struct RunArgs {
     /// 10%, or both. Beyond it whole tuples are shed and counted, those of open connections last. IF=... is for one interface,
     /// up to the next name; commas and repeats add more: 100000,25%,eth1=20000,5%.
     #[arg(long, value_name = "[IF=]PACKETS|SHARE%", value_parser = budget::budget)]
-    budget: Vec<budget::BudgetArg>,
+    pub(super) budget: Vec<budget::BudgetArg>,
 
     /// Responders (ADDRESS:PORT) whose figures are shown apart: connects, rate, how long they took, errors. Commas and repeats add
     /// more.
     #[arg(long = "responder", value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = values::responder)]
-    responders: Vec<Endpoint>,
+    responders: Vec<flow::Endpoint>,
 
     /// Listen to the kernel's connection tracking of this network namespace: which translations went while their connections lived,
     /// and how many SYNs it dropped. `auto`: if it is loaded.
@@ -108,6 +120,15 @@ pub struct RunArgs {
     /// the driver does not say that both directions of a connection come to one queue.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = hand_over::When::Auto)]
     hand_over: hand_over::When,
+
+    /// Show metrics: an address (or a port alone, of this machine) for HTTP, a path that ends in .sock for a Unix socket, or in .prom for
+    /// node_exporter's textfile collector. `syntap top` reads the first two. Commas and repeats add more.
+    #[arg(long, value_name = "ADDR|PATH", value_delimiter = ',', value_parser = metrics::endpoint)]
+    metrics: Vec<Endpoint>,
+
+    /// Records that are written: all, or those that pass. What syntap itself lost or shed is written in any case.
+    #[command(flatten)]
+    pub(super) filter: Filter,
 
     /// Let the rings be polled by the workers instead of by interrupts: less latency, a busy CPU.
     #[arg(long)]
@@ -166,6 +187,8 @@ impl Wanted {
 
 /// Runs it.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let manager = Manager::from_env();
+    let metrics = metrics::open(&args.metrics)?;
     if let Some(name) = &args.netns {
         super::netns::enter(name)?;
     }
@@ -189,13 +212,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         note(format!("{rings} workers share {} CPUs: more than one for each gain nothing", cpus.len()));
     }
     let mut output = Output::new();
+    let first = Settings::of(&args.ports, &args.budget, &args.filter, &taps)?;
+    let filter = first.filter.words();
+    let filters = output.only_by_ring(first.filter);
     output.shards_in(&args.write, &host)?;
     if let Some(path) = &args.mirror_to {
         MirrorFile::is_free(path)?;
     }
     let mut conntrack = conntrack::open(args.conntrack, args.conntrack_buffer, &ports)?;
     let listens = conntrack.is_some();
-    let signals = Signals::install().context("cannot catch signals")?;
+    let signals = Signals::install(args.config.is_some()).context("cannot catch signals")?;
 
     let mut config = TapConfig {
         interfaces: taps,
@@ -240,9 +266,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         link,
         hand_over,
     };
+    let totals = output.totals();
+    let (metrics, onlooker) = metrics
+        .start(&context.host, &context.interfaces, args.max_flows, totals)
+        .context("cannot start the metrics thread")?;
     let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
         let sources = sources.into_iter().map(boxed).collect();
-        Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
+        Pipeline::start(sources, move || Ok(Desk::new(context, output).told_to(onlooker)), plan)
             .context("cannot start its threads")
     });
     let pipeline = match begun {
@@ -263,7 +293,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     note(format!("following ports {ports}; records go to {}", args.write.display()));
     let losses = Losses::new(&stats, |name| config.budget_of(name), clock.now());
-    Live::new(tap, stats, losses, pipeline, clock, args.mirror_to.as_deref(), listens).run(args, &signals)
+    let live = Live::new(tap, stats, losses, pipeline, clock, args.mirror_to.as_deref(), listens);
+    let reload = Reload::of_process();
+    Live { metrics, manager, ports, filters, filter, reload, taps: config.interfaces, ..live }.run(args, &signals)
 }
 
 fn boxed(source: LiveSource) -> Box<dyn Source + Send> {
@@ -292,6 +324,17 @@ struct Live<'a> {
     /// The same of link-layer events, and that some were lost.
     said_link: [bool; 2],
     first_error: Option<anyhow::Error>,
+    /// Whoever watches.
+    metrics: Option<Metrics>,
+    manager: Manager,
+    progress: Progress,
+    /// What may change, and where from.
+    ports: PortSet,
+    filters: Option<Producer<Filter>>,
+    /// The present one, in words.
+    filter: String,
+    reload: Option<Reload>,
+    taps: Vec<TapInterface>,
 }
 
 impl<'a> Live<'a> {
@@ -305,6 +348,14 @@ impl<'a> Live<'a> {
         listens: bool,
     ) -> Live<'a> {
         Live {
+            progress: Progress::new(pipeline.shared().pulse.beats().len(), Instant::now()),
+            metrics: None,
+            manager: Manager::default(),
+            ports: PortSet::all(),
+            filters: None,
+            filter: String::new(),
+            reload: None,
+            taps: Vec::new(),
             losses,
             figures: FigureRecords::new(&stats, clock.now()),
             interfaces: Interfaces::new(&tap, clock.now()),
@@ -327,18 +378,28 @@ impl<'a> Live<'a> {
         let started = Instant::now();
         let (mut looked, mut told) = (started, started);
         let until = args.duration.map(Duration::from_secs);
+        let tell_every = Duration::from_secs(if args.status > 0 { args.status } else { 5 });
+        self.look();
+        self.manager.ready();
         while !signals.stop() && until.is_none_or(|d| started.elapsed() < d) && self.goes_on() {
             std::thread::sleep(WAKE_EVERY);
+            if signals.reload() {
+                self.reload();
+            }
             (0..self.tap.points().len()).for_each(|n| self.losses.kept(n, self.tap.kept(n)));
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
                 self.look();
             }
-            if args.status > 0 && told.elapsed() >= Duration::from_secs(args.status) {
+            if told.elapsed() >= tell_every {
                 told = Instant::now();
                 let conntrack = conntrack::figures(&self.pipeline.shared().conntrack);
                 let kernel = format!("{}{conntrack}", self.losses);
-                let _ = self.status.print(&mut io::stderr().lock(), &self.counters, &kernel);
+                let lines = self.status.lines(&self.counters, &kernel);
+                self.manager.status(lines.lines().next().unwrap_or(""));
+                if args.status > 0 {
+                    let _ = io::stderr().lock().write_all(lines.as_bytes());
+                }
             }
         }
         self.end()
@@ -379,10 +440,17 @@ impl<'a> Live<'a> {
     fn gathered(&mut self, interval: &Interval) {
         self.status.latencies().add(interval);
         self.figures.add(interval);
+        if let Some(metrics) = &mut self.metrics {
+            metrics.add(interval);
+        }
     }
 
     fn look(&mut self) {
-        self.clock.refresh();
+        if self.clock.refresh().is_some()
+            && let Some(metrics) = &mut self.metrics
+        {
+            metrics.clock_stepped();
+        }
         self.count();
         let mut interval = Interval::default();
         self.counters = self.pipeline.gather(&mut interval);
@@ -410,10 +478,104 @@ impl<'a> Live<'a> {
         if link.lost.load(Ordering::Relaxed) > 0 && !std::mem::replace(&mut self.said_link[1], true) {
             note("the kernel had no room for some link-layer events: what is there now was listed instead");
         }
+        self.show();
+    }
+
+    /// Tells whoever watches.
+    fn show(&mut self) {
+        say::tick();
+        let now = Instant::now();
+        let beats = self.pipeline.shared().pulse.beats();
+        let ended: Vec<usize> = self.pipeline.stopped().collect();
+        self.progress.look(&beats, |n| ended.contains(&n), now);
+        self.manager.alive(&self.progress, now);
+        let Live {
+            metrics: Some(metrics),
+            tap,
+            stats,
+            losses,
+            counters,
+            pipeline,
+            clock,
+            progress,
+            ports,
+            ..
+        } = self
+        else {
+            return;
+        };
+        metrics.look(&metrics::Look {
+            tap,
+            stats,
+            losses,
+            counters,
+            shared: pipeline.shared(),
+            clock,
+            progress,
+            ports,
+        });
+    }
+
+    /// Reads the settings again, and takes them over if they make sense.
+    fn reload(&mut self) {
+        self.manager.reloading();
+        if let Some(reload) = &mut self.reload {
+            match reload.read(&self.taps) {
+                Ok(read) => {
+                    if let Err(e) = self.take_over(read.settings) {
+                        self.failed(e);
+                    }
+                    for option in read.others {
+                        note(format!(
+                            "{option} has changed in the settings, too: that counts from the next start on"
+                        ));
+                    }
+                }
+                Err(e) => note(format!("the settings stay as they were: {e}")),
+            }
+        }
+        self.manager.ready();
+    }
+
+    /// What is to be mirrored more is told to those who read it first, and what is to be mirrored no more to them last: so no packet of
+    /// a port that is in both sets is passed over, nor the first one of a new one.
+    fn take_over(&mut self, new: Settings) -> Result<(), Fail> {
+        let failed = |e: TapError| hinted(&e, e.hint());
+        if new.ports != self.ports {
+            let mut both = self.ports.clone();
+            both.extend(&new.ports);
+            if !self.pipeline.follow(&both) {
+                say::limited("reload", "a worker is busy: the first packets of new ports may be passed over");
+            }
+            self.tap.set_ports(&new.ports).map_err(failed)?;
+            // What the hooks have chosen before is on its way.
+            std::thread::sleep(SETTLE);
+            self.pipeline.notice(Notice::Ports(new.ports.clone()));
+            self.pipeline.follow(&new.ports);
+            note(format!("following ports {}", new.ports));
+            self.ports = new.ports;
+        }
+        if self.losses.set_budgets(&new.budgets) {
+            self.tap.set_budgets(&new.budgets).map_err(failed)?;
+            note("the budget is another one now");
+        }
+        let words = new.filter.words();
+        if let Some(filters) = &mut self.filters
+            && words != self.filter
+            && filters.push(new.filter).is_ok()
+        {
+            note(match words.as_str() {
+                "" => "writing all records".to_owned(),
+                words => format!("writing records that pass {words}"),
+            });
+            self.filter = words;
+        }
+        Ok(())
     }
 
     /// First the hooks, so that nothing new comes; then the rings are worked off; then they are closed.
     fn end(mut self) -> anyhow::Result<ExitCode> {
+        self.manager.stopping();
         self.tap.detach();
         std::thread::sleep(SETTLE);
         let mut interval = Interval::default();
@@ -433,6 +595,7 @@ impl<'a> Live<'a> {
         let refused = tap.known().refused();
         drop(tap);
         let finished = pipeline.finish();
+        say::rest();
         let mut failed = |e: anyhow::Error| {
             first_error.get_or_insert(e);
         };

@@ -3,19 +3,20 @@
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Fail};
+use super::{Cli, Fail, config};
 use crate::capture::PortError;
 
 /// Reads the command line. Help and version are answered and end the program, with success.
 pub fn parse() -> Result<Cli, Fail> {
-    Cli::try_parse().map_err(|e| match e.kind() {
+    let words = config::expanded(std::env::args_os().collect())?;
+    Cli::try_parse_from(words).map_err(|e| match e.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => e.exit(),
         _ => house(&e, std::env::args().nth(1).as_deref()),
     })
 }
 
 /// What is wrong in one line, and the way out.
-fn house(e: &clap::Error, command: Option<&str>) -> Fail {
+pub(super) fn house(e: &clap::Error, command: Option<&str>) -> Fail {
     let known = |c: &&str| Cli::command().get_subcommands().any(|s| s.get_name() == *c);
     let help = match command.filter(known) {
         Some(command) => format!("syntap {command} --help"),

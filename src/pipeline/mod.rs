@@ -9,6 +9,8 @@ mod handover;
 mod latency;
 mod link;
 mod memory;
+mod onlook;
+mod pulse;
 mod rounds;
 mod threads;
 mod waiting;
@@ -20,6 +22,8 @@ pub use event::{Event, LifeOver, Outlet, Place, What};
 pub use handover::{Exchange, Group, HandOver};
 pub use latency::{Durations, Figures, FlagCounts, Interval, PointFigures, figures_until};
 pub use link::LinkTotals;
+pub use onlook::{AnomalyCounts, Named, Noted, Onlooker, Onlooking, onlooker};
+pub use pulse::{Level, Pulse};
 pub use rounds::{Rounds, RoundsError};
 pub use threads::{
     Copied, CopySink, Drained, Finished, Notice, Pipeline, Plan, Report, Shared, Ticking, WorkerError,

@@ -120,6 +120,7 @@ pub struct ShardWriter {
     /// Times of the first and last record in the buffer, ns since the epoch.
     span: (u64, u64),
     lost: LostRecords,
+    written: Written,
     /// Why the last attempt to write failed, if it did.
     trouble: Option<io::Error>,
     /// Why the records that are lost are lost.
@@ -135,6 +136,17 @@ pub struct LostRecords {
     pub first_ns: u64,
     /// The last of them.
     pub last_ns: u64,
+}
+
+/// What was written into shards since the writer was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Records, in whole frames.
+    pub records: u64,
+    /// Bytes of these frames.
+    pub bytes: u64,
+    /// Shards begun.
+    pub shards: u64,
 }
 
 struct Open {
@@ -173,6 +185,7 @@ impl ShardWriter {
             since: Instant::now(),
             span: (0, 0),
             lost: LostRecords::default(),
+            written: Written::default(),
             trouble: None,
             lost_because: None,
         })
@@ -215,6 +228,11 @@ impl ShardWriter {
     /// Records that could not be written, and why the last attempt failed, if it did.
     pub fn trouble(&self) -> (u64, Option<&io::Error>) {
         (self.lost.records, self.trouble.as_ref())
+    }
+
+    /// What was written so far.
+    pub fn written(&self) -> Written {
+        self.written
     }
 
     /// Records that could not be written, with their times.
@@ -286,6 +304,7 @@ impl ShardWriter {
         self.pack()?;
         if self.open.is_none() {
             self.open = Some(self.begin()?);
+            self.written.shards += 1;
         }
         let frame = &self.frame;
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -302,6 +321,8 @@ impl ShardWriter {
             return Err(e);
         }
         open.bytes += frame.len() as u64;
+        self.written.bytes += frame.len() as u64;
+        self.written.records += u64::from(self.records);
         if open.bytes >= self.options.max_bytes {
             self.rotate();
         }

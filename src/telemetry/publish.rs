@@ -1,0 +1,62 @@
+//! Where the control thread lays down what it measured, and the listener finds it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Page, View};
+
+/// What was measured at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// For machines.
+    pub page: Page,
+    /// For people.
+    pub view: View,
+}
+
+/// The latest snapshot. The lock is held while a pointer is copied; no worker and no writer ever takes it.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    latest: Mutex<Arc<Snapshot>>,
+    counted: Counted,
+}
+
+/// What the listener counts of itself.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// Requests that were answered with what they asked for.
+    pub answered: AtomicU64,
+    /// Requests that were refused: for something else, or unreadable.
+    pub refused: AtomicU64,
+    /// Connections that were closed because there were too many, or because they took too long.
+    pub cut: AtomicU64,
+    /// Text files that could not be written.
+    pub failed_files: AtomicU64,
+}
+
+impl Counted {
+    /// One more.
+    pub fn one(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Board {
+    /// Lays down a snapshot in place of the one before.
+    pub fn publish(&self, snapshot: Snapshot) {
+        *self.0.latest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+
+    /// The latest one.
+    pub fn latest(&self) -> Arc<Snapshot> {
+        self.0.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the listener counted.
+    pub fn counted(&self) -> &Counted {
+        &self.0.counted
+    }
+}
