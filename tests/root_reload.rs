@@ -45,7 +45,9 @@ impl Tapped {
         run.says("records go to");
         let mut tapped = Tapped { wire, dir, config, run, at };
         // The signal is no end from here on.
-        until("it is up", || if tapped.of("syntap_start_time_seconds", &[]) > 0.0 { Ok(()) } else { Err("no".into()) });
+        until("it is up", || {
+            if tapped.of("syntap_start_time_seconds", &[]) > 0.0 { Ok(()) } else { Err("no".into()) }
+        });
         tapped.run.said.clear();
         tapped
     }
@@ -66,7 +68,6 @@ impl Tapped {
     fn listen(&self, port: u16) -> TcpListener {
         self.wire.near.run(|| TcpListener::bind((NEAR_IP, port))).expect("a free port")
     }
-
 }
 
 /// A connection from `far`: opened, used, and open.
@@ -113,7 +114,10 @@ fn ports_change_under_traffic_and_every_connection_stays_whole() {
 
     // Connections come and go while the ports change again and again.
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-    let wire = Wire { near: net::Namespace { name: tapped.wire.near.name.clone() }, far: net::Namespace { name: tapped.wire.far.name.clone() } };
+    let wire = Wire {
+        near: net::Namespace { name: tapped.wire.near.name.clone() },
+        far: net::Namespace { name: tapped.wire.far.name.clone() },
+    };
     thread::scope(|scope| {
         let talk = || {
             while !stop.load(Ordering::Relaxed) {
@@ -149,11 +153,16 @@ fn ports_change_under_traffic_and_every_connection_stays_whole() {
     until("all are counted", || {
         let page = get(tapped.at, "/metrics", "*/*");
         let of = |name: &str| sample(&page, name, &[]);
-        let seen = [of("syntap_handshakes_total"), of("syntap_attempts_total"), of("syntap_failed_attempts_total")];
+        let seen =
+            [of("syntap_handshakes_total"), of("syntap_attempts_total"), of("syntap_failed_attempts_total")];
         let lost = of("syntap_dropped_packets_total") + of("syntap_missed_packets_total");
         let resets = sample(&page, "syntap_anomalies_total", &[("kind", "reset_mid_flow")]);
         let wanted = [all as f64, all as f64, 0.0];
-        if (seen, lost, resets) == (wanted, 0.0, 1.0) { Ok(()) } else { Err(format!("{seen:?} of {all}, {lost} lost, {resets} resets")) }
+        if (seen, lost, resets) == (wanted, 0.0, 1.0) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?} of {all}, {lost} lost, {resets} resets"))
+        }
     });
     // What every mirrored packet is counted as: nothing was passed over.
     let page = get(tapped.at, "/metrics", "*/*");
@@ -183,18 +192,24 @@ fn budget_and_filters_change_and_a_bad_file_changes_nothing() {
     talk(&tapped, 20);
     assert_eq!(shed(&tapped), 0.0);
 
-    for (bad, said) in [("ports = 0", "port 0 is not a port"), ("ports = 8080 9", "line"), ("prots = 8080", "there is no option 'prots'")] {
+    for (bad, said) in [
+        ("ports = 0", "port 0 is not a port"),
+        ("ports = 8080 9", "line"),
+        ("prots = 8080", "there is no option 'prots'"),
+    ] {
         let line = tapped.reload("ports = 8080", bad, "the settings stay as they were");
         assert!(line.contains(said), "{line}");
         tapped.run.says("hint: ");
-        fs::write(&tapped.config, fs::read_to_string(&tapped.config).unwrap().replace(bad, "ports = 8080")).unwrap();
+        fs::write(&tapped.config, fs::read_to_string(&tapped.config).unwrap().replace(bad, "ports = 8080"))
+            .unwrap();
     }
     assert_eq!(tapped.of("syntap_ports", &[]), 1.0);
 
     // Least of all budgets: a packet a window.
     tapped.reload("budget = \"200000\"", "budget = \"100,5%\"", "the budget is another one");
     until("it is shown", || {
-        let now = (tapped.of("syntap_budget_packets_per_second", &[]), tapped.of("syntap_budget_cpu_ratio", &[]));
+        let now =
+            (tapped.of("syntap_budget_packets_per_second", &[]), tapped.of("syntap_budget_cpu_ratio", &[]));
         if now == (100.0, 0.05) { Ok(()) } else { Err(format!("{now:?}")) }
     });
     until("the kernel side keeps to it", || {

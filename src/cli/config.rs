@@ -1,148 +1,162 @@
-//! `--config FILE`: options in a file, under their own names.
+//! `run --config FILE`: options in a TOML file, under the names that they have on the command line.
 //!
-//! What the file says becomes options in front of those that were typed, so that both mean the same and are checked alike. An option
-//! that was typed counts alone: whatever the file says of it is passed over.
+//! What the command line says itself wins, option by option. A file's values are given to the command line's own parser, so a name
+//! means the same in both and is checked in one place; a name that is none is an error, and so is a value of another kind.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, CommandFactory};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, CommandFactory, error::ErrorKind};
 use toml::{Table, Value};
 
 use super::{Cli, Fail};
 
-/// No file of settings is nearly as long.
-const LONGEST: u64 = 1 << 20;
+/// The command whose options a file can have.
+const COMMAND: &str = "run";
 
-/// The file that a command line names, and the place of that name among its words.
-pub fn file_of(words: &[OsString]) -> Option<OsString> {
-    let mut words = words.iter().skip(2).take_while(|w| *w != "--");
-    while let Some(word) = words.next() {
-        if word == "--config" {
-            return words.next().cloned();
+/// The option that names the file.
+const OPTION: &str = "config";
+
+/// A command line with what its configuration file adds; the same if it names none.
+pub fn expanded(args: Vec<OsString>) -> Result<Vec<OsString>, Fail> {
+    let Some(path) = named(&args) else { return Ok(args) };
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        Fail::new(format!("cannot read {}: {e}", path.display()))
+            .hint("--config takes a TOML file; docs/operations.md has one")
+    })?;
+    let table = text.parse::<Table>().map_err(|e| {
+        let line = e.span().map_or(0, |at| text[..at.start.min(text.len())].lines().count().max(1));
+        Fail::new(format!("{}, line {line}: {}", path.display(), e.message().replace('\n', "; ")))
+            .hint("write NAME = VALUE, with text in quotes")
+    })?;
+    let given = on_the_command_line(&args);
+    let mut more = Vec::new();
+    for (name, value) in &table {
+        let option = option(name, &path)?;
+        let words = words(&option, name, value, &path)?;
+        if !given.iter().any(|id| id == option.get_id().as_str()) {
+            more.extend(words);
         }
-        if let Some(file) = word.to_str().and_then(|w| w.strip_prefix("--config=")) {
-            return Some(file.into());
+    }
+    let mut all = args;
+    let at = all.iter().position(|a| a == COMMAND).map_or(all.len(), |n| n + 1);
+    all.splice(at..at, more);
+    Ok(all)
+}
+
+/// Says in which file a value is, where the parser refused one of the file's.
+pub fn in_file(fail: Fail, e: &clap::Error, args: &[OsString]) -> Fail {
+    let Some(path) = named(args).filter(|_| e.kind() != ErrorKind::UnknownArgument) else { return fail };
+    let text = format!("{} (with {})", fail.message(), path.display());
+    let again = Fail::new(text);
+    match fail.way_out() {
+        Some(hint) => again.hint(hint),
+        None => again,
+    }
+}
+
+/// The file that a command line of [`COMMAND`] names.
+fn named(args: &[OsString]) -> Option<PathBuf> {
+    if args.get(1).map(OsString::as_os_str) != Some(OsStr::new(COMMAND)) {
+        return None;
+    }
+    let flag = format!("--{OPTION}");
+    let mut rest = args[2..].iter();
+    while let Some(arg) = rest.next() {
+        match arg.to_str() {
+            Some("--") => return None,
+            Some(text) if text == flag => return rest.next().map(PathBuf::from),
+            Some(text) => match text.strip_prefix(&flag).and_then(|t| t.strip_prefix('=')) {
+                Some(path) => return Some(PathBuf::from(path)),
+                None => continue,
+            },
+            None => continue,
         }
     }
     None
 }
 
-/// The command line with what its file says, if it is one of `run` and names one; else as it is.
-pub fn expanded(words: Vec<OsString>) -> Result<Vec<OsString>, Fail> {
-    let (Some(command), Some(file)) = (words.get(1).filter(|w| *w == "run"), file_of(&words)) else {
-        return Ok(words);
+fn options() -> Vec<Arg> {
+    let command = Cli::command();
+    let run = command.find_subcommand(COMMAND).expect("there is this command");
+    run.get_arguments().filter(|a| a.get_long().is_some_and(|l| l != OPTION)).cloned().collect()
+}
+
+/// The options that are given anyway: those of the file give way.
+fn on_the_command_line(args: &[OsString]) -> Vec<String> {
+    let matches = Cli::command().ignore_errors(true).try_get_matches_from(args).ok();
+    let run = matches.as_ref().and_then(|m| m.subcommand_matches(COMMAND));
+    let given = |m: &clap::ArgMatches| {
+        let from = |id: &str| m.value_source(id) == Some(ValueSource::CommandLine);
+        m.ids().map(|id| id.as_str().to_owned()).filter(|id| from(id)).collect()
     };
-    let (command, typed) = (command.clone(), &words[2..]);
-    let from_file = options(Path::new(&file), typed)?;
-    let all = [words[0].clone(), command].into_iter().chain(from_file).chain(typed.iter().cloned());
-    Ok(all.collect())
+    run.map(given).unwrap_or_default()
 }
 
-/// The options of a file, but for those that were typed.
-fn options(path: &Path, typed: &[OsString]) -> Result<Vec<OsString>, Fail> {
-    let name = path.display();
-    let text = read(path)?;
-    let table = text.parse::<Table>().map_err(|e| {
-        let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].lines().count().max(1));
-        Fail::new(format!("{name}, line {line}: {}", e.message()))
-            .hint("write NAME = VALUE, with the names of `syntap run --help`: ports = \"443,8080\"")
-    })?;
-    let cli = Cli::command();
-    let run = cli.find_subcommand("run").expect("there is a command run");
-    let known: Vec<&Arg> =
-        run.get_arguments().filter(|a| a.get_long().is_some_and(|l| l != "config")).collect();
-    let mut options = Vec::new();
-    for (key, value) in &table {
-        let Some(arg) = known.iter().find(|a| a.get_long() == Some(key)) else {
-            return Err(unknown(path, key, &known));
-        };
-        if !typed.iter().any(|word| names(word, arg)) {
-            options.extend(words_of(path, key, value, arg)?);
-        }
+fn option(name: &str, path: &Path) -> Result<Arg, Fail> {
+    let all = options();
+    let long = |a: &Arg| a.get_long().unwrap_or_default().to_owned();
+    if let Some(found) = all.iter().find(|a| long(a) == name) {
+        return Ok(found.clone());
     }
-    Ok(options)
+    let fail = Fail::new(format!("{}: there is no option '{name}'", path.display()));
+    let near = all.iter().map(&long).min_by_key(|l| distance(l, name)).filter(|l| distance(l, name) <= 3);
+    Err(match near {
+        Some(near) => fail.hint(format!("'{near}' is one")),
+        None => fail.hint(format!("they are those of 'syntap {COMMAND} --help', without dashes")),
+    })
 }
 
-fn read(path: &Path) -> Result<String, Fail> {
-    let cannot = |e: std::io::Error| {
-        Fail::new(format!("cannot read {}: {e}", path.display()))
-            .hint("--config names a file of options; leave it out to run with those of the command line")
-    };
-    let len = std::fs::metadata(path).map_err(cannot)?.len();
-    if len > LONGEST {
-        return Err(cannot(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is longer than a MiB")));
-    }
-    std::fs::read_to_string(path).map_err(cannot)
-}
-
-/// Whether a typed word is this option.
-fn names(word: &OsStr, arg: &Arg) -> bool {
-    let Some(word) = word.to_str() else { return false };
-    let long = arg.get_long().unwrap_or("");
-    let is_long = word.strip_prefix("--").is_some_and(|w| w.split('=').next() == Some(long));
-    let is_short = arg.get_short().is_some_and(|s| {
-        let mut letters = word.chars();
-        letters.next() == Some('-') && letters.next() == Some(s)
-    });
-    is_long || is_short
-}
-
-fn unknown(path: &Path, key: &str, known: &[&Arg]) -> Fail {
-    let all = known.iter().filter_map(|a| a.get_long());
-    // One letter too many, too few, or another one; or an underscore for the dash.
-    let near = |long: &&str| long.replace('-', "_") == key.replace('-', "_") || distance(long, key) <= 2;
-    let fail = Fail::new(format!("{}: there is no option '{key}'", path.display()));
-    match all.filter(near).min_by_key(|long| distance(long, key)) {
-        Some(long) => fail.hint(format!("did you mean '{long}'?")),
-        None => fail.hint("the names are those of `syntap run --help`, without the dashes in front"),
-    }
-}
-
-/// How many letters differ (Levenshtein).
+/// How many letters must be changed, added or left out.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
-        let mut before = std::mem::replace(&mut row[0], i + 1);
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
         for (j, y) in b.iter().enumerate() {
-            let swap = before + usize::from(x != *y);
-            before = row[j + 1];
-            row[j + 1] = swap.min(before + 1).min(row[j] + 1);
+            let here = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = std::mem::replace(&mut row[j + 1], here);
         }
     }
     row[b.len()]
 }
 
-/// An entry as words of a command line.
-fn words_of(path: &Path, key: &str, value: &Value, arg: &Arg) -> Result<Vec<OsString>, Fail> {
-    let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-    let wrong = |wanted: &str| {
-        Err(Fail::new(format!("{}: '{key}' wants {wanted}", path.display()))
-            .hint(format!("`syntap run --help` says what --{key} takes")))
+/// The option as it would be on the command line, once for each value.
+fn words(option: &Arg, name: &str, value: &Value, path: &Path) -> Result<Vec<OsString>, Fail> {
+    let wrong = |wants: &str, hint: String| {
+        Fail::new(format!("{}: {name} is {}, not {wants}", path.display(), kind(value))).hint(hint)
     };
-    if is_switch {
+    if matches!(option.get_action(), ArgAction::SetTrue) {
         return match value {
-            Value::Boolean(true) => Ok(vec![format!("--{key}").into()]),
+            Value::Boolean(true) => Ok(vec![format!("--{name}").into()]),
             Value::Boolean(false) => Ok(Vec::new()),
-            _ => wrong("true or false"),
+            _ => Err(wrong("true or false", format!("{name} = true"))),
         };
     }
     let one = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Integer(n) => Some(n.to_string()),
-        Value::Float(n) => Some(n.to_string()),
+        Value::String(text) => Some(format!("--{name}={text}").into()),
+        Value::Integer(n) => Some(format!("--{name}={n}").into()),
         _ => None,
     };
-    let values = match (value, arg.get_action()) {
-        (Value::Array(list), ArgAction::Append) => list.iter().map(one).collect(),
-        (Value::Array(_), _) => None,
-        (value, _) => one(value).map(|v| vec![v]),
-    };
-    match values {
-        Some(values) => Ok(values.into_iter().map(|v| format!("--{key}={v}").into()).collect()),
-        None if matches!(arg.get_action(), ArgAction::Append) => wrong("a text, a number, or a list of them"),
-        None => wrong("a text or a number"),
+    let wants = || wrong("text or a number", format!("{name} = \"...\", as behind --{name}"));
+    match value {
+        Value::Array(list) if matches!(option.get_action(), ArgAction::Append) => {
+            list.iter().map(one).collect::<Option<_>>().ok_or_else(wants)
+        }
+        value => one(value).map(|word| vec![word]).ok_or_else(wants),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "text",
+        Value::Integer(_) => "a number",
+        Value::Float(_) => "a number with a point",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a section",
     }
 }
 
@@ -150,62 +164,49 @@ fn words_of(path: &Path, key: &str, value: &Value, arg: &Arg) -> Result<Vec<OsSt
 mod tests {
     use super::*;
 
-    fn with(file: &str, typed: &[&str]) -> Result<Vec<String>, String> {
+    fn with(file: &str, args: &[&str]) -> Result<Vec<String>, String> {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("syntap.toml");
+        let path = dir.path().join("f.toml");
         std::fs::write(&path, file).unwrap();
-        let words =
-            ["syntap", "run", "--config", path.to_str().unwrap()].into_iter().chain(typed.iter().copied());
-        let words = expanded(words.map(OsString::from).collect()).map_err(|e| e.to_string())?;
-        Ok(words
-            .into_iter()
-            .skip(2)
-            .map(|w| w.into_string().unwrap())
-            .take_while(|w| w != "--config")
-            .collect())
+        let mut all: Vec<OsString> = vec!["syntap".into(), "run".into()];
+        all.extend(args.iter().map(OsString::from));
+        all.extend(["--config".into(), path.into()]);
+        let text = |args: Vec<OsString>| {
+            args[2..args.len() - 2].iter().map(|a| a.to_str().unwrap().to_owned()).collect()
+        };
+        let shown = |e: Fail| e.to_string().replace(&*dir.path().to_string_lossy(), "");
+        expanded(all).map(text).map_err(shown)
     }
 
     #[test]
-    fn a_file_says_what_the_command_line_would() {
-        let file = "# a comment\ninterface = [\"eth0=inside\", \"eth1=outside\"]\nports = \"443,8000-8100\"\nmax-flows = 4096\nbusy-poll = true\nforce = false\n";
-        let words = with(file, &[]).unwrap();
+    fn a_file_gives_options_and_the_command_line_wins() {
+        let file = "interface = [\"eth0=inside\", \"eth1\"]\nports = \"443,8080\"\nworkers = 2\nbusy-poll = true\nforce = false";
+        let said = with(file, &[]).unwrap();
         assert_eq!(
-            words,
-            [
-                "--interface=eth0=inside",
-                "--interface=eth1=outside",
-                "--ports=443,8000-8100",
-                "--max-flows=4096",
-                "--busy-poll"
-            ]
+            said,
+            ["--busy-poll", "--interface=eth0=inside", "--interface=eth1", "--ports=443,8080", "--workers=2"]
         );
-        assert_eq!(
-            with("ports = 443\nworkers = 2", &["-p", "80"]).unwrap(),
-            ["--workers=2"],
-            "what was typed counts"
-        );
-        assert_eq!(with("ports = 443\nworkers = 2", &["--ports=80", "--workers", "1"]).unwrap(), [""; 0]);
+        let said = with(file, &["-i", "eth7", "--workers=4"]).unwrap();
+        assert_eq!(said, ["--busy-poll", "--ports=443,8080", "-i", "eth7", "--workers=4"]);
     }
 
     #[test]
-    fn a_wrong_file_is_refused_with_the_place_and_the_way_out() {
-        for (file, said, hint) in [
-            ("ports = 443\nworkers 2", "line 2", "NAME = VALUE"),
-            ("port = 443", "there is no option 'port'", "'ports'"),
-            ("max_flows = 5", "there is no option 'max_flows'", "'max-flows'"),
-            ("config = \"x\"", "there is no option 'config'", "without the dashes"),
-            ("nonsense = 1", "there is no option 'nonsense'", "without the dashes"),
-            ("force = 1", "'force' wants true or false", "--force"),
-            ("workers = [1, 2]", "'workers' wants a text or a number", "--workers"),
-            ("ports = { a = 1 }", "'ports' wants a text, a number, or a list", "--ports"),
+    fn what_is_no_option_or_no_value_is_named_with_the_way_out() {
+        for (file, message, hint) in [
+            ("intreface = \"eth0\"", "/f.toml: there is no option 'intreface'", "'interface' is one"),
+            ("colour = \"red\"", "there is no option 'colour'", "syntap run --help"),
+            ("config = \"more.toml\"", "there is no option 'config'", "hint: "),
+            ("[run]\nworkers = 1", "there is no option 'run'", "hint: "),
+            ("force = 1", "force is a number, not true or false", "force = true"),
+            ("workers = [1, 2]", "workers is a list", "hint: "),
+            ("workers = 1.5", "workers is a number with a point", "hint: "),
+            ("ports = 80\nworkers = ", "/f.toml, line 2: ", "NAME = VALUE"),
         ] {
-            let text = with(file, &[]).expect_err(file);
-            let (first, rest) = text.split_once("\nhint: ").unwrap_or_else(|| panic!("{file}: {text}"));
-            assert!(first.contains(said) && rest.contains(hint), "{file}: {text}");
+            let said = with(file, &[]).expect_err(file);
+            assert!(
+                said.contains(message) && said.contains("\nhint: ") && said.contains(hint),
+                "{file}: {said}"
+            );
         }
-        let nowhere = ["syntap", "run", "--config=/no/such.toml"].map(OsString::from).to_vec();
-        assert!(expanded(nowhere).unwrap_err().to_string().starts_with("cannot read /no/such.toml: "));
-        let other = ["syntap", "show", "--config=/no/such.toml"].map(OsString::from).to_vec();
-        assert_eq!(expanded(other.clone()).unwrap(), other, "only run has one");
     }
 }

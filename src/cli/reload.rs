@@ -63,18 +63,18 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Of this process; `None` if its command line names no file.
-    pub fn of_process() -> Option<Reload> {
+    /// Of this process, which has just read its file.
+    pub fn of_process() -> Reload {
         let words: Vec<OsString> = std::env::args_os().collect();
-        config::file_of(&words)?;
-        let options = options(&config::expanded(words.clone()).ok()?);
-        Some(Reload { words, options })
+        let options = config::expanded(words.clone()).map_or_else(|_| BTreeMap::new(), |all| options(&all));
+        Reload { words, options }
     }
 
     /// Reads the file again.
     pub fn read(&mut self, taps: &[TapInterface]) -> Result<Reloaded, Fail> {
         let words = config::expanded(self.words.clone())?;
-        let cli = Cli::try_parse_from(&words).map_err(|e| usage::house(&e, Some("run")))?;
+        let cli = Cli::try_parse_from(&words)
+            .map_err(|e| config::in_file(usage::house(&e, Some("run")), &e, &words))?;
         let Command::Run(RunArgs { ports, budget, filter, .. }) = &cli.command else {
             return Err(Fail::new("the command line is none of run"));
         };

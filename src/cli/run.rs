@@ -52,11 +52,6 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Read options from this TOML file, under their names without the dashes (ports = "443,8080"); what is typed here counts instead.
-    /// SIGHUP reads ports, budget and filters from it again, without losing a packet.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
     /// Interface to tap, with its role: `inside` or `outside` of the gateway, `span` for one that only receives
     /// copies. Commas and repeats add more.
     #[arg(short, long = "interface", value_name = "IF[=ROLE]", required = true, value_delimiter = ',')]
@@ -141,6 +136,11 @@ pub struct RunArgs {
     /// Tap as `span` even an interface that carries traffic: this CUTS IT OFF.
     #[arg(long)]
     force: bool,
+
+    /// Read options from this TOML file, under the names that they have here without dashes; what the command line says itself wins.
+    /// SIGHUP takes ports, budget and filters from it again, without losing a packet.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// What the interfaces on the command line mean.
@@ -188,6 +188,7 @@ impl Wanted {
 /// Runs it.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let manager = Manager::from_env();
+    let reload = args.config.as_ref().map(|_| Reload::of_process());
     let metrics = metrics::open(&args.metrics)?;
     if let Some(name) = &args.netns {
         super::netns::enter(name)?;
@@ -294,8 +295,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     note(format!("following ports {ports}; records go to {}", args.write.display()));
     let losses = Losses::new(&stats, |name| config.budget_of(name), clock.now());
     let live = Live::new(tap, stats, losses, pipeline, clock, args.mirror_to.as_deref(), listens);
-    let reload = Reload::of_process();
-    Live { metrics, manager, ports, filters, filter, reload, taps: config.interfaces, ..live }.run(args, &signals)
+    Live { metrics, manager, ports, filters, filter, reload, taps: config.interfaces, ..live }
+        .run(args, &signals)
 }
 
 fn boxed(source: LiveSource) -> Box<dyn Source + Send> {

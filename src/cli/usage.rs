@@ -1,5 +1,7 @@
 //! The command line's own errors, in the words of all other ones.
 
+use std::ffi::OsString;
+
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
@@ -8,10 +10,10 @@ use crate::capture::PortError;
 
 /// Reads the command line. Help and version are answered and end the program, with success.
 pub fn parse() -> Result<Cli, Fail> {
-    let words = config::expanded(std::env::args_os().collect())?;
-    Cli::try_parse_from(words).map_err(|e| match e.kind() {
+    let args: Vec<OsString> = config::expanded(std::env::args_os().collect())?;
+    Cli::try_parse_from(&args).map_err(|e| match e.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => e.exit(),
-        _ => house(&e, std::env::args().nth(1).as_deref()),
+        _ => config::in_file(house(&e, std::env::args().nth(1).as_deref()), &e, &args),
     })
 }
 

@@ -327,3 +327,37 @@ impl<S: RecordSink> Desk<S> {
         &self.tally
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Endpoint;
+
+    #[derive(Default)]
+    struct Kept(Vec<u16>);
+
+    impl RecordSink for Kept {
+        fn record(&mut self, record: &Record) -> std::io::Result<()> {
+            self.0.push(record.dst_port.unwrap_or(0));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn of_ports_that_are_followed_no_more_nothing_is_told() {
+        let mut desk = Desk::new(Context::default(), Kept::default());
+        let found = |desk: &mut Desk<Kept>, port: Option<u16>| {
+            let mut a = Anomaly::new(Kind::SynUnanswered, String::new(), Nanos(5), Nanos(6));
+            let end = |port| Endpoint { port, ..Endpoint::default() };
+            a.tuple = port.map(|port| Tuple { src: end(40_000), dst: end(port) });
+            desk.anomaly(a).unwrap();
+        };
+        found(&mut desk, Some(80));
+        desk.only_ports("443".parse().unwrap());
+        for port in [Some(80), Some(443), None] {
+            found(&mut desk, port);
+        }
+        let (kept, tally) = desk.finish().unwrap();
+        assert_eq!((kept.0, tally.total()), (vec![80, 443, 0], 3));
+    }
+}
