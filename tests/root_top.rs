@@ -31,7 +31,7 @@ impl Terminal {
         // A shell whose prompt and history are nobody's.
         let shell = "env -i PATH=$PATH TERM=$TERM PS1='ready> ' sh";
         terminal.tmux(&["new-session", "-d", "-x", &width, "-y", &height, shell]);
-        terminal.shows("a prompt", |screen| screen.contains("ready> "));
+        terminal.shows("a prompt", |screen| screen.contains("ready>"));
         Some(terminal)
     }
 

@@ -274,7 +274,7 @@ impl Kernel {
 
     /// Chooses other ports, while everything is attached: a word at a time, so a port that is in both sets is chosen at every moment.
     pub fn set_ports(&mut self, ports: &[u64; 1024]) -> Result<(), libbpf_rs::Error> {
-        self.ports = Box::new(*ports);
+        *self.ports = *ports;
         let tables = abi::tables_bytes(&self.ports, &self.slots);
         self.tables.update(&0u32.to_ne_bytes(), &tables, MapFlags::ANY)
     }

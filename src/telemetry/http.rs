@@ -54,8 +54,8 @@ fn is_own_host(host: &str) -> bool {
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
 }
 
-/// Answers a request whose head is whole.
-pub fn respond(head: &[u8], audience: Audience, snapshot: &Snapshot) -> Answer {
+/// Answers a request whose head is whole. There is no snapshot yet while the run is being set up.
+pub fn respond(head: &[u8], audience: Audience, snapshot: Option<&Snapshot>) -> Answer {
     let Ok(head) = std::str::from_utf8(head) else { return refuse("400 Bad Request") };
     let mut lines = head.lines();
     let mut words = lines.next().unwrap_or("").split(' ');
@@ -78,6 +78,7 @@ pub fn respond(head: &[u8], audience: Audience, snapshot: &Snapshot) -> Answer {
         "HEAD" => false,
         _ => return refuse("405 Method Not Allowed"),
     };
+    let Some(snapshot) = snapshot else { return refuse("503 Service Unavailable") };
     let (content, body) = match target.split('?').next().unwrap_or("") {
         "/metrics" => {
             let open = field("accept").is_some_and(|a| a.contains("application/openmetrics-text"));
@@ -103,7 +104,7 @@ mod tests {
         page.counter("syntap_packets", "Seen.", &[], 5);
         let snapshot = Snapshot { page, ..Snapshot::default() };
         assert!(is_whole(head.as_bytes()), "{head}");
-        String::from_utf8(respond(head.as_bytes(), audience, &snapshot).bytes).unwrap()
+        String::from_utf8(respond(head.as_bytes(), audience, Some(&snapshot)).bytes).unwrap()
     }
 
     #[test]
@@ -140,6 +141,26 @@ mod tests {
             assert!(live(host, Audience::Local).starts_with("HTTP/1.1 403 "), "{host}");
         }
         assert!(live("127.0.0.1", Audience::Network).starts_with("HTTP/1.1 403 "));
+    }
+
+    #[test]
+    fn before_anything_was_measured_nothing_is_shown() {
+        for path in ["/metrics", "/live"] {
+            let answer = respond(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes(), Audience::Local, None);
+            assert!(answer.bytes.starts_with(b"HTTP/1.1 503 ") && !answer.fine, "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_gets_an_answer(head: Vec<u8>, path in "[ -~]*") {
+            let snapshot = Snapshot::default();
+            for head in [head, format!("GET {path} HTTP/1.1\r\n\r\n").into_bytes()] {
+                let answer = respond(&head, Audience::Network, Some(&snapshot));
+                proptest::prop_assert!(answer.bytes.starts_with(b"HTTP/1.1 "));
+                proptest::prop_assert!(!answer.bytes.windows(10).any(|w| w == b"\"interface"), "no live view");
+            }
+        }
     }
 
     #[test]

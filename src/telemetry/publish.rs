@@ -20,7 +20,7 @@ pub struct Board(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    latest: Mutex<Arc<Snapshot>>,
+    latest: Mutex<Option<Arc<Snapshot>>>,
     counted: Counted,
 }
 
@@ -47,11 +47,11 @@ impl Counted {
 impl Board {
     /// Lays down a snapshot in place of the one before.
     pub fn publish(&self, snapshot: Snapshot) {
-        *self.0.latest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        *self.0.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
     }
 
-    /// The latest one.
-    pub fn latest(&self) -> Arc<Snapshot> {
+    /// The latest one; `None` until set-up is done.
+    pub fn latest(&self) -> Option<Arc<Snapshot>> {
         self.0.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -157,7 +157,7 @@ impl Connection {
             }
             self.head.extend_from_slice(&bytes[..n]);
             let answer = if http::is_whole(&self.head) {
-                http::respond(&self.head, self.audience, &board.latest())
+                http::respond(&self.head, self.audience, board.latest().as_deref())
             } else if self.head.len() > HEAD_MAX {
                 http::refuse("431 Request Header Fields Too Large")
             } else {
@@ -269,7 +269,7 @@ impl Server {
     }
 
     fn write_files(&self, board: &Board) {
-        let latest = board.latest();
+        let Some(latest) = board.latest() else { return };
         for path in &self.files {
             if textfile::write(path, &latest.page).is_err() {
                 Counted::one(&board.counted().failed_files);

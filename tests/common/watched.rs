@@ -82,12 +82,20 @@ pub fn ask(stream: &mut (impl Read + Write), path: &str, accept: &str) -> String
     said
 }
 
-/// The body of a successful answer.
+/// The body of a successful answer, once set-up is done.
 pub fn get(at: SocketAddr, path: &str, accept: &str) -> String {
-    let said = ask(&mut TcpStream::connect(at).expect("it listens"), path, accept);
-    let (head, body) = said.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
+    let mut body = String::new();
+    until("there is something to show", || {
+        let said = ask(&mut TcpStream::connect(at).expect("it listens"), path, accept);
+        let (head, rest) = said.split_once("\r\n\r\n").expect("a head");
+        if head.starts_with("HTTP/1.1 503 ") {
+            return Err("it is being set up".into());
+        }
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        body = rest.to_owned();
+        Ok(())
+    });
+    body
 }
 
 /// Asks until the answer is as wanted.

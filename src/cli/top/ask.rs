@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::{Fail, metrics};
 use crate::telemetry::{View, view::VERSION};
@@ -46,8 +46,22 @@ pub fn place(text: &str) -> Result<Place, Fail> {
     })
 }
 
-/// Its view at this moment.
+/// Its view at this moment; of a run that is being set up, its first one.
 pub fn ask(at: &Place) -> Result<View, Fail> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match once(at)? {
+            Some(view) => return Ok(view),
+            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(100)),
+            None => {
+                return Err(Fail::new(format!("the syntap at {at} is still being set up"))
+                    .hint("try again in a moment"));
+            }
+        }
+    }
+}
+
+fn once(at: &Place) -> Result<Option<View>, Fail> {
     let answer = exchange(at).map_err(|e| {
         let fail = Fail::new(format!("no syntap answers at {at}: {e}"));
         match e.kind() {
@@ -60,6 +74,7 @@ pub fn ask(at: &Place) -> Result<View, Fail> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     match head.split(' ').nth(1) {
         Some("200") => {}
+        Some("503") => return Ok(None),
         Some("403") => {
             return Err(Fail::new(format!(
                 "the syntap at {at} shows its live view on its own machine alone"
@@ -69,7 +84,7 @@ pub fn ask(at: &Place) -> Result<View, Fail> {
         _ => return Err(Fail::new(format!("what answers at {at} is no syntap"))),
     }
     let view = serde_json::from_str::<View>(body).ok().filter(|v| v.version == VERSION);
-    view.ok_or_else(|| {
+    view.map(Some).ok_or_else(|| {
         Fail::new(format!("the live view of what answers at {at} is of another version"))
             .hint("use the syntap that runs there")
     })
