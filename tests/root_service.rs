@@ -152,7 +152,7 @@ fn a_thread_that_hangs_starves_the_watchdog_and_one_that_comes_back_feeds_it() {
 }
 
 #[test]
-fn an_interface_that_flaps_is_spoken_of_once_and_then_with_a_count() {
+fn an_interface_that_flaps_is_spoken_of_a_few_times_and_then_with_a_count() {
     if skip("flapping") {
         return;
     }
@@ -169,17 +169,15 @@ fn an_interface_that_flaps_is_spoken_of_once_and_then_with_a_count() {
             n => Err(n.to_string()),
         });
     };
-    for _ in 0..4 {
+    for _ in 0..6 {
         is_up(0.0);
         is_up(1.0);
     }
     let said = run.end();
     let of_it: Vec<&str> = said.lines().filter(|l| l.starts_with("syntap: near is ")).collect();
     assert!(of_it[0].contains("near is down"), "the first is said at once: {said}");
-    // Within a minute that is all; on a machine that takes longer for it there may be one more.
-    assert!(
-        of_it.len() <= 3 && of_it.last().unwrap().contains("near is up again"),
-        "the last state is said: {said}"
-    );
+    // Of twelve; on a machine that takes minutes for it there may be one more for each.
+    assert!((7..11).contains(&of_it.len()), "{said}");
+    assert!(of_it.last().unwrap().contains("near is up again"), "the last state is said: {said}");
     assert!(of_it.iter().any(|l| l.contains("left out")), "{said}");
 }

@@ -4,6 +4,8 @@
 //! However a run ends, it ends in one way: the hooks are taken off, the rings worked off, the records flushed, the
 //! summary printed; then the first error is returned. That nobody reads standard error is no reason to end.
 
+mod watched;
+
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,11 +34,11 @@ use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
 use crate::capture::{
-    ClockOffset, LiveSource, Mode, PortSet, Presence, Source, Tap, TapConfig, TapError, TapInterface,
-    TapStats, Transport,
+    ClockOffset, LiveSource, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats,
+    Transport,
 };
 use crate::flow::{self, Seed};
-use crate::pipeline::{CopySink, Desk, Interval, Notice, Pipeline, Plan, WorkerConfig, WorkerCounters};
+use crate::pipeline::{CopySink, Desk, Interval, Pipeline, Plan, WorkerConfig, WorkerCounters};
 use crate::record::{Context, Interface};
 use crate::telemetry::Endpoint;
 
@@ -480,98 +482,6 @@ impl<'a> Live<'a> {
             note("the kernel had no room for some link-layer events: what is there now was listed instead");
         }
         self.show();
-    }
-
-    /// Tells whoever watches.
-    fn show(&mut self) {
-        say::tick();
-        let now = Instant::now();
-        let beats = self.pipeline.shared().pulse.beats();
-        let ended: Vec<usize> = self.pipeline.stopped().collect();
-        self.progress.look(&beats, |n| ended.contains(&n), now);
-        self.manager.alive(&self.progress, now);
-        let Live {
-            metrics: Some(metrics),
-            tap,
-            stats,
-            losses,
-            counters,
-            pipeline,
-            clock,
-            progress,
-            ports,
-            ..
-        } = self
-        else {
-            return;
-        };
-        metrics.look(&metrics::Look {
-            tap,
-            stats,
-            losses,
-            counters,
-            shared: pipeline.shared(),
-            clock,
-            progress,
-            ports,
-        });
-    }
-
-    /// Reads the settings again, and takes them over if they make sense.
-    fn reload(&mut self) {
-        self.manager.reloading();
-        if let Some(reload) = &mut self.reload {
-            match reload.read(&self.taps) {
-                Ok(read) => {
-                    if let Err(e) = self.take_over(read.settings) {
-                        self.failed(e);
-                    }
-                    for option in read.others {
-                        note(format!(
-                            "{option} has changed in the settings, too: that counts from the next start on"
-                        ));
-                    }
-                }
-                Err(e) => note(format!("the settings stay as they were: {e}")),
-            }
-        }
-        self.manager.ready();
-    }
-
-    /// What is to be mirrored more is told to those who read it first, and what is to be mirrored no more to them last: so no packet of
-    /// a port that is in both sets is passed over, nor the first one of a new one.
-    fn take_over(&mut self, new: Settings) -> Result<(), Fail> {
-        let failed = |e: TapError| hinted(&e, e.hint());
-        if new.ports != self.ports {
-            let mut both = self.ports.clone();
-            both.extend(&new.ports);
-            if !self.pipeline.follow(&both) {
-                say::limited("reload", "a worker is busy: the first packets of new ports may be passed over");
-            }
-            self.tap.set_ports(&new.ports).map_err(failed)?;
-            // What the hooks have chosen before is on its way.
-            std::thread::sleep(SETTLE);
-            self.pipeline.notice(Notice::Ports(new.ports.clone()));
-            self.pipeline.follow(&new.ports);
-            note(format!("following ports {}", new.ports));
-            self.ports = new.ports;
-        }
-        if self.losses.set_budgets(&new.budgets) {
-            self.tap.set_budgets(&new.budgets).map_err(failed)?;
-            note("the budget is another one now");
-        }
-        let words = new.filter.words();
-        if let Some(filters) = &mut self.filters
-            && words != self.filter
-            && filters.push(new.filter).is_ok()
-        {
-            note(match words.as_str() {
-                "" => "writing all records".to_owned(),
-                words => format!("writing records that pass {words}"),
-            });
-            self.filter = words;
-        }
-        Ok(())
     }
 
     /// First the hooks, so that nothing new comes; then the rings are worked off; then they are closed.

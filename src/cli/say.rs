@@ -1,5 +1,6 @@
-//! What is said again and again is said once a minute: the first time at once, then the last of what came, with how many were left
-//! out. An interface that flaps, or a disk that is full by turns, fills no journal.
+//! What is said again and again is said a few times a minute, then held back: of that the last is said when the minute is over, with
+//! how many were left out. So an interface that goes down and comes up is told of at once, and one that flaps, or a disk that is full by
+//! turns, fills no journal.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,15 +8,21 @@ use std::time::{Duration, Instant};
 
 use super::note;
 
-/// Within this time a subject is spoken of once.
+/// Within this time
 const EVERY: Duration = Duration::from_secs(60);
+
+/// a subject is spoken of so often: down, gone, back, up, and room for one more turn.
+const OFTEN: u32 = 6;
 
 /// Subjects that are kept apart: interfaces, and a few more. Beyond that the one that was longest silent is forgotten.
 const SUBJECTS: usize = 64;
 
 #[derive(Debug)]
 struct Subject {
-    said: Instant,
+    /// When the present minute began,
+    began: Instant,
+    /// and how often it was spoken of in it.
+    said: u32,
     /// The last of what was held back.
     held: Option<String>,
     count: u64,
@@ -37,6 +44,10 @@ impl Limiter {
     /// What is to be said now, if anything.
     fn say(&mut self, subject: &str, text: String, now: Instant) -> Option<String> {
         if let Some(known) = self.subjects.get_mut(subject) {
+            if known.said < OFTEN && known.held.is_none() {
+                known.said += 1;
+                return Some(text);
+            }
             if known.held.replace(text).is_some() {
                 known.count += 1;
                 self.left_out += 1;
@@ -45,18 +56,18 @@ impl Limiter {
         }
         if self.subjects.len() >= SUBJECTS
             && let Some(oldest) =
-                self.subjects.iter().min_by_key(|(_, s)| s.said).map(|(name, _)| name.clone())
+                self.subjects.iter().min_by_key(|(_, s)| s.began).map(|(name, _)| name.clone())
         {
             self.left_out += u64::from(self.subjects.remove(&oldest).is_some_and(|s| s.held.is_some()));
         }
-        self.subjects.insert(subject.to_owned(), Subject { said: now, held: None, count: 0 });
+        self.subjects.insert(subject.to_owned(), Subject { began: now, said: 1, held: None, count: 0 });
         Some(text)
     }
 
     /// What has been held back long enough.
     fn tick(&mut self, now: Instant) -> Vec<String> {
         let due = self.subjects.values_mut().filter_map(|s| s.due(now)).collect();
-        self.subjects.retain(|_, s| now.duration_since(s.said) < EVERY);
+        self.subjects.retain(|_, s| now.duration_since(s.began) < EVERY);
         due
     }
 
@@ -68,11 +79,12 @@ impl Limiter {
 
 impl Subject {
     fn due(&mut self, now: Instant) -> Option<String> {
-        if now.duration_since(self.said) < EVERY {
+        if now.duration_since(self.began) < EVERY {
             return None;
         }
         let text = self.take()?;
-        self.said = now;
+        // It goes on, so the next minute has no turns of its own.
+        (self.began, self.said) = (now, OFTEN);
         Some(text)
     }
 
@@ -121,11 +133,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_repeated_is_said_once_a_minute_with_how_much_was_left_out() {
+    fn what_is_repeated_is_said_a_few_times_then_once_a_minute_with_how_much_was_left_out() {
         let mut l = Limiter::new();
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
-        assert_eq!(l.say("eth0", "down".into(), at(0)).as_deref(), Some("down"));
+        for n in 0..OFTEN {
+            let text = format!("turn {n}");
+            assert_eq!(l.say("eth0", text.clone(), at(0)), Some(text));
+        }
         assert_eq!(l.say("eth1", "down".into(), at(1)).as_deref(), Some("down"), "another subject");
         for n in 0..10 {
             assert_eq!(l.say("eth0", format!("up {n}"), at(2)), None);
@@ -142,13 +157,14 @@ mod tests {
     fn the_last_state_is_always_said_and_the_subjects_are_few() {
         let mut l = Limiter::new();
         let now = Instant::now();
-        l.say("a", "down".into(), now);
-        l.say("a", "up".into(), now);
-        assert_eq!(l.tick(now + EVERY), ["up"]);
+        let said = (0..=OFTEN).filter_map(|n| l.say("a", n.to_string(), now)).count();
+        assert_eq!(said, OFTEN as usize);
+        assert_eq!(l.tick(now + EVERY), [OFTEN.to_string()]);
         for n in 0..SUBJECTS * 2 {
             l.say(&n.to_string(), "x".into(), now + EVERY);
         }
         assert_eq!(l.subjects.len(), SUBJECTS);
         assert!(l.tick(now + EVERY * 3).is_empty() && l.subjects.is_empty(), "what is silent is forgotten");
+        assert_eq!(l.say("a", "again".into(), now + EVERY * 3).as_deref(), Some("again"));
     }
 }

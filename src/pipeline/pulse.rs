@@ -4,6 +4,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rtrb::Consumer;
+
+use super::desk::{Desk, RecordSink, WAITING};
+use super::event::Event;
+use super::threads::Notice;
+use crate::capture::Source;
+
 /// How full a queue was at most since it was last asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Level {
@@ -16,6 +23,15 @@ pub struct Level {
     pub most: u64,
     /// What there is room for.
     pub room: u64,
+}
+
+/// What a run's queues have room for; 0 is none.
+pub(super) struct Queues {
+    pub events: usize,
+    pub copies: usize,
+    pub conntrack: usize,
+    pub link: usize,
+    pub notices: usize,
 }
 
 #[derive(Debug)]
@@ -35,10 +51,29 @@ pub struct Pulse {
 
 impl Pulse {
     /// Of so many threads, and queues with their names, numbers and room.
-    pub(super) fn new(threads: usize, queues: &[(&'static str, usize, u64)]) -> Pulse {
+    fn new(threads: usize, queues: &[(&'static str, usize, u64)]) -> Pulse {
         let queue =
             |&(name, number, room): &(&'static str, usize, u64)| Queue { name, number, room, most: 0.into() };
         Pulse { beats: (0..threads).map(|_| 0.into()).collect(), queues: queues.iter().map(queue).collect() }
+    }
+
+    /// Of a run with these sources, a worker each.
+    pub(super) fn of(sources: &[Box<dyn Source + Send>], rooms: Queues) -> Pulse {
+        let mut queues = Vec::new();
+        for (n, source) in sources.iter().enumerate() {
+            queues.extend(source.filled().map(|(_, room)| ("packets", n, room)));
+            queues.push(("events", n, rooms.events as u64));
+            queues.push(("copies", n, rooms.copies as u64));
+        }
+        let once = [
+            ("conntrack", rooms.conntrack),
+            ("link", rooms.link),
+            ("notices", rooms.notices),
+            ("order", WAITING),
+        ];
+        queues.extend(once.map(|(name, room)| (name, 0, room as u64)));
+        queues.retain(|(_, _, room)| *room > 0);
+        Pulse::new(sources.len() + 1, &queues)
     }
 
     /// A thread has gone round.
@@ -77,6 +112,45 @@ impl Pulse {
             Level { queue: q.name, number: q.number, most, room: q.room }
         };
         self.queues.iter().map(level).collect()
+    }
+}
+
+/// The writer's part of [`Pulse`].
+pub(super) struct Beat<'a> {
+    pulse: &'a Pulse,
+    events: Vec<Option<usize>>,
+    kernel: [Option<usize>; 2],
+    notices: Option<usize>,
+    order: Option<usize>,
+}
+
+impl Beat<'_> {
+    /// Of a run of so many workers.
+    pub fn of(pulse: &Pulse, workers: usize) -> Beat<'_> {
+        let queue = |name| pulse.queue(name, 0);
+        Beat {
+            pulse,
+            events: (0..workers).map(|n| pulse.queue("events", n)).collect(),
+            kernel: ["conntrack", "link"].map(queue),
+            notices: queue("notices"),
+            order: queue("order"),
+        }
+    }
+
+    /// The writer goes round, before it empties these.
+    pub fn beat<S: RecordSink>(
+        &self,
+        desk: &Desk<S>,
+        events: &[Consumer<Event>],
+        kernel: &[Consumer<Event>],
+        notices: &Consumer<Notice>,
+    ) {
+        self.pulse.beat(events.len());
+        for (queue, ring) in self.events.iter().zip(events).chain(self.kernel.iter().zip(kernel)) {
+            self.pulse.waits(*queue, ring.slots() as u64);
+        }
+        self.pulse.waits(self.notices, notices.slots() as u64);
+        self.pulse.waits(self.order, desk.waiting() as u64);
     }
 }
 

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::conntrack::{ConntrackFeed, ConntrackTotals, Listener, listen};
-use super::desk::{Desk, RecordSink, Tally, WAITING};
+use super::desk::{Desk, RecordSink, Tally};
 use super::event::{Event, Outlet, Place, What};
 use super::handover::{Exchange, Group, HandOver};
 use super::latency::Interval;
 use super::link::{LINK_EVENTS, LinkListener, LinkTotals};
-use super::pulse::Pulse;
+use super::pulse::{Beat, Pulse, Queues};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::link::LinkEvents;
 use crate::capture::{Packet, Point, Polled, PortSet, Source, SourceError};
@@ -258,7 +258,16 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
         desk: impl FnOnce() -> io::Result<Desk<S>> + Send + 'static,
         plan: Plan<'_>,
     ) -> io::Result<Pipeline<S>> {
-        let pulse = pulse_of(&sources, &plan);
+        let pulse = Pulse::of(
+            &sources,
+            Queues {
+                events: EVENTS,
+                copies: if plan.copies.is_some() { COPIES } else { 0 },
+                conntrack: if plan.conntrack.is_some() { EVENTS } else { 0 },
+                link: if plan.link.is_some() { LINK_EVENTS } else { 0 },
+                notices: NOTICES,
+            },
+        );
         let mut exchanges: Vec<Option<Exchange>> = (0..sources.len()).map(|_| None).collect();
         let mut groups = Vec::new();
         for numbers in plan.hand_over.groups {
@@ -571,58 +580,6 @@ fn copy_out(packets: &[Packet<'_>], ring: &mut Producer<Copied>, shared: &Shared
         if ring.push(copied).is_err() {
             shared.copies_dropped.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// What is reported of a run's threads and the queues before them.
-fn pulse_of(sources: &[Box<dyn Source + Send>], plan: &Plan<'_>) -> Pulse {
-    let mut queues = Vec::new();
-    for (n, source) in sources.iter().enumerate() {
-        queues.extend(source.filled().map(|(_, room)| ("packets", n, room)));
-        queues.push(("events", n, EVENTS as u64));
-        queues.extend(plan.copies.as_ref().map(|_| ("copies", n, COPIES as u64)));
-    }
-    queues.extend(plan.conntrack.as_ref().map(|_| ("conntrack", 0, EVENTS as u64)));
-    queues.extend(plan.link.as_ref().map(|_| ("link", 0, LINK_EVENTS as u64)));
-    queues.push(("notices", 0, NOTICES as u64));
-    queues.push(("order", 0, WAITING as u64));
-    Pulse::new(sources.len() + 1, &queues)
-}
-
-/// The writer's part of [`Pulse`].
-struct Beat<'a> {
-    pulse: &'a Pulse,
-    events: Vec<Option<usize>>,
-    kernel: [Option<usize>; 2],
-    notices: Option<usize>,
-    order: Option<usize>,
-}
-
-impl Beat<'_> {
-    fn of(pulse: &Pulse, workers: usize) -> Beat<'_> {
-        let queue = |name| pulse.queue(name, 0);
-        Beat {
-            pulse,
-            events: (0..workers).map(|n| pulse.queue("events", n)).collect(),
-            kernel: ["conntrack", "link"].map(queue),
-            notices: queue("notices"),
-            order: queue("order"),
-        }
-    }
-
-    fn beat<S: RecordSink>(
-        &self,
-        desk: &Desk<S>,
-        events: &[Consumer<Event>],
-        kernel: &[Consumer<Event>],
-        notices: &Consumer<Notice>,
-    ) {
-        self.pulse.beat(events.len());
-        for (queue, ring) in self.events.iter().zip(events).chain(self.kernel.iter().zip(kernel)) {
-            self.pulse.waits(*queue, ring.slots() as u64);
-        }
-        self.pulse.waits(self.notices, notices.slots() as u64);
-        self.pulse.waits(self.order, desk.waiting() as u64);
     }
 }
 

@@ -22,6 +22,7 @@ pub struct Board(Arc<Shared>);
 struct Shared {
     latest: Mutex<Option<Arc<Snapshot>>>,
     counted: Counted,
+    file_error: Mutex<Option<String>>,
 }
 
 /// What the listener counts of itself.
@@ -53,6 +54,17 @@ impl Board {
     /// The latest one; `None` until set-up is done.
     pub fn latest(&self) -> Option<Arc<Snapshot>> {
         self.0.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why a text file could not be written.
+    pub fn failed_file(&self, why: String) {
+        Counted::one(&self.0.counted.failed_files);
+        *self.0.file_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    /// Why one could not be written since the last call, if so.
+    pub fn file_error(&self) -> Option<String> {
+        self.0.file_error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What the listener counted.

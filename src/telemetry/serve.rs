@@ -45,6 +45,15 @@ pub enum Endpoint {
     File(PathBuf),
 }
 
+impl Endpoint {
+    /// The directory that must stay within reach while it is served: a file is renamed in it, a socket removed from it at the end.
+    pub fn directory(&self) -> Option<PathBuf> {
+        let (Endpoint::Unix(path) | Endpoint::File(path)) = self else { return None };
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        Some(parent.map_or_else(|| ".".into(), Path::to_path_buf))
+    }
+}
+
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -271,8 +280,8 @@ impl Server {
     fn write_files(&self, board: &Board) {
         let Some(latest) = board.latest() else { return };
         for path in &self.files {
-            if textfile::write(path, &latest.page).is_err() {
-                Counted::one(&board.counted().failed_files);
+            if let Err(e) = textfile::write(path, &latest.page) {
+                board.failed_file(format!("cannot write metrics into {}: {e}", path.display()));
             }
         }
     }
@@ -369,6 +378,27 @@ mod tests {
         let counted = running.board.counted();
         assert!(counted.cut.load(Ordering::Relaxed) >= silent.len() as u64 + 2 - CONNECTIONS as u64);
         assert_eq!(counted.answered.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_any_more_is_said_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let sub = dir.path().join("sub");
+        fs::create_dir(&sub).unwrap();
+        let endpoint = Endpoint::File(sub.join("x.prom"));
+        assert_eq!(endpoint.directory(), Some(sub.clone()));
+        let mut server = Server::default();
+        server.open(&endpoint).unwrap();
+        let board = Board::default();
+        board.publish(Snapshot::default());
+        fs::remove_dir_all(&sub).unwrap();
+        server.write_files(&board);
+        let why = board.file_error().expect("an error");
+        assert!(why.starts_with("cannot write metrics into ") && board.file_error().is_none(), "{why}");
+        assert_eq!(board.counted().failed_files.load(Ordering::Relaxed), 1);
+        fs::create_dir(&sub).unwrap();
+        server.write_files(&board);
+        assert!(board.file_error().is_none() && sub.join("x.prom").exists());
     }
 
     #[test]

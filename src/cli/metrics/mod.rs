@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::losses::Losses;
 use super::output::RecordTotals;
 use super::progress::Progress;
-use super::{Fail, note};
+use super::{Fail, note, say};
 use crate::capture::{ClockOffset, PortSet, Tap, TapStats};
 use crate::pipeline::{
     Durations, Interval, Level, Noted, Onlooker, Onlooking, Shared, WorkerCounters, onlooker,
@@ -223,6 +223,9 @@ impl Metrics {
         let over = self.gathered.events.len().saturating_sub(EVENTS);
         self.gathered.events.drain(..over);
         self.process.look();
+        if let Some(why) = self.board.file_error() {
+            say::limited("metrics", why);
+        }
         let snapshot = Snapshot { page: self.page(look), view: self.view(look) };
         self.board.publish(snapshot);
         self.gathered.recent = Durations::default();
