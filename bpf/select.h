@@ -53,7 +53,8 @@ struct {
 	__type(value, struct syntap_known_bucket);
 } known SEC(".maps");
 
-const volatile struct syntap_allowance allowance[SYNTAP_SLOTS] SEC(".rodata.allowance") = {};
+/* May change while attached: read as volatile. */
+volatile struct syntap_allowance allowance[SYNTAP_SLOTS] SEC(".data.allowance") = {};
 const volatile struct syntap_config config SEC(".rodata.config") = {};
 struct syntap_tables tables SEC(".data.tables") = {};
 struct syntap_sleepers sleepers SEC(".data.sleepers") = {};
@@ -258,7 +259,7 @@ static __always_inline void budget_roll(struct syntap_budget *b, __u32 slot, __u
 {
 	__u32 cap = b->cap, owed, known, most, left, goal = SYNTAP_KEEP_ALL, goal_known = SYNTAP_KEEP_ALL;
 	__u64 gone = now - b->window_ns, windows = gone / SYNTAP_WINDOW_NS;
-	__u32 i = slot & (SYNTAP_SLOTS - 1);
+	__u32 i = slot & (SYNTAP_SLOTS - 1), ns;
 
 	if (!windows)
 		return;
@@ -294,11 +295,12 @@ static __always_inline void budget_roll(struct syntap_budget *b, __u32 slot, __u
 	b->known = 0;
 	b->neighbours = 0;
 	b->cap = allowance[i].packets;
-	if (!config.metered || !allowance[i].ns)
+	ns = allowance[i].ns;
+	if (!ns)
 		return;
-	b->spent_ns = debt(b->spent_ns, allowance[i].ns, windows);
+	b->spent_ns = debt(b->spent_ns, ns, windows);
 	if (b->cost) {
-		left = (__u64)allowance[i].ns * 64 / b->cost;
+		left = (__u64)ns * 64 / b->cost;
 		if (left < b->cap)
 			b->cap = left ? left : 1;
 	}
@@ -341,11 +343,9 @@ static __always_inline __u32 budget_take(__u32 slot, enum syntap_class class, __
 	/* Known tuples may overdraw a window that others have filled; the next ones pay it back. */
 	if (b->used >= times * b->cap)
 		return fate | FATE_SHED | FATE_HARD;
-	if (config.metered) {
-		ns = allowance[slot & (SYNTAP_SLOTS - 1)].ns;
-		if (ns && b->spent_ns >= times * ns)
-			return fate | FATE_SHED | FATE_HARD;
-	}
+	ns = allowance[slot & (SYNTAP_SLOTS - 1)].ns;
+	if (ns && b->spent_ns >= times * ns)
+		return fate | FATE_SHED | FATE_HARD;
 	b->used++;
 	return 0;
 }
@@ -360,7 +360,8 @@ static __always_inline void budget_charge(__u32 slot, __u64 since, bool has_far_
 	struct syntap_budget *b;
 	__u64 ns;
 
-	if (!config.metered)
+	/* Without a share of time no second clock is read. */
+	if (!allowance[slot & (SYNTAP_SLOTS - 1)].ns)
 		return;
 	b = bpf_map_lookup_elem(&budget, &slot);
 	if (!b)

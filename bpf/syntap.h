@@ -9,7 +9,7 @@
  *   kernel -> us   struct syntap_counters     map "counters", per CPU, one element a lane
  *   kernel -> us   struct syntap_census       map "census", per CPU, one element a lane
  *   us -> kernel   struct syntap_config       read-only data, fixed at load: the JIT folds it into the code
- *   us -> kernel   struct syntap_allowance    read-only data, one a slot
+ *   us -> kernel   struct syntap_allowance    writable data, one a slot, may change while attached
  *   us -> kernel   struct syntap_tables       writable data, may change while attached
  *   us -> kernel   struct syntap_known_bucket map "known"
  *   both           struct syntap_sleepers     writable data, mapped
@@ -235,14 +235,13 @@ struct syntap_config {
 	__u64 watch_ns;		/* how long a tuple stays under watch */
 	__u32 watch_packets;	/* how many plain packets it may mirror meanwhile */
 	__u32 watch_mask;	/* buckets - 1, a power of two less one */
-	__u32 metered;		/* an interface's budget has a share of time: 0 reads no second clock */
 	__u32 neighbour_budget; /* ARP and neighbour packets a window, CPU and interface, metered apart */
 	__u32 shards;		/* rings of the inline mode; at least 1 */
 	__u32 snap;		/* bytes of a packet that are mirrored, counted from a tunnel's inside */
 	__u32 carrier;		/* ifindex of the private pair's near end; 0 selects and does not clone */
 	__u32 known_mask;	/* buckets of the known tuples - 1, a power of two less one */
 	__u32 records;		/* 1: copy into the ring buffers instead */
-	__u32 reserved;
+	__u32 reserved[2];
 };
 
 _Static_assert(sizeof(struct syntap_config) == 64, "no hidden padding");

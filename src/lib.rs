@@ -4,7 +4,8 @@
 //! tuple and write records of what went wrong, with the packets that prove it. `docs/architecture.md` is the map.
 //!
 //! Layers point one way: `wire <- flow <- track <- detect <- record` are pure (no kernel, no threads, no clock);
-//! `bpf <- capture` know frames and not flows; `pipeline` alone knows threads; `cli` alone prints; `guard` stands alone.
+//! `bpf <- capture` know frames and not flows; `pipeline` alone knows threads; `telemetry` reads snapshots; `cli` alone prints;
+//! `guard` stands alone.
 #![deny(unsafe_code)]
 
 pub mod bpf;
@@ -16,5 +17,6 @@ pub mod guard;
 pub mod pipeline;
 pub mod record;
 pub mod report;
+pub mod telemetry;
 pub mod track;
 pub mod wire;

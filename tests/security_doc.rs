@@ -65,7 +65,7 @@ fn every_test_that_the_document_names_exists() {
 }
 
 #[test]
-fn no_source_starts_a_program() {
+fn no_source_but_the_pagers_starts_a_program() {
     fn sources(dir: &std::path::Path, out: &mut Vec<std::path::PathBuf>) {
         for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
             let path = entry.path();
@@ -79,8 +79,9 @@ fn no_source_starts_a_program() {
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);
     assert!(files.len() > 50, "the test reads the sources");
-    for file in files {
-        let text = std::fs::read_to_string(&file).expect("a source file");
+    // Of `show`, at a terminal: it never runs beside a tap.
+    for file in files.iter().filter(|f| !f.ends_with("cli/pager.rs")) {
+        let text = std::fs::read_to_string(file).expect("a source file");
         let code = text.split("#[cfg(test)]").next().unwrap_or("");
         for word in [
             "process::Command",

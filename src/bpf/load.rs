@@ -1,7 +1,7 @@
 //! Loading the programs, and reading what they count.
 //!
-//! Everything is fixed at load: the configuration is read-only data that the JIT folds into the code. What is
-//! loaded lives as long as [`Kernel`]; nothing is pinned, so nothing outlives the process.
+//! Nearly everything is fixed at load: the configuration is read-only data that the JIT folds into the code. Ports, slots and budgets
+//! may change later. What is loaded lives as long as [`Kernel`]; nothing is pinned, so nothing outlives the process.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
@@ -148,6 +148,7 @@ pub struct Kernel {
     census: MapHandle,
     rings: MapHandle,
     tables: MapHandle,
+    allowance: MapHandle,
     budget: MapHandle,
     sleepers: MapHandle,
     records: Vec<MapHandle>,
@@ -202,7 +203,6 @@ impl Kernel {
         for (slot, budget) in allowance.iter_mut().zip(&options.budgets) {
             *slot = budget.allowance();
         }
-        let metered = allowance[..options.slots.len()].iter().any(|a| a[1] > 0);
         let known_buckets = Known::buckets(options.known);
         let buckets = options.watch_buckets.clamp(1, 1 << 26).next_power_of_two();
         let config = Config {
@@ -210,7 +210,6 @@ impl Kernel {
             watch_ns: options.watch_ns,
             watch_packets: options.watch_packets,
             watch_mask: buckets - 1,
-            metered: metered.into(),
             neighbour_budget: per_window(options.neighbour_pps),
             shards: options.shards,
             snap: options.snap,
@@ -222,7 +221,7 @@ impl Kernel {
             let done = match map.name().to_str().unwrap_or("") {
                 ".rodata.config" => map.set_initial_value(&config.bytes()),
                 ".data.tables" => map.set_initial_value(&abi::tables_bytes(&options.ports, &options.slots)),
-                ".rodata.allowance" => map.set_initial_value(&abi::allowance_bytes(&allowance)),
+                ".data.allowance" => map.set_initial_value(&abi::allowance_bytes(&allowance)),
                 "watch" => map.set_max_entries(buckets),
                 "watch_marks" => map.set_max_entries(watch::marks_of(buckets)),
                 "known" => map.set_max_entries(known_buckets),
@@ -241,6 +240,7 @@ impl Kernel {
         };
         let (counters, census, rings) = (handle("counters")?, handle("census")?, handle("rings")?);
         let (tables, budget) = (handle(".data.tables")?, handle("budget")?);
+        let allowance = handle(".data.allowance")?;
         let watching = Watching {
             key: options.key,
             mask: buckets - 1,
@@ -261,6 +261,7 @@ impl Kernel {
             census,
             rings,
             tables,
+            allowance,
             budget,
             sleepers,
             records,
@@ -282,6 +283,25 @@ impl Kernel {
         self.slots[slot].0 = ifindex;
         let tables = abi::tables_bytes(&self.ports, &self.slots);
         self.tables.update(&0u32.to_ne_bytes(), &tables, MapFlags::ANY)
+    }
+
+    /// Chooses other ports, while everything is attached: a word at a time, so a port that is in both sets is chosen at every moment.
+    pub fn set_ports(&mut self, ports: &[u64; 1024]) -> Result<(), libbpf_rs::Error> {
+        *self.ports = *ports;
+        let tables = abi::tables_bytes(&self.ports, &self.slots);
+        self.tables.update(&0u32.to_ne_bytes(), &tables, MapFlags::ANY)
+    }
+
+    /// Gives the tap points other budgets, in the order of the slots. They count from each CPU's next window on.
+    ///
+    /// # Panics
+    /// With more of them than [`SLOTS`].
+    pub fn set_budgets(&mut self, budgets: &[Budget]) -> Result<(), libbpf_rs::Error> {
+        let mut allowance = [Budget::default().allowance(); SLOTS];
+        for (slot, budget) in allowance[..budgets.len()].iter_mut().zip(budgets) {
+            *slot = budget.allowance();
+        }
+        self.allowance.update(&0u32.to_ne_bytes(), &abi::allowance_bytes(&allowance), MapFlags::ANY)
     }
 
     /// A program's descriptor, to attach it.

@@ -73,4 +73,11 @@ impl Source for LiveSource {
     fn poll(&mut self, wait_ms: u32, sink: &mut dyn FnMut(&[Packet<'_>])) -> Result<Polled, SourceError> {
         self.poll_with_meta(wait_ms, &mut |packets, _| sink(packets))
     }
+
+    fn filled(&self) -> Option<(u64, u64)> {
+        match self {
+            LiveSource::Xsk(_) => None,
+            LiveSource::Ring(s) => Some((s.held(), s.room())),
+        }
+    }
 }

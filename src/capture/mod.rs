@@ -92,6 +92,11 @@ pub trait Source {
     /// Hands over at most one batch (up to [`BATCH`] packets) by one call of `sink`, or waits up to
     /// `wait_ms` milliseconds for one.
     fn poll(&mut self, wait_ms: u32, sink: &mut dyn FnMut(&[Packet<'_>])) -> Result<Polled, SourceError>;
+
+    /// Bytes that wait to be read, and what there is room for; `None` where that cannot be told.
+    fn filled(&self) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 /// Packets in one batch: enough to hide memory latency behind prefetches (32 in flight saturate a core's

@@ -452,6 +452,18 @@ impl Tap {
         &self.clock
     }
 
+    /// Chooses other ports, while packets pass.
+    pub fn set_ports(&mut self, ports: &PortSet) -> Result<(), TapError> {
+        let set = self.kernel.set_ports(ports.words());
+        set.map_err(|source| TapError::Map { operation: "choose other ports", source })
+    }
+
+    /// Gives the tap points other budgets, in their order, while packets pass.
+    pub fn set_budgets(&mut self, budgets: &[Budget]) -> Result<(), TapError> {
+        let set = self.kernel.set_budgets(budgets);
+        set.map_err(|source| TapError::Map { operation: "set other budgets", source })
+    }
+
     /// What puts tuples under watch from outside the kernel side.
     pub fn watch(&self) -> Result<Watch, TapError> {
         Ok(self.kernel.watch()?)

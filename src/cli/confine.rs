@@ -7,7 +7,6 @@ use clap::Args;
 use super::output::hinted;
 use super::status::local;
 use super::{Fail, many, note};
-use crate::capture::{Mode, Tap};
 use crate::guard::{Confined, Guard, GuardError, Level, Reach};
 
 /// Arguments of `run` that say what it gives up.
@@ -80,12 +79,10 @@ pub fn whose(e: Fail, guard: &Guard) -> Fail {
 }
 
 /// Gives up what can be, for good.
-pub fn enter(guard: Guard, records: &Path, tap: &Tap) -> Result<(), Fail> {
+pub fn enter(guard: Guard, reach: Reach) -> Result<(), Fail> {
     // Of the status line.
     local();
     let on = guard.is_on();
-    let attach = tap.points().iter().any(|p| p.mode == Mode::Inline);
-    let reach = Reach { write: vec![records.to_owned()], read: Vec::new(), attach };
     let confined = guard.enter(&reach).map_err(|e| fail(&e))?;
     if on {
         note(described(&confined));

@@ -12,9 +12,9 @@ use crate::record::{ConnectionRecord, FIGURES, Record};
 use crate::report::Line;
 use crate::wire::Nanos;
 
-/// Which records.
+/// Which records, of those that come.
 #[derive(Clone, Debug, Default, Args)]
-pub struct Filter {
+pub struct Choice {
     /// Kinds: commas and repeats add more (`syntap explain` lists them; `figures` is what else is stored: counts and latencies).
     #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
     kind: Vec<&'static str>,
@@ -39,13 +39,20 @@ pub struct Filter {
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_net)]
     net: Vec<Net>,
 
-    /// Interfaces where it was seen: commas and repeats add more.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    interface: Vec<String>,
-
     /// Community ID.
     #[arg(long, value_name = "ID")]
     community_id: Option<String>,
+}
+
+/// Which records, of those that are there.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Filter {
+    #[command(flatten)]
+    choice: Choice,
+
+    /// Interfaces where it was seen: commas and repeats add more.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    interface: Vec<String>,
 
     /// From this time on: RFC 3339, a date (its midnight, UTC), or how long ago (30s, 10m, 2h, 3d).
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -54,6 +61,12 @@ pub struct Filter {
     /// Until this time, likewise.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<Nanos>,
+}
+
+impl From<Choice> for Filter {
+    fn from(choice: Choice) -> Filter {
+        Filter { choice, ..Filter::default() }
+    }
 }
 
 /// What a record is asked.
@@ -135,14 +148,14 @@ impl Filter {
 
     fn passes_all(&self, r: &Asked<'_>) -> bool {
         // Figures are thousands a day: shown to those who ask for them.
-        (self.kind.contains(&r.kind) || self.kind.is_empty() && r.kind != FIGURES)
-            && self.severity.is_none_or(|s| Severity::from_name(r.severity).is_some_and(|x| x >= s))
-            && (self.verdict.is_empty() || self.verdict.iter().any(|v| v.name() == r.verdict))
-            && self.certainty.is_none_or(|c| Certainty::from_name(r.certainty).is_some_and(|x| x >= c))
+        (self.choice.kind.contains(&r.kind) || self.choice.kind.is_empty() && r.kind != FIGURES)
+            && self.choice.severity.is_none_or(|s| Severity::from_name(r.severity).is_some_and(|x| x >= s))
+            && (self.choice.verdict.is_empty() || self.choice.verdict.iter().any(|v| v.name() == r.verdict))
+            && self.choice.certainty.is_none_or(|c| Certainty::from_name(r.certainty).is_some_and(|x| x >= c))
             && self.is_end_of(r.src, r.dst)
             && self.is_in_net(r.src, r.dst)
             && self.is_at(r.interface)
-            && self.community_id.as_deref().is_none_or(|id| r.community_id == Some(id))
+            && self.choice.community_id.as_deref().is_none_or(|id| r.community_id == Some(id))
             && self.is_within(r.time.0, r.time.1)
     }
 
@@ -152,17 +165,17 @@ impl Filter {
         self.is_end_of(src, dst)
             && self.is_in_net(src, dst)
             && self.is_at(Some(&c.interface))
-            && self.community_id.as_ref().is_none_or(|id| c.community_id == *id)
+            && self.choice.community_id.as_ref().is_none_or(|id| c.community_id == *id)
             && self.is_within(c.first_ns, c.last_ns)
     }
 
     /// The first option given that a connection, which is no anomaly, cannot be asked for.
     pub fn of_anomalies_only(&self) -> Option<&'static str> {
         let given = [
-            (!self.kind.is_empty(), "--kind"),
-            (self.severity.is_some(), "--severity"),
-            (!self.verdict.is_empty(), "--verdict"),
-            (self.certainty.is_some(), "--certainty"),
+            (!self.choice.kind.is_empty(), "--kind"),
+            (self.choice.severity.is_some(), "--severity"),
+            (!self.choice.verdict.is_empty(), "--verdict"),
+            (self.choice.certainty.is_some(), "--certainty"),
         ];
         given.into_iter().find(|g| g.0).map(|g| g.1)
     }
@@ -170,10 +183,10 @@ impl Filter {
     /// The first option given.
     pub fn given(&self) -> Option<&'static str> {
         let others = [
-            (!self.tuple.is_empty(), "--tuple"),
-            (!self.net.is_empty(), "--net"),
+            (!self.choice.tuple.is_empty(), "--tuple"),
+            (!self.choice.net.is_empty(), "--net"),
             (!self.interface.is_empty(), "--interface"),
-            (self.community_id.is_some(), "--community-id"),
+            (self.choice.community_id.is_some(), "--community-id"),
             (self.since.is_some(), "--since"),
             (self.until.is_some(), "--until"),
         ];
@@ -189,14 +202,14 @@ impl Filter {
             None => ip.to_string(),
         };
         let words = [
-            list("kind", self.kind.iter().map(|k| (*k).to_owned()).collect()),
-            list("severity", self.severity.iter().map(|s| s.name().to_owned()).collect()),
-            list("verdict", self.verdict.iter().map(|v| v.name().to_owned()).collect()),
-            list("certainty", self.certainty.iter().map(|c| c.name().to_owned()).collect()),
-            list("tuple", self.tuple.iter().map(end).collect()),
-            list("net", self.net.iter().map(Net::to_string).collect()),
+            list("kind", self.choice.kind.iter().map(|k| (*k).to_owned()).collect()),
+            list("severity", self.choice.severity.iter().map(|s| s.name().to_owned()).collect()),
+            list("verdict", self.choice.verdict.iter().map(|v| v.name().to_owned()).collect()),
+            list("certainty", self.choice.certainty.iter().map(|c| c.name().to_owned()).collect()),
+            list("tuple", self.choice.tuple.iter().map(end).collect()),
+            list("net", self.choice.net.iter().map(Net::to_string).collect()),
             list("interface", self.interface.clone()),
-            list("community-id", self.community_id.iter().cloned().collect()),
+            list("community-id", self.choice.community_id.iter().cloned().collect()),
         ];
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
@@ -210,12 +223,12 @@ impl Filter {
         let is = |end: Option<(IpAddr, u16)>, (ip, port): &(IpAddr, Option<u16>)| {
             end.is_some_and(|e| e.0 == *ip && port.is_none_or(|p| e.1 == p))
         };
-        self.tuple.iter().all(|e| is(src, e) || is(dst, e))
+        self.choice.tuple.iter().all(|e| is(src, e) || is(dst, e))
     }
 
     fn is_in_net(&self, src: Option<(IpAddr, u16)>, dst: Option<(IpAddr, u16)>) -> bool {
         let holds = |net: &Net| [src, dst].into_iter().flatten().any(|(ip, _)| net.holds(ip));
-        self.net.is_empty() || self.net.iter().any(holds)
+        self.choice.net.is_empty() || self.choice.net.iter().any(holds)
     }
 
     fn is_at(&self, interface: Option<&str>) -> bool {

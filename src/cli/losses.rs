@@ -15,7 +15,7 @@ use crate::wire::{Nanos, TcpFlags};
 
 /// Who lost it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Whose {
+pub enum Whose {
     /// This program.
     Ours,
     /// It never got it.
@@ -27,11 +27,15 @@ enum Whose {
 }
 
 /// One cause of loss at one place.
-struct Cause {
-    name: &'static str,
-    place: String,
-    count: u64,
-    whose: Whose,
+pub struct Cause {
+    /// As records have it.
+    pub name: &'static str,
+    /// Interface and direction, ring, or what else it is.
+    pub place: String,
+    /// Since the start.
+    pub count: u64,
+    /// Who lost it.
+    pub whose: Whose,
 }
 
 /// What was counted at a tap point up to the last look.
@@ -41,6 +45,8 @@ struct PointLook {
     budget: Budget,
     /// The least that the kernel side kept since.
     kept: Kept,
+    /// And between the two looks before.
+    kept_before: Kept,
 }
 
 impl PointLook {
@@ -64,6 +70,7 @@ impl PointLook {
             SelectedSyn, ShedControl, ShedHard, ShedIcmp, ShedKnown, ShedNeighbour, ShedSyn, ShedWatch,
         };
         let kept = std::mem::replace(&mut self.kept, Kept::ALL);
+        self.kept_before = kept;
         let below_all = |share: f64| (share < 1.0).then_some(share);
         let shed = Shed {
             point: n,
@@ -96,7 +103,8 @@ pub struct Losses {
     copies: u64,
 }
 
-fn causes(stats: &TapStats, shared: &Shared) -> Vec<Cause> {
+/// All of them, also those that have lost nothing yet.
+pub fn causes(stats: &TapStats, shared: &Shared) -> Vec<Cause> {
     let mut all = Vec::new();
     let mut add =
         |name, place: &str, count, whose| all.push(Cause { name, place: place.to_owned(), count, whose });
@@ -140,7 +148,7 @@ impl Losses {
         let before = causes(stats, &Shared::default()).iter().map(|c| c.count).collect();
         let look = |p: &PointStats| {
             let (lanes, syns) = PointLook::of(p);
-            PointLook { lanes, syns, budget: budget(&p.name), kept: Kept::ALL }
+            PointLook { lanes, syns, budget: budget(&p.name), kept: Kept::ALL, kept_before: Kept::ALL }
         };
         Losses {
             before,
@@ -161,6 +169,33 @@ impl Losses {
         if let Some(look) = self.points.get_mut(point) {
             look.kept = look.kept.least(kept);
         }
+    }
+
+    /// The least that the kernel side kept of a tap point between the last two looks.
+    pub fn kept_at_last(&self, point: usize) -> Kept {
+        self.points.get(point).map_or(Kept::ALL, |p| p.kept_before)
+    }
+
+    /// What a tap point may take of each CPU.
+    pub fn budget_of(&self, point: usize) -> Budget {
+        self.points.get(point).map_or_else(Budget::default, |p| p.budget)
+    }
+
+    /// The tap points have these budgets from now on; false if they had them before.
+    pub fn set_budgets(&mut self, budgets: &[Budget]) -> bool {
+        let changed = self.points.iter().zip(budgets).any(|(p, b)| p.budget != *b);
+        self.points.iter_mut().zip(budgets).for_each(|(p, b)| p.budget = *b);
+        changed
+    }
+
+    /// Packets that this program lost.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Packets that it never got.
+    pub fn missed(&self) -> u64 {
+        self.missed
     }
 
     /// Compares with the last look and tells the writer what is new.

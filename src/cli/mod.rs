@@ -13,19 +13,25 @@ mod figures;
 mod filter;
 mod hand_over;
 mod losses;
+mod metrics;
 mod mirror_file;
 mod net;
 mod netns;
+mod notify;
 mod output;
 mod pager;
 mod presence;
+mod progress;
+mod reload;
 mod replay;
 mod report;
 mod run;
+mod say;
 mod show;
 mod signals;
 mod status;
 mod text;
+mod top;
 mod usage;
 mod values;
 mod verify;
@@ -55,6 +61,7 @@ Exit codes: 0 done, 1 anomalies found (replay --check) or something lost (verify
 Examples:
   syntap check -i eth0
   syntap run -i eth0=inside -i eth1=outside -p 443,8080 -w /var/lib/syntap
+  syntap run -i eth0 -w /var/lib/syntap --metrics 9477 & syntap top
   syntap replay --json capture.pcapng
   syntap show --follow /var/lib/syntap
   syntap report /var/lib/syntap
@@ -64,6 +71,8 @@ Examples:
 enum Command {
     /// Tap interfaces of this machine and write records of what goes wrong.
     Run(run::RunArgs),
+    /// Watch a running tap: rates, latency, anomalies as they come, and what the tap itself costs.
+    Top(top::TopArgs),
     /// Run captures (pcap, pcapng) through the same pipeline; needs no root.
     Replay(replay::ReplayArgs),
     /// Print records, with their packets in tcpdump's words.
@@ -167,6 +176,7 @@ fn shard_notes(path: &std::path::Path, state: &crate::record::ShardState) {
 pub fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Report(args) => report::run(&args),

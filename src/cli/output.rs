@@ -3,13 +3,15 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::filter::Filter;
 use super::status::{figures, latency};
-use super::{Fail, many, note};
+use super::{Fail, many, note, say};
 use crate::detect::tool::{Gap, Unit, capture_gap};
-use crate::detect::{Anomaly, Severity};
+use crate::detect::{Anomaly, Kind, Severity};
 use crate::pipeline::{
     Interval, Keeper, KeeperTotals, RecordSink, ShardDisk, Tally, Ticking, WorkerCounters,
 };
@@ -19,10 +21,15 @@ use crate::record::{
 };
 use crate::wire::{Malformed, Nanos};
 
+/// What the tool says of itself.
+const OWN: [Kind; 2] = [Kind::CaptureGap, Kind::BudgetShed];
+
 /// Records as JSON lines, into shards, both or neither.
 #[derive(Default)]
 pub struct Output<'a> {
     filter: Filter,
+    /// Where other filters come from, while records are written.
+    filters: Option<Consumer<Filter>>,
     json: Option<Box<dyn Write + Send + 'a>>,
     connections: Option<Box<dyn Write + Send + 'a>>,
     shards: Option<ShardWriter>,
@@ -39,6 +46,42 @@ pub struct Output<'a> {
     /// What was said to be removed, and that something could not be, or not be put onto the disk.
     told_removed: Removed,
     told_kept: [bool; 2],
+    /// For whoever watches the run.
+    totals: Arc<RecordTotals>,
+}
+
+/// What became of records so far; several threads see it.
+#[derive(Debug, Default)]
+pub struct RecordTotals([AtomicU64; 4], AtomicBool);
+
+/// A moment's [`RecordTotals`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordsNow {
+    /// Records in shards.
+    pub written: u64,
+    /// Bytes of shards.
+    pub bytes: u64,
+    /// Shards begun.
+    pub shards: u64,
+    /// Records that could not be written.
+    pub lost: u64,
+    /// Nothing can be written at present.
+    pub blocked: bool,
+}
+
+impl RecordTotals {
+    fn set(&self, shards: &ShardWriter) {
+        let (written, (lost, trouble)) = (shards.written(), shards.trouble());
+        let all = [written.records, written.bytes, written.shards, lost];
+        self.0.iter().zip(all).for_each(|(to, n)| to.store(n, Ordering::Relaxed));
+        self.1.store(trouble.is_some(), Ordering::Relaxed);
+    }
+
+    /// As they are now.
+    pub fn now(&self) -> RecordsNow {
+        let [written, bytes, shards, lost] = [0, 1, 2, 3].map(|n: usize| self.0[n].load(Ordering::Relaxed));
+        RecordsNow { written, bytes, shards, lost, blocked: self.1.load(Ordering::Relaxed) }
+    }
 }
 
 impl<'a> Output<'a> {
@@ -50,6 +93,18 @@ impl<'a> Output<'a> {
     /// Only what passes is printed and written.
     pub fn only(&mut self, filter: Filter) {
         self.filter = filter;
+    }
+
+    /// The same for a run, which may be given others later. What the tool itself lost or shed always passes: all else is read by it.
+    pub fn only_by_ring(&mut self, filter: Filter) -> Option<Producer<Filter>> {
+        let (to, from) = RingBuffer::new(4);
+        (self.filter, self.filters) = (filter, Some(from));
+        Some(to)
+    }
+
+    fn passes(&self, record: &Record) -> bool {
+        let own = self.filters.is_some() && OWN.iter().any(|kind| *kind.name() == *record.kind);
+        own || self.filter.passes(record)
     }
 
     /// Each record as a line.
@@ -88,6 +143,11 @@ impl<'a> Output<'a> {
             self.keeper = Some(keeper);
         }
         shards.begin_first().map_err(|e| hinted(&e, e.hint()))
+    }
+
+    /// What becomes of records.
+    pub fn totals(&self) -> Arc<RecordTotals> {
+        self.totals.clone()
     }
 
     /// Flushes and closes all of it, and returns the first error. That nobody reads standard output any more is one of
@@ -136,7 +196,7 @@ impl<'a> Output<'a> {
         if let Some((shards, why)) = self.shards.as_ref().and_then(|s| Some((s, s.trouble().1?)))
             && !std::mem::replace(&mut self.said, true)
         {
-            note(trouble(shards, why));
+            say::limited("records", trouble(shards, why));
         }
     }
 
@@ -151,7 +211,7 @@ impl<'a> Output<'a> {
                 let new = lost.records - self.told.records;
                 if std::mem::take(&mut self.said) {
                     let kept = if new == 0 { "none was lost".into() } else { format!("{new} were lost") };
-                    note(format!("records are written again; {kept}"));
+                    say::limited("records", format!("records are written again; {kept}"));
                 }
                 if new == 0 {
                     return None;
@@ -214,7 +274,7 @@ fn trouble(shards: &ShardWriter, why: &io::Error) -> Fail {
 
 impl RecordSink for Output<'_> {
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        if !self.filter.passes(record) {
+        if !self.passes(record) {
             return Ok(());
         }
         if let Some(json) = &mut self.json {
@@ -254,8 +314,12 @@ impl RecordSink for Output<'_> {
 
 impl Ticking for Output<'_> {
     fn tick(&mut self) -> io::Result<Option<Anomaly>> {
+        while let Some(filter) = self.filters.as_mut().and_then(|f| f.pop().ok()) {
+            self.filter = filter;
+        }
         if let Some(shards) = &mut self.shards {
             shards.tick();
+            self.totals.set(shards);
         }
         self.say_kept();
         Ok(self.shard_trouble())

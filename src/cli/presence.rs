@@ -1,6 +1,6 @@
 //! Interfaces that go away, come back or go down under a live tap: said, and where nothing could be seen, recorded.
 
-use super::{Fail, note};
+use super::{Fail, say};
 use crate::capture::tap::PointInfo;
 use crate::capture::{Change, Mode, Presence, Tap, TapError};
 use crate::detect::tool::{Gap, Unit, capture_gap};
@@ -42,20 +42,22 @@ impl Interfaces {
             let info = &tap.points()[n];
             let name = &info.name;
             match change {
-                Change::Down => note(format!("{name} is down or has no carrier: nothing passes it")),
-                Change::Up => note(format!("{name} is up again")),
+                Change::Down => {
+                    say::limited(name, format!("{name} is down or has no carrier: nothing passes it"));
+                }
+                Change::Up => say::limited(name, format!("{name} is up again")),
                 Change::Gone => {
-                    note(format!("{name} is gone; {}", future(info)));
+                    say::limited(name, format!("{name} is gone; {}", future(info)));
                     self.points[n].gone_since = Some(self.at);
                 }
                 Change::Back => {
-                    note(format!("{name} is back and tapped again"));
+                    say::limited(name, format!("{name} is back and tapped again"));
                     self.end_gap(n, name, now, pipeline);
                     self.points[n].said = false;
                 }
                 Change::NotBack(e) => {
                     if !std::mem::replace(&mut self.points[n].said, true) {
-                        note(format!("{name} is back but not tapped: {}", failed(e)));
+                        say::limited(name, format!("{name} is back but not tapped: {}", failed(e)));
                     }
                 }
             }

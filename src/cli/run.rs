@@ -4,7 +4,9 @@
 //! However a run ends, it ends in one way: the hooks are taken off, the rings worked off, the records flushed, the
 //! summary printed; then the first error is returned. That nobody reads standard error is no reason to end.
 
-use std::io;
+mod watched;
+
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,15 +15,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use rtrb::Producer;
 
 use super::figures::FigureRecords;
+use super::filter::{Choice, Filter};
 use super::losses::Losses;
+use super::metrics::{self, Metrics};
 use super::mirror_file::{MirrorFile, cannot_write};
+use super::notify::Manager;
 use super::output::{Output, Summary, figures_at, hinted, host_name, kept_words};
 use super::presence::Interfaces;
+use super::progress::Progress;
+use super::reload::{Reload, Settings};
 use super::signals::Signals;
 use super::status::Status;
-use super::{Fail, budget, confine, conntrack, hand_over, many, note, values};
+use super::{Fail, budget, confine, conntrack, hand_over, many, note, say, values};
 use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
@@ -29,9 +37,11 @@ use crate::capture::{
     ClockOffset, LiveSource, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats,
     Transport,
 };
-use crate::flow::{Endpoint, Seed};
+use crate::flow::{self, Seed};
+use crate::guard::Reach;
 use crate::pipeline::{CopySink, Desk, Interval, Pipeline, Plan, WorkerConfig, WorkerCounters};
 use crate::record::{Context, Interface, Retention};
+use crate::telemetry::Endpoint;
 
 /// How often losses and the clocks are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -52,7 +62,7 @@ pub struct RunArgs {
 
     /// Ports to follow, on either end: numbers and ranges. All of them if not given.
     #[arg(short, long, value_name = "PORTS")]
-    ports: Vec<PortSet>,
+    pub(super) ports: Vec<PortSet>,
 
     /// Directory for the records; it must exist.
     #[arg(short, long, value_name = "DIR")]
@@ -83,12 +93,12 @@ pub struct RunArgs {
     /// 10%, or both. Beyond it whole tuples are shed and counted, those of open connections last. IF=... is for one interface,
     /// up to the next name; commas and repeats add more: 100000,25%,eth1=20000,5%.
     #[arg(long, value_name = "[IF=]PACKETS|SHARE%", value_parser = budget::budget)]
-    budget: Vec<budget::BudgetArg>,
+    pub(super) budget: Vec<budget::BudgetArg>,
 
     /// Responders (ADDRESS:PORT) whose figures are shown apart: connects, rate, how long they took, errors. Commas and repeats add
     /// more.
     #[arg(long = "responder", value_name = "ADDRESS:PORT", value_delimiter = ',', value_parser = values::responder)]
-    responders: Vec<Endpoint>,
+    responders: Vec<flow::Endpoint>,
 
     /// Listen to the kernel's connection tracking of this network namespace: which translations went while their connections lived,
     /// and how many SYNs it dropped. `auto`: if it is loaded.
@@ -118,6 +128,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = hand_over::When::Auto)]
     hand_over: hand_over::When,
 
+    /// Show metrics: an address (or a port alone, of this machine) for HTTP, a path that ends in .sock for a Unix socket, or in .prom for
+    /// node_exporter's textfile collector. `syntap top` reads the first two. Commas and repeats add more.
+    #[arg(long, value_name = "ADDR|PATH", value_delimiter = ',', value_parser = metrics::endpoint)]
+    metrics: Vec<Endpoint>,
+
+    /// Records that are written: all, or those that pass. What syntap itself lost or shed is written in any case.
+    #[command(flatten)]
+    pub(super) filter: Choice,
+
     /// Let the rings be polled by the workers instead of by interrupts: less latency, a busy CPU.
     #[arg(long)]
     busy_poll: bool,
@@ -131,6 +150,7 @@ pub struct RunArgs {
     force: bool,
 
     /// Read options from this TOML file, under the names that they have here without dashes; what the command line says itself wins.
+    /// SIGHUP takes ports, budget and filters from it again, without losing a packet.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -182,13 +202,16 @@ impl Wanted {
 
 /// Runs it.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let manager = Manager::from_env();
+    let reload = args.config.as_ref().map(|_| Reload::of_process());
+    let mut guard = confine::plan(&args.confine)?;
+    let metrics = guard.as_user(|| metrics::open(&args.metrics))?;
     if let Some(name) = &args.netns {
         super::netns::enter(name)?;
     }
     let Wanted { taps, interfaces } = Wanted::parse(&args.interfaces)?;
     let ports = PortSet::union(&args.ports);
     let host = host_name();
-    let mut guard = confine::plan(&args.confine)?;
     // What can fail without touching an interface is tried first.
     let rings = usize::from(args.workers);
     let mut worker = WorkerConfig {
@@ -206,6 +229,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         note(format!("{rings} workers share {} CPUs: more than one for each gain nothing", cpus.len()));
     }
     let mut output = Output::new();
+    let first = Settings::of(&args.ports, &args.budget, &args.filter, &taps)?;
+    let filter = first.filter.words();
+    let filters = output.only_by_ring(first.filter);
     let retention = Retention { max_bytes: args.keep_bytes, max_age: args.keep_age };
     guard
         .as_user(|| output.shards_in(&args.write, &host, retention))
@@ -216,7 +242,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let mut conntrack = conntrack::open(args.conntrack, args.conntrack_buffer, &ports, &guard)?;
     let listens = conntrack.is_some();
-    let signals = Signals::install().context("cannot catch signals")?;
+    let signals = Signals::install(args.config.is_some()).context("cannot catch signals")?;
 
     let mut config = TapConfig {
         interfaces: taps,
@@ -265,10 +291,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         hand_over,
     };
     // Everything is set up, and no packet was looked at.
-    confine::enter(guard, &args.write, &tap)?;
+    confine::enter(guard, reach(args, &tap))?;
+    let totals = output.totals();
+    let (metrics, onlooker) = metrics
+        .start(&context.host, &context.interfaces, args.max_flows, totals)
+        .context("cannot start the metrics thread")?;
     let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
         let sources = sources.into_iter().map(boxed).collect();
-        Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
+        Pipeline::start(sources, move || Ok(Desk::new(context, output).told_to(onlooker)), plan)
             .context("cannot start its threads")
     });
     let pipeline = match begun {
@@ -289,7 +319,21 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     note(format!("following ports {ports}; records go to {}", args.write.display()));
     let losses = Losses::new(&stats, |name| config.budget_of(name), clock.now());
-    Live::new(tap, stats, losses, pipeline, clock, args.mirror_to.as_deref(), listens).run(args, &signals)
+    let live = Live::new(tap, stats, losses, pipeline, clock, args.mirror_to.as_deref(), listens);
+    Live { metrics, manager, ports, filters, filter, reload, taps: config.interfaces, ..live }
+        .run(args, &signals)
+}
+
+/// What must be within reach while it runs: records, metrics in files, and its configuration, which an editor may put there anew.
+fn reach(args: &RunArgs, tap: &Tap) -> Reach {
+    let mut write = vec![args.write.clone()];
+    write.extend(args.metrics.iter().filter_map(Endpoint::directory));
+    let read = args.config.as_deref().map(|path| match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+        _ => PathBuf::from("."),
+    });
+    let attach = tap.points().iter().any(|p| p.mode == Mode::Inline);
+    Reach { write, read: read.into_iter().collect(), attach }
 }
 
 fn boxed(source: LiveSource) -> Box<dyn Source + Send> {
@@ -318,6 +362,17 @@ struct Live<'a> {
     /// The same of link-layer events, and that some were lost.
     said_link: [bool; 2],
     first_error: Option<anyhow::Error>,
+    /// Whoever watches.
+    metrics: Option<Metrics>,
+    manager: Manager,
+    progress: Progress,
+    /// What may change, and where from.
+    ports: PortSet,
+    filters: Option<Producer<Filter>>,
+    /// The present one, in words.
+    filter: String,
+    reload: Option<Reload>,
+    taps: Vec<TapInterface>,
 }
 
 impl<'a> Live<'a> {
@@ -331,6 +386,14 @@ impl<'a> Live<'a> {
         listens: bool,
     ) -> Live<'a> {
         Live {
+            progress: Progress::new(pipeline.shared().pulse.beats().len(), Instant::now()),
+            metrics: None,
+            manager: Manager::default(),
+            ports: PortSet::all(),
+            filters: None,
+            filter: String::new(),
+            reload: None,
+            taps: Vec::new(),
             losses,
             figures: FigureRecords::new(&stats, clock.now()),
             interfaces: Interfaces::new(&tap, clock.now()),
@@ -353,18 +416,28 @@ impl<'a> Live<'a> {
         let started = Instant::now();
         let (mut looked, mut told) = (started, started);
         let until = args.duration.map(Duration::from_secs);
+        let tell_every = Duration::from_secs(if args.status > 0 { args.status } else { 5 });
+        self.look();
+        self.manager.ready();
         while !signals.stop() && until.is_none_or(|d| started.elapsed() < d) && self.goes_on() {
             std::thread::sleep(WAKE_EVERY);
+            if signals.reload() {
+                self.reload();
+            }
             (0..self.tap.points().len()).for_each(|n| self.losses.kept(n, self.tap.kept(n)));
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
                 self.look();
             }
-            if args.status > 0 && told.elapsed() >= Duration::from_secs(args.status) {
+            if told.elapsed() >= tell_every {
                 told = Instant::now();
                 let conntrack = conntrack::figures(&self.pipeline.shared().conntrack);
                 let kernel = format!("{}{conntrack}", self.losses);
-                let _ = self.status.print(&mut io::stderr().lock(), &self.counters, &kernel);
+                let lines = self.status.lines(&self.counters, &kernel);
+                self.manager.status(lines.lines().next().unwrap_or(""));
+                if args.status > 0 {
+                    let _ = io::stderr().lock().write_all(lines.as_bytes());
+                }
             }
         }
         self.end()
@@ -405,10 +478,17 @@ impl<'a> Live<'a> {
     fn gathered(&mut self, interval: &Interval) {
         self.status.latencies().add(interval);
         self.figures.add(interval);
+        if let Some(metrics) = &mut self.metrics {
+            metrics.add(interval);
+        }
     }
 
     fn look(&mut self) {
-        self.clock.refresh();
+        if self.clock.refresh().is_some()
+            && let Some(metrics) = &mut self.metrics
+        {
+            metrics.clock_stepped();
+        }
         self.count();
         let mut interval = Interval::default();
         self.counters = self.pipeline.gather(&mut interval);
@@ -436,10 +516,12 @@ impl<'a> Live<'a> {
         if link.lost.load(Ordering::Relaxed) > 0 && !std::mem::replace(&mut self.said_link[1], true) {
             note("the kernel had no room for some link-layer events: what is there now was listed instead");
         }
+        self.show();
     }
 
     /// First the hooks, so that nothing new comes; then the rings are worked off; then they are closed.
     fn end(mut self) -> anyhow::Result<ExitCode> {
+        self.manager.stopping();
         self.tap.detach();
         std::thread::sleep(SETTLE);
         let mut interval = Interval::default();
@@ -459,6 +541,7 @@ impl<'a> Live<'a> {
         let refused = tap.known().refused();
         drop(tap);
         let finished = pipeline.finish();
+        say::rest();
         let mut failed = |e: anyhow::Error| {
             first_error.get_or_insert(e);
         };

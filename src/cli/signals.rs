@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP ask a run to stop.
+//! SIGINT and SIGTERM ask a run to stop; SIGHUP asks it to read its settings again if it has a file of them, else to stop as well.
 
 use std::io;
 use std::sync::Arc;
@@ -10,21 +10,32 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 /// the hooks and the private pair go with the process. A SIGHUP that was ignored at the start (`nohup`) stays so.
 pub struct Signals {
     stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Catches them from now on.
-    pub fn install() -> io::Result<Signals> {
+    /// Catches them from now on. `reloads`: a SIGHUP is no end.
+    pub fn install(reloads: bool) -> io::Result<Signals> {
         let stop = Arc::new(AtomicBool::new(false));
+        let reload = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             if signal == SIGHUP && ignored(signal) {
+                continue;
+            }
+            if signal == SIGHUP && reloads {
+                signal_hook::flag::register(signal, reload.clone())?;
                 continue;
             }
             // The order matters: only a second signal finds the flag set.
             signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
             signal_hook::flag::register(signal, stop.clone())?;
         }
-        Ok(Signals { stop })
+        Ok(Signals { stop, reload })
+    }
+
+    /// True once for each time that the settings shall be read again.
+    pub fn reload(&self) -> bool {
+        self.reload.swap(false, Ordering::Relaxed)
     }
 
     /// True once the run shall stop.

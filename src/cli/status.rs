@@ -1,6 +1,5 @@
 //! The status line of a live run.
 
-use std::io::{self, Write};
 use std::time::Instant;
 
 use crate::pipeline::{Durations, Figures, Interval, WorkerCounters};
@@ -42,28 +41,27 @@ impl Status {
         &self.total
     }
 
-    /// Prints one line. Of the time since the last one: handshakes and their rate, the time from SYN to SYN-ACK. Since
+    /// One line, and one for each responder that was asked for, each with its line break. Of the time since the last one: handshakes and their rate, the time from SYN to SYN-ACK. Since
     /// the start: failed attempts of all, resets, what was mirrored, shed, dropped and missed, flows given up for room.
-    pub fn print(&mut self, to: &mut dyn Write, c: &WorkerCounters, kernel: &str) -> io::Result<()> {
+    pub fn lines(&mut self, c: &WorkerCounters, kernel: &str) -> String {
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
         let handshakes = c.handshakes - self.before.handshakes;
         let rate = handshakes as f64 / seconds;
         let latency = latency(&self.recent.syn_acks);
         let clock = jiff::Timestamp::now().to_zoned(local().clone()).strftime("%H:%M:%S");
         let evicted = if c.evicted > 0 { format!(" evicted {}", c.evicted) } else { String::new() };
-        writeln!(
-            to,
+        let mut lines = format!(
             "{clock} last {seconds:.0} s: handshakes {handshakes} ({rate:.0}/s) {latency} | \
-             total: errors {}/{} | resets {} | {kernel}{evicted}",
+             total: errors {}/{} | resets {} | {kernel}{evicted}\n",
             c.failed, c.attempts, c.resets,
-        )?;
+        );
         for f in &self.recent.responders {
-            writeln!(to, "{clock} {}", figures(f, Some(seconds)))?;
+            lines.push_str(&format!("{clock} {}\n", figures(f, Some(seconds))));
         }
         self.total();
         self.before = *c;
         self.since = Instant::now();
-        Ok(())
+        lines
     }
 }
 

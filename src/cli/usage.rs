@@ -18,7 +18,7 @@ pub fn parse() -> Result<Cli, Fail> {
 }
 
 /// What is wrong in one line, and the way out.
-fn house(e: &clap::Error, command: Option<&str>) -> Fail {
+pub(super) fn house(e: &clap::Error, command: Option<&str>) -> Fail {
     let known = |c: &&str| Cli::command().get_subcommands().any(|s| s.get_name() == *c);
     let help = match command.filter(known) {
         Some(command) => format!("syntap {command} --help"),

@@ -104,8 +104,8 @@ pub const RUNNING: &[Call] = calls! {
     SYS_fsync Any, "finish a shard";
     SYS_fdatasync Any, "the same";
     SYS_flock Any, "hold a shard while it is written, so that nobody takes it for an old one";
-    SYS_read Any, "read what is in a shard before it is removed";
-    SYS_pread64 Any, "the same";
+    SYS_read Any, "read what is in a shard before it is removed; requests for metrics; the configuration, at SIGHUP";
+    SYS_pread64 Any, "read what is in a shard before it is removed; its own memory's size, for metrics";
     SYS_close Any, "close shards, sockets, and all at the end";
     SYS_fstat Any, "look at an open file";
     #[cfg(target_arch = "x86_64")]
@@ -117,6 +117,14 @@ pub const RUNNING: &[Call] = calls! {
     SYS_unlinkat Any, "the same";
     SYS_getdents64 Any, "list the directory of records";
     SYS_fcntl Any, "flags of descriptors: closed on exec, non-blocking";
+
+    // Metrics. The listeners are bound before.
+    SYS_accept4 Any, "a connection to the metrics";
+    #[cfg(target_arch = "x86_64")]
+    SYS_rename Any, "a text file of metrics, written beside, gets its name";
+    SYS_renameat Any, "the same";
+    SYS_renameat2 Any, "the same";
+    SYS_getrusage Any, "CPU time of its own";
 
     // Threads and memory: workers begin after the filter is on.
     SYS_clone If::All(0, (libc::CLONE_THREAD | libc::CLONE_VM) as u32), "begin a thread; never a process";

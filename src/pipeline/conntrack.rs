@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rtrb::Producer;
+use rtrb::{Consumer, Producer};
 
 use super::event::{Event, Place, What};
 use super::threads::Shared;
@@ -85,6 +85,8 @@ impl ConntrackTotals {
 pub(super) struct Listener {
     feed: ConntrackFeed,
     ring: Producer<Event>,
+    /// Ports that are followed from now on.
+    ports: Consumer<PortSet>,
     shared: Arc<Shared>,
     clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     count: u64,
@@ -101,6 +103,7 @@ impl Listener {
     pub(super) fn new(
         feed: ConntrackFeed,
         ring: Producer<Event>,
+        ports: Consumer<PortSet>,
         shared: Arc<Shared>,
         clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     ) -> Listener {
@@ -108,6 +111,7 @@ impl Listener {
         Listener {
             feed,
             ring,
+            ports,
             shared,
             clock,
             count: 0,
@@ -133,6 +137,9 @@ impl Listener {
         loop {
             // Asked before the events are read: what happened before the end is told.
             let stopping = self.shared.stopping();
+            while let Ok(ports) = self.ports.pop() {
+                self.feed.ports = ports;
+            }
             let wait = if stopping { 0 } else { WAIT_MS };
             let heard = self.hear(wait)?;
             self.watched.again(self.feed.watch.as_ref());

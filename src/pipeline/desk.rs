@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use super::event::{Event, What};
 use super::latency::Durations;
+use super::onlook::Onlooker;
 use super::waiting::Waiting;
+use crate::capture::PortSet;
 use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Survey};
 use crate::flow::{Side, Tuple};
 use crate::record::{Coalescer, ConnectionRecord, Context, FigureSet, Loss, Nat, Record};
@@ -19,7 +21,7 @@ const HELD: usize = 4096;
 
 /// Events that wait for their turn at most: two seconds of 100,000 handshakes a second; half a second of them waits as a rule. Beyond that the earliest are looked at
 /// before their time, which can only mistake the order of what happened at the same moment on two workers.
-const WAITING: usize = 1 << 20;
+pub(super) const WAITING: usize = 1 << 20;
 
 /// Where records go.
 pub trait RecordSink {
@@ -95,6 +97,10 @@ pub struct Desk<S> {
     /// How long what rests on an absence waits for news of losses; 0 where nothing can be lost.
     hold_ns: u64,
     held: VecDeque<(Anomaly, Option<Tuple>)>,
+    /// Whoever watches the run.
+    onlooker: Option<Onlooker>,
+    /// Ports that are followed, once they have changed.
+    ports: Option<PortSet>,
 }
 
 #[derive(Clone, Copy)]
@@ -120,6 +126,8 @@ impl<S: RecordSink> Desk<S> {
             sink,
             hold_ns: 0,
             held: VecDeque::new(),
+            onlooker: None,
+            ports: None,
         }
     }
 
@@ -130,8 +138,28 @@ impl<S: RecordSink> Desk<S> {
         self
     }
 
+    /// Tells somebody what comes.
+    pub fn told_to(mut self, onlooker: Option<Onlooker>) -> Desk<S> {
+        self.onlooker = onlooker;
+        self
+    }
+
+    /// Other ports are followed now. What is found of a connection with none of them is not told: nothing of it is seen any more, and its
+    /// silence means nothing.
+    pub fn only_ports(&mut self, ports: PortSet) {
+        self.ports = Some(ports);
+    }
+
+    /// Events that wait to be put in order.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Lets time pass: what was held or only counted for long enough is written.
     pub fn tick(&mut self, now: Nanos) -> std::io::Result<()> {
+        if let Some(onlooker) = &mut self.onlooker {
+            onlooker.tick(now);
+        }
         while self.held.front().is_some_and(|(a, _)| now.since(a.time) >= self.hold_ns) {
             if let Some((a, nat)) = self.held.pop_front() {
                 self.write(a, nat)?;
@@ -225,6 +253,11 @@ impl<S: RecordSink> Desk<S> {
     }
 
     fn write(&mut self, mut a: Anomaly, nat: Option<Tuple>) -> std::io::Result<()> {
+        if let (Some(ports), Some(tuple)) = (&self.ports, &a.tuple)
+            && ![tuple.src, tuple.dst].iter().any(|end| ports.contains(end.port))
+        {
+            return Ok(());
+        }
         let loss = self.loss_in(a.first, a.last);
         if loss.is_some() && a.kind.rests_on_absence() {
             // It rests on an absence, and something is absent that was there.
@@ -234,6 +267,9 @@ impl<S: RecordSink> Desk<S> {
                 .push_str("; but this tool lost packets meanwhile, and what is missing may be among them");
         }
         self.tally.add(&a);
+        if let Some(onlooker) = &mut self.onlooker {
+            onlooker.anomaly(&a);
+        }
         let Desk { coalescer, context, sink, .. } = self;
         let mut failed = Ok(());
         let record = Record { nat: nat.map(Nat::from), ..Record::from_anomaly(&a, context, loss) };
@@ -296,5 +332,39 @@ impl<S: RecordSink> Desk<S> {
     /// What was found so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Endpoint;
+
+    #[derive(Default)]
+    struct Kept(Vec<u16>);
+
+    impl RecordSink for Kept {
+        fn record(&mut self, record: &Record) -> std::io::Result<()> {
+            self.0.push(record.dst_port.unwrap_or(0));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn of_ports_that_are_followed_no_more_nothing_is_told() {
+        let mut desk = Desk::new(Context::default(), Kept::default());
+        let found = |desk: &mut Desk<Kept>, port: Option<u16>| {
+            let mut a = Anomaly::new(Kind::SynUnanswered, String::new(), Nanos(5), Nanos(6));
+            let end = |port| Endpoint { port, ..Endpoint::default() };
+            a.tuple = port.map(|port| Tuple { src: end(40_000), dst: end(port) });
+            desk.anomaly(a).unwrap();
+        };
+        found(&mut desk, Some(80));
+        desk.only_ports("443".parse().unwrap());
+        for port in [Some(80), Some(443), None] {
+            found(&mut desk, port);
+        }
+        let (kept, tally) = desk.finish().unwrap();
+        assert_eq!((kept.0, tally.total()), (vec![80, 443, 0], 3));
     }
 }

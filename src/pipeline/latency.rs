@@ -64,6 +64,13 @@ impl Durations {
         all
     }
 
+    /// Each time that came, in microseconds to two digits, and how often.
+    pub fn each(&self, with: &mut dyn FnMut(u64, u64)) {
+        for step in self.histogram.iter_recorded() {
+            with(step.value_iterated_to(), step.count_since_last_iteration());
+        }
+    }
+
     /// What this share (0 to 1) of them did not exceed, in microseconds.
     pub fn quantile_us(&self, q: f64) -> u64 {
         self.histogram.value_at_quantile(q)

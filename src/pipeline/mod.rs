@@ -10,6 +10,8 @@ mod keeper;
 mod latency;
 mod link;
 mod memory;
+mod onlook;
+mod pulse;
 mod rounds;
 mod threads;
 mod waiting;
@@ -22,6 +24,8 @@ pub use handover::{Exchange, Group, HandOver};
 pub use keeper::{Disk, Keeper, KeeperTotals, ShardDisk};
 pub use latency::{Durations, Figures, FlagCounts, Interval, PointFigures, figures_until};
 pub use link::LinkTotals;
+pub use onlook::{AnomalyCounts, Named, Noted, Onlooker, Onlooking, onlooker};
+pub use pulse::{Level, Pulse};
 pub use rounds::{Rounds, RoundsError};
 pub use threads::{
     Copied, CopySink, Drained, Finished, Notice, Pipeline, Plan, Report, Shared, Ticking, WorkerError,

@@ -15,9 +15,10 @@ use super::event::{Event, Outlet, Place, What};
 use super::handover::{Exchange, Group, HandOver};
 use super::latency::Interval;
 use super::link::{LINK_EVENTS, LinkListener, LinkTotals};
+use super::pulse::{Beat, Pulse, Queues};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::link::LinkEvents;
-use crate::capture::{Packet, Point, Polled, Source, SourceError};
+use crate::capture::{Packet, Point, Polled, PortSet, Source, SourceError};
 use crate::detect::{Anomaly, Sight};
 use crate::record::FigureSet;
 use crate::wire::{LinkType, Nanos, OffloadedVlan, Way};
@@ -28,6 +29,15 @@ const EVENTS: usize = 65_536;
 
 /// Mirrored packets a worker can be ahead of `--mirror-to`'s file.
 const COPIES: usize = 16_384;
+
+/// What the control thread can be ahead of the writer: a look makes some dozens of them.
+const NOTICES: usize = 1024;
+
+/// Sets of ports that can be on their way to a thread.
+const PORTS: usize = 4;
+
+/// A thread takes other ports within one round of its loop.
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// How often a worker reports.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -57,6 +67,8 @@ pub enum Notice {
     Sight(Sight, Nanos),
     /// Figures of a stretch of time.
     Figures(Box<FigureSet>),
+    /// Other ports are followed from now on.
+    Ports(PortSet),
     /// Packets were lost.
     Lost {
         /// From when,
@@ -130,6 +142,8 @@ pub struct Shared {
     pub conntrack: ConntrackTotals,
     /// What the link layer said.
     pub link: LinkTotals,
+    /// Signs of life of workers and writer.
+    pub pulse: Pulse,
     /// Set when the writer failed and the run cannot go on.
     pub failed: AtomicBool,
 }
@@ -192,6 +206,8 @@ pub struct Pipeline<S> {
     clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     copier: Option<JoinHandle<()>>,
     listeners: Vec<JoinHandle<()>>,
+    /// To each worker, and to whoever listens to connection tracking.
+    ports: Vec<Producer<PortSet>>,
 }
 
 impl Shared {
@@ -242,6 +258,16 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
         desk: impl FnOnce() -> io::Result<Desk<S>> + Send + 'static,
         plan: Plan<'_>,
     ) -> io::Result<Pipeline<S>> {
+        let pulse = Pulse::of(
+            &sources,
+            Queues {
+                events: EVENTS,
+                copies: if plan.copies.is_some() { COPIES } else { 0 },
+                conntrack: if plan.conntrack.is_some() { EVENTS } else { 0 },
+                link: if plan.link.is_some() { LINK_EVENTS } else { 0 },
+                notices: NOTICES,
+            },
+        );
         let mut exchanges: Vec<Option<Exchange>> = (0..sources.len()).map(|_| None).collect();
         let mut groups = Vec::new();
         for numbers in plan.hand_over.groups {
@@ -249,13 +275,16 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
             groups.push(group);
             numbers.zip(parts).for_each(|(n, part)| exchanges[n] = Some(part));
         }
-        let shared = Arc::new(Shared { groups, ..Shared::default() });
+        let shared = Arc::new(Shared { groups, pulse, ..Shared::default() });
         let (mut workers, mut reports, mut events, mut copies) = (vec![], vec![], vec![], vec![]);
+        let mut ports = Vec::new();
         let copying = plan.copies.is_some();
         for (n, (source, exchange)) in sources.into_iter().zip(exchanges).enumerate() {
             let (event_tx, event_rx) = RingBuffer::new(EVENTS);
             let (report_tx, report_rx) = RingBuffer::new(16);
             let (copy_tx, copy_rx) = RingBuffer::new(if copying { COPIES } else { 1 });
+            let (ports_tx, ports_rx) = RingBuffer::new(PORTS);
+            ports.push(ports_tx);
             events.push(event_rx);
             reports.push(report_rx);
             copies.push(copy_rx);
@@ -268,6 +297,8 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
                 shared: shared.clone(),
                 clock: plan.clock.clone(),
                 cpu: plan.cpus.get(n % plan.cpus.len().max(1)).copied(),
+                number: n,
+                ports: ports_rx,
                 given_up: 0,
             };
             let config = plan.worker.clone();
@@ -281,19 +312,28 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
         let (link_tx, link_rx) = RingBuffer::new(if plan.link.is_some() { LINK_EVENTS } else { 1 });
         let mut listeners = Vec::new();
         if let Some(feed) = plan.conntrack {
-            listeners.push(listen(Listener::new(feed, listener_tx, shared.clone(), plan.clock.clone()))?);
+            let (ports_tx, ports_rx) = RingBuffer::new(PORTS);
+            ports.push(ports_tx);
+            listeners.push(listen(Listener::new(
+                feed,
+                listener_tx,
+                ports_rx,
+                shared.clone(),
+                plan.clock.clone(),
+            ))?);
         }
         if let Some(source) = plan.link {
             let (shared, clock) = (shared.clone(), plan.clock.clone());
             listeners.push(LinkListener { source, ring: link_tx, shared, clock }.start()?);
         }
-        let (notice_tx, notice_rx) = RingBuffer::new(1024);
+        let (notice_tx, notice_rx) = RingBuffer::new(NOTICES);
         let clock = plan.clock.clone();
         let writer_shared = shared.clone();
         let writer_clock = plan.clock.clone();
         let writer = std::thread::Builder::new().name("syntap-writer".into()).spawn(move || {
             let written = desk().and_then(|desk| {
-                write(desk.hold(HOLD_NS), events, [listener_rx, link_rx], notice_rx, &*writer_clock)
+                let beat = Beat::of(&writer_shared.pulse, events.len());
+                write(desk.hold(HOLD_NS), events, [listener_rx, link_rx], notice_rx, &*writer_clock, &beat)
             });
             if written.is_err() {
                 writer_shared.failed.store(true, Ordering::Relaxed);
@@ -318,6 +358,7 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
             clock,
             copier,
             listeners,
+            ports,
         })
     }
 
@@ -343,6 +384,26 @@ impl<S: RecordSink + Ticking + Send + 'static> Pipeline<S> {
         {
             self.shared.events_dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Follows other ports: tells all threads that look at ports, and waits until they have taken them, for as long as one of them may
+    /// be busy. False if one has not: it follows.
+    pub fn follow(&mut self, ports: &PortSet) -> bool {
+        let until = Instant::now() + TAKEN_WITHIN;
+        for ring in &mut self.ports {
+            // One that is over takes nothing, and needs nothing.
+            while !ring.is_abandoned() && ring.push(ports.clone()).is_err() && Instant::now() < until {
+                std::thread::sleep(WRITER_NAP);
+            }
+        }
+        let waits = |ring: &Producer<PortSet>| !ring.is_abandoned() && ring.slots() < PORTS;
+        while self.ports.iter().any(waits) {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(WRITER_NAP);
+        }
+        true
     }
 
     /// What the workers reported since the last call: latencies are added to `latencies`, counters summed up.
@@ -426,6 +487,10 @@ struct Lane {
     shared: Arc<Shared>,
     clock: Arc<dyn Fn() -> Nanos + Send + Sync>,
     cpu: Option<usize>,
+    /// Which worker it is.
+    number: usize,
+    /// Ports that are followed from now on.
+    ports: Consumer<PortSet>,
     /// Flows given up so far, as reported.
     given_up: u64,
 }
@@ -441,7 +506,13 @@ impl Lane {
             }
         }
         let mut reported = Instant::now();
+        let ring = self.shared.pulse.queue("packets", self.number);
         let failed = loop {
+            self.shared.pulse.beat(self.number);
+            while let Ok(ports) = self.ports.pop() {
+                worker.set_ports(ports);
+            }
+            self.shared.pulse.waits(ring, self.source.filled().map_or(0, |(filled, _)| filled));
             // Read before the poll: what was in the ring when the stop came is worked off.
             let stopping = self.shared.stop.load(Ordering::Acquire);
             let Lane { source, exchange, outlet, copies, shared, clock, .. } = &mut self;
@@ -519,8 +590,10 @@ fn write<S: RecordSink + Ticking>(
     mut kernel: [Consumer<Event>; 2],
     mut notices: Consumer<Notice>,
     clock: &dyn Fn() -> Nanos,
+    beat: &Beat<'_>,
 ) -> io::Result<(S, Tally)> {
     loop {
+        beat.beat(&desk, &events, &kernel, &notices);
         let mut took = false;
         // Asked before the rings are emptied: nothing can come after an abandoned ring was found empty.
         let last = notices.is_abandoned() && kernel.iter().chain(&events).all(Consumer::is_abandoned);
@@ -534,6 +607,7 @@ fn write<S: RecordSink + Ticking>(
                     desk.event(Event { place, what: What::Sight(sight) })?;
                 }
                 Notice::Figures(set) => desk.figures(&set)?,
+                Notice::Ports(ports) => desk.only_ports(ports),
                 Notice::Lost { first, last, drops, misses } => desk.lost(first, last, drops, misses),
             }
         }
@@ -573,10 +647,12 @@ fn copy(mut sink: Box<dyn CopySink>, mut rings: Vec<Consumer<Copied>>, shared: &
         shared.copies_dropped.fetch_add(sink.unwritten(), Ordering::Relaxed);
         let _ = shared.copy_error.set(e);
     };
+    let queues: Vec<_> = (0..rings.len()).map(|n| shared.pulse.queue("copies", n)).collect();
     loop {
         let last = rings.iter().all(Consumer::is_abandoned);
         let mut took = false;
-        for ring in &mut rings {
+        for (queue, ring) in queues.iter().zip(&mut rings) {
+            shared.pulse.waits(*queue, ring.slots() as u64);
             for _ in 0..1024 {
                 let Ok(packet) = ring.pop() else { break };
                 took = true;

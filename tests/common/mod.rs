@@ -4,6 +4,7 @@
 pub mod anomalies;
 pub mod packet;
 pub mod talk;
+pub mod watched;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

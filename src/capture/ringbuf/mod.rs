@@ -75,6 +75,11 @@ impl RingSource {
         self.ring.held()
     }
 
+    /// Bytes that there is room for.
+    pub fn room(&self) -> u64 {
+        self.ring.room()
+    }
+
     /// As [`super::Source::poll`], with the metadata of each packet beside it.
     pub fn poll_with_meta(
         &mut self,

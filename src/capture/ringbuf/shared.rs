@@ -97,6 +97,11 @@ impl SharedRing {
         self.produced() - self.consumed
     }
 
+    /// Bytes of the ring.
+    pub fn room(&self) -> u64 {
+        self.mask + 1
+    }
+
     /// The complete records, oldest first.
     pub fn records(&self) -> Records<'_> {
         Records { ring: self, at: self.consumed, end: self.produced() }

@@ -172,6 +172,11 @@ impl Worker {
         }
     }
 
+    /// Follows other ports from the next batch on. Flows of ports that are not among them any more end by their timers.
+    pub fn set_ports(&mut self, ports: PortSet) {
+        self.ports = ports;
+    }
+
     /// What it counted so far.
     pub fn counters(&self) -> &WorkerCounters {
         &self.counters

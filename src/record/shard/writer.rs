@@ -66,6 +66,7 @@ pub struct ShardWriter {
     /// Times of the first and last record in the buffer, ns since the epoch.
     span: (u64, u64),
     lost: LostRecords,
+    written: Written,
     /// Why the last attempt to write failed, if it did.
     trouble: Option<io::Error>,
     /// Why the records that are lost are lost.
@@ -85,6 +86,16 @@ pub struct LostRecords {
 
 /// Sees to it that a shard gets onto the disk, and does not wait for it.
 pub type SyncBy = Box<dyn FnMut(ShardFile) + Send>;
+/// What was written into shards since the writer was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Records, in whole frames.
+    pub records: u64,
+    /// Bytes of these frames.
+    pub bytes: u64,
+    /// Shards begun.
+    pub shards: u64,
+}
 
 struct Open {
     file: ShardFile,
@@ -124,6 +135,7 @@ impl ShardWriter {
             since: Instant::now(),
             span: (0, 0),
             lost: LostRecords::default(),
+            written: Written::default(),
             trouble: None,
             lost_because: None,
         })
@@ -179,6 +191,11 @@ impl ShardWriter {
     /// Records that could not be written, and why the last attempt failed, if it did.
     pub fn trouble(&self) -> (u64, Option<&io::Error>) {
         (self.lost.records, self.trouble.as_ref())
+    }
+
+    /// What was written so far.
+    pub fn written(&self) -> Written {
+        self.written
     }
 
     /// Records that could not be written, with their times.
@@ -254,6 +271,7 @@ impl ShardWriter {
         self.pack()?;
         if self.open.is_none() {
             self.open = Some(self.begin()?);
+            self.written.shards += 1;
         }
         let frame = &self.frame;
         let Some(open) = &mut self.open else { return Ok(()) };
@@ -271,6 +289,8 @@ impl ShardWriter {
             open.records += u64::from(self.records);
             open.span = Some(open.span.map_or(self.span, |s| (s.0.min(first), s.1.max(last))));
         }
+        self.written.bytes += frame.len() as u64;
+        self.written.records += u64::from(self.records);
         if open.bytes >= self.options.max_bytes {
             self.rotate();
         } else if let Some(sync) = &mut self.sync {

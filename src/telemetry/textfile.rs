@@ -1,0 +1,58 @@
+//! A text file for node_exporter's textfile collector: written beside, then renamed, so that no reader sees half of it.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{Form, Page};
+
+/// The file that is renamed: in the same directory, and with a name that the collector passes over.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().map_or_else(Default::default, |n| n.to_string_lossy().into_owned());
+    path.with_file_name(format!(".{name}.new"))
+}
+
+/// Writes the page in the form that the collector reads. The file can be read by all: it holds counts, and the collector is
+/// another user.
+pub fn write(path: &Path, page: &Page) -> io::Result<()> {
+    let new = beside(path);
+    // One that a crash has left is no use to anybody; a link that somebody else has put there is not followed.
+    let _ = fs::remove_file(&new);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&new)
+        .and_then(|mut file| file.write_all(page.text(Form::Prometheus).as_bytes()))
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+/// Takes the file away: of a run that is over nothing is to be read.
+pub fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_or_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("syntap.prom");
+        let mut page = Page::default();
+        page.counter("syntap_packets", "Seen.", &[], 5);
+        fs::write(beside(&path), "half of an old").unwrap();
+        write(&path, &page).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), page.text(Form::Prometheus));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        remove(&path);
+        assert!(!path.exists());
+        assert!(write(&dir.path().join("no/such/x.prom"), &page).is_err());
+    }
+}
