@@ -3,6 +3,7 @@
 mod common;
 mod net;
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,6 +59,12 @@ impl Terminal {
             if wanted(&last) { Ok(()) } else { Err(format!("\n{last}")) }
         });
         last
+    }
+
+    /// What the shell is running.
+    fn child(&self) -> String {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        net::sh(&format!("ps -o pid= --ppid {}", shell.trim())).trim().to_owned()
     }
 
     /// Starts `syntap top` from the shell; the shell says how it ended.
@@ -168,9 +175,7 @@ fn it_has_no_colours_if_none_are_wanted_and_gives_the_terminal_back_however_it_e
 
     for signal in ["TERM", "INT", "HUP"] {
         terminal.top("", at);
-        let shell = terminal.tmux(&["display-message", "-p", "#{pane_pid}"]);
-        let pid = net::sh(&format!("ps -o pid= --ppid {}", shell.trim()));
-        net::sh(&format!("kill -{signal} {}", pid.trim()));
+        net::sh(&format!("kill -{signal} {}", terminal.child()));
         terminal.is_given_back("0");
     }
 
@@ -184,6 +189,14 @@ fn it_has_no_colours_if_none_are_wanted_and_gives_the_terminal_back_however_it_e
     let screen = terminal.shows("a panic", |s| s.contains("status 101"));
     assert!(screen.contains("asked to panic"), "{screen}");
     terminal.is_given_back("101");
+
+    // The terminal goes: nothing is left that runs for nobody.
+    terminal.top("", at);
+    let pid = terminal.child();
+    drop(terminal);
+    until("its end", || {
+        if fs::exists(format!("/proc/{pid}")).unwrap_or(true) { Err(format!("{pid} runs")) } else { Ok(()) }
+    });
     run.end();
 }
 
