@@ -5,6 +5,7 @@ mod net;
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -26,6 +27,7 @@ impl Terminal {
             println!("skipped: there is no tmux (tools/setup --test brings it)");
             return None;
         }
+        clean_up_after_the_dead();
         let name = format!("syntest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let terminal = Terminal { name };
         let (width, height) = (width.to_string(), height.to_string());
@@ -91,7 +93,30 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = Command::new("tmux").args(["-L", &self.name, "kill-server"]).output();
+        end(&self.name);
+    }
+}
+
+/// Where tmux has its sockets.
+fn sockets() -> PathBuf {
+    let dir = std::env::var("TMUX_TMPDIR").unwrap_or_else(|_| "/tmp".into());
+    Path::new(&dir).join(format!("tmux-{}", nix::unistd::getuid()))
+}
+
+/// Ends a server, and takes its socket away.
+fn end(name: &str) {
+    let _ = Command::new("tmux").args(["-L", name, "kill-server"]).output();
+    let _ = fs::remove_file(sockets().join(name));
+}
+
+/// Ends the terminals of tests that died.
+fn clean_up_after_the_dead() {
+    let all = fs::read_dir(sockets()).into_iter().flatten().flatten();
+    for name in all.filter_map(|e| e.file_name().into_string().ok()) {
+        let pid = name.strip_prefix("syntest-").and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            end(&name);
+        }
     }
 }
 
