@@ -3,7 +3,9 @@
 mod common;
 mod net;
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -25,6 +27,7 @@ impl Terminal {
             println!("skipped: there is no tmux (tools/setup --test brings it)");
             return None;
         }
+        clean_up_after_the_dead();
         let name = format!("syntest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let terminal = Terminal { name };
         let (width, height) = (width.to_string(), height.to_string());
@@ -60,6 +63,12 @@ impl Terminal {
         last
     }
 
+    /// What the shell is running.
+    fn child(&self) -> String {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        net::sh(&format!("ps -o pid= --ppid {}", shell.trim())).trim().to_owned()
+    }
+
     /// Starts `syntap top` from the shell; the shell says how it ended.
     fn top(&self, environment: &str, at: SocketAddr) {
         let program = env!("CARGO_BIN_EXE_syntap");
@@ -84,7 +93,30 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = Command::new("tmux").args(["-L", &self.name, "kill-server"]).output();
+        end(&self.name);
+    }
+}
+
+/// Where tmux has its sockets.
+fn sockets() -> PathBuf {
+    let dir = std::env::var("TMUX_TMPDIR").unwrap_or_else(|_| "/tmp".into());
+    Path::new(&dir).join(format!("tmux-{}", nix::unistd::getuid()))
+}
+
+/// Ends a server, and takes its socket away.
+fn end(name: &str) {
+    let _ = Command::new("tmux").args(["-L", name, "kill-server"]).output();
+    let _ = fs::remove_file(sockets().join(name));
+}
+
+/// Ends the terminals of tests that died.
+fn clean_up_after_the_dead() {
+    let all = fs::read_dir(sockets()).into_iter().flatten().flatten();
+    for name in all.filter_map(|e| e.file_name().into_string().ok()) {
+        let pid = name.strip_prefix("syntest-").and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            end(&name);
+        }
     }
 }
 
@@ -168,9 +200,7 @@ fn it_has_no_colours_if_none_are_wanted_and_gives_the_terminal_back_however_it_e
 
     for signal in ["TERM", "INT", "HUP"] {
         terminal.top("", at);
-        let shell = terminal.tmux(&["display-message", "-p", "#{pane_pid}"]);
-        let pid = net::sh(&format!("ps -o pid= --ppid {}", shell.trim()));
-        net::sh(&format!("kill -{signal} {}", pid.trim()));
+        net::sh(&format!("kill -{signal} {}", terminal.child()));
         terminal.is_given_back("0");
     }
 
@@ -184,6 +214,14 @@ fn it_has_no_colours_if_none_are_wanted_and_gives_the_terminal_back_however_it_e
     let screen = terminal.shows("a panic", |s| s.contains("status 101"));
     assert!(screen.contains("asked to panic"), "{screen}");
     terminal.is_given_back("101");
+
+    // The terminal goes: nothing is left that runs for nobody.
+    terminal.top("", at);
+    let pid = terminal.child();
+    drop(terminal);
+    until("its end", || {
+        if fs::exists(format!("/proc/{pid}")).unwrap_or(true) { Err(format!("{pid} runs")) } else { Ok(()) }
+    });
     run.end();
 }
 

@@ -285,7 +285,8 @@ impl Kernel {
         self.tables.update(&0u32.to_ne_bytes(), &tables, MapFlags::ANY)
     }
 
-    /// Chooses other ports, while everything is attached: a word at a time, so a port that is in both sets is chosen at every moment.
+    /// Chooses other ports, while everything is attached. The set is written over in place, so a port that is in both is chosen at every
+    /// moment.
     pub fn set_ports(&mut self, ports: &[u64; 1024]) -> Result<(), libbpf_rs::Error> {
         *self.ports = *ports;
         let tables = abi::tables_bytes(&self.ports, &self.slots);

@@ -294,9 +294,9 @@ impl RecordSink for Output<'_> {
     }
 
     fn figures(&mut self, record: &Record) -> io::Result<()> {
-        // Whoever chooses anomalies does not want what is none.
+        // Whoever chooses anomalies of a capture does not want what is none. Of a run a report is made later, of whatever it wrote.
         match &mut self.shards {
-            Some(shards) if self.filter.given().is_none() => shards.push(record),
+            Some(shards) if self.filters.is_some() || self.filter.given().is_none() => shards.push(record),
             _ => Ok(()),
         }
     }

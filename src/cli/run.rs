@@ -133,7 +133,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR|PATH", value_delimiter = ',', value_parser = metrics::endpoint)]
     metrics: Vec<Endpoint>,
 
-    /// Records that are written: all, or those that pass. What syntap itself lost or shed is written in any case.
+    // Records that are written: all, or those that pass. What syntap itself lost or shed is written in any case, and so are figures.
     #[command(flatten)]
     pub(super) filter: Choice,
 

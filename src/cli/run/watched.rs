@@ -73,6 +73,7 @@ impl Live<'_> {
         if new.ports != self.ports {
             let mut both = self.ports.clone();
             both.extend(&new.ports);
+            self.pipeline.notice(Notice::Ports(both.clone()));
             if !self.pipeline.follow(&both) {
                 say::limited("reload", "a worker is busy: the first packets of new ports may be passed over");
             }

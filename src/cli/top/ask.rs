@@ -79,7 +79,7 @@ fn once(at: &Place) -> Result<Option<View>, Fail> {
             return Err(Fail::new(format!(
                 "the syntap at {at} shows its live view on its own machine alone"
             ))
-            .hint("run `syntap top` there"));
+            .hint("run it there: ssh -t HOST syntap top"));
         }
         _ => return Err(Fail::new(format!("what answers at {at} is no syntap"))),
     }

@@ -7,6 +7,7 @@ mod draw;
 mod figures;
 
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -26,6 +28,9 @@ use figures::Figures;
 
 /// How often it is looked for a key or a signal.
 const KEY_WAIT: Duration = Duration::from_millis(100);
+
+/// So long after a signal the program is over, whatever it does.
+const LEAVE_WITHIN: Duration = Duration::from_millis(500);
 
 /// Arguments of `top`.
 #[derive(Debug, Args)]
@@ -54,12 +59,39 @@ pub fn run(args: &TopArgs) -> anyhow::Result<ExitCode> {
     }
     let looks = looks(args.at.clone(), Duration::from_secs(args.interval))?;
     let mut figures = Figures::new(first);
+    leave_on_time(stop.clone())?;
     // Enters the other screen, and sees to it that a panic leaves it before it speaks.
     let mut terminal = ratatui::try_init().context("cannot set up the terminal")?;
     let shown = show(&mut terminal, &mut figures, &looks, &stop);
     let restored = ratatui::try_restore().context("cannot give the terminal back");
     shown.and(restored)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Sees to it that a signal, or a terminal that is gone, ends the program even where its main thread cannot: the library that reads keys
+/// reads for ever from a terminal that has hung up.
+fn leave_on_time(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let thread = std::thread::Builder::new().name("syntap-leave".into());
+    thread
+        .spawn(move || {
+            let mut since = None;
+            while since.is_none_or(|s: Instant| s.elapsed() < LEAVE_WITHIN) {
+                std::thread::sleep(KEY_WAIT);
+                let stdin = io::stdin();
+                // Asked for nothing, it tells of a hang-up.
+                let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
+                if poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].any() == Some(true) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                if stop.load(Ordering::Relaxed) {
+                    since.get_or_insert_with(Instant::now);
+                }
+            }
+            ratatui::restore();
+            std::process::exit(0);
+        })
+        .context("cannot start a thread")?;
+    Ok(())
 }
 
 /// Looks again and again, on a thread of its own: a tap that does not answer keeps nobody from quitting.
