@@ -253,8 +253,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         hand_over,
     };
     // Everything is set up, and no packet was looked at.
-    confine::enter(guard, &args.write, &tap)?;
-    let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
+    let confined = confine::enter(guard, &args.write, &tap).and_then(|()| output.begin_shard());
+    let begun = confined.map_err(anyhow::Error::from).and_then(|()| {
         let sources = sources.into_iter().map(boxed).collect();
         Pipeline::start(sources, move || Ok(Desk::new(context, output)), plan)
             .context("cannot start its threads")
