@@ -291,18 +291,19 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         hand_over,
     };
     // Everything is set up, and no packet was looked at.
-    confine::enter(guard, reach(args, &tap))?;
-    let totals = output.totals();
-    let (metrics, onlooker) = metrics
-        .start(&context.host, &context.interfaces, args.max_flows, totals)
-        .context("cannot start the metrics thread")?;
-    let begun = output.begin_shard().map_err(anyhow::Error::from).and_then(|()| {
+    let confined = confine::enter(guard, reach(args, &tap)).and_then(|()| output.begin_shard());
+    let begun = confined.map_err(anyhow::Error::from).and_then(|()| {
+        let totals = output.totals();
+        let (metrics, onlooker) = metrics
+            .start(&context.host, &context.interfaces, args.max_flows, totals)
+            .context("cannot start the metrics thread")?;
         let sources = sources.into_iter().map(boxed).collect();
         Pipeline::start(sources, move || Ok(Desk::new(context, output).told_to(onlooker)), plan)
             .context("cannot start its threads")
+            .map(|pipeline| (metrics, pipeline))
     });
-    let pipeline = match begun {
-        Ok(pipeline) => pipeline,
+    let (metrics, pipeline) = match begun {
+        Ok(begun) => begun,
         Err(e) => {
             args.mirror_to.as_ref().map(std::fs::remove_file);
             return Err(e);

@@ -1,6 +1,6 @@
 //! The system calls of a running tap, each with its reason. `docs/security.md` has the same lists, and a test compares them.
 //!
-//! Whatever is in no list is refused with ENOSYS and said ([`super::refused`]); what is in [`NEVER`] ends the process.
+//! Whatever is in no list is refused with ENOSYS and said (`refused.rs`); what is in [`NEVER`] ends the process.
 
 use libc::c_long;
 

@@ -2,8 +2,8 @@
 //!
 //! Set-up needs capabilities; what follows reads bytes that anybody on the wire may have written, and needs none. So in between
 //! [`Guard::enter`] gives up, for good and for all threads to come: the user it began as, every capability, the right to gain
-//! any ([`rights`]), all files but the directory of records ([`files`]), and all system calls but those in [`calls`]
-//! ([`filter`], [`refused`]). The one thing that needs a capability while running, asking connection tracking, is done by a
+//! any (`rights.rs`), all files but the directory of records (`files.rs`), and all system calls but those in [`calls`]
+//! (`filter.rs`, `refused.rs`). The one thing that needs a capability while running, asking connection tracking, is done by a
 //! process of its own that can do nothing else ([`helper`]).
 //!
 //! It guarantees that a run goes on with less than asked for only if [`Level::Auto`] or [`Level::Off`] says so. It does not
