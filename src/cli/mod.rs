@@ -41,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::record::{Record, ShardError, ShardState, read_within, shard_paths};
+use crate::record::{Merged, Record, ShardError, ShardState, Wanted, shard_paths};
 pub(crate) use crate::report::many;
 
 pub use fail::{Fail, is_broken_pipe, words};
@@ -138,18 +138,15 @@ fn shards_read(
     }
 }
 
-/// Reads all shards that were named, each record in turn that may be of a time.
+/// Reads all shards that were named, each record in turn that may be of a time; in order of time.
 fn shards_of(
     named: &[PathBuf],
     within: (u64, u64),
     each: &mut dyn FnMut(Record),
 ) -> Result<Vec<PathBuf>, Fail> {
-    let paths = named_shards(named)?;
-    let states = paths.into_iter().map(|path| {
-        let state = read_within(&path, within, each);
-        (path, state)
-    });
-    shards_read(named, states)
+    let mut merged = Merged::of(named_shards(named)?, Wanted { within, newest_first: false });
+    merged.by_ref().for_each(|stored| each(stored.record));
+    shards_read(named, merged.finish())
 }
 
 /// Says on standard error what of a shard could not be read.

@@ -17,5 +17,5 @@ pub use model::{Context, Interface, Loss, Nat, PacketRecord, Record, SCHEMA, Tun
 pub use shard::{
     Closing, Follower, Frame, FrameAt, Frames, Index, Lost, LostRecords, Merged, Removed, Retention,
     ShardError, ShardFile, ShardOptions, ShardReader, ShardState, ShardWriter, Stored, SyncBy, Unpacker,
-    Wanted, read_bytes, read_from, read_lines, read_shard, read_within, shard_paths,
+    Wanted, read_bytes, read_from, read_lines, read_shard, shard_paths,
 };

@@ -37,7 +37,7 @@ pub use file::ShardFile;
 pub use follow::Follower;
 pub use merge::{Merged, Stored, Wanted};
 pub use names::shard_paths;
-pub use read::{ShardState, read_bytes, read_from, read_lines, read_shard, read_within};
+pub use read::{ShardState, read_bytes, read_from, read_lines, read_shard};
 pub use reader::{Closing, Frame, FrameAt, Frames, Index, ShardReader, Unpacker};
 pub use retain::{Removed, Retention};
 pub use walk::Lost;

@@ -83,25 +83,17 @@ impl ShardState {
 
 /// Reads a shard, frame by frame; hands over each record. What is torn or flipped is passed over and said.
 pub fn read_shard(path: &Path, each: &mut dyn FnMut(Record)) -> Result<ShardState, ShardError> {
-    read_within(path, (0, u64::MAX), each)
-}
-
-/// The same of frames that may hold something from one time to another, ns since the epoch.
-pub fn read_within(
-    path: &Path,
-    within: (u64, u64),
-    each: &mut dyn FnMut(Record),
-) -> Result<ShardState, ShardError> {
-    records(&ShardReader::open(path)?, 0, within, &mut |_, record| each(record))
+    records(&ShardReader::open(path)?, 0, &mut |_, record| each(record))
 }
 
 /// As [`read_shard`], from a byte on, where a frame begins, a loss does, or the shard ended when it was last read. With the offset of the
 /// frame that a record is in.
 pub fn read_from(path: &Path, at: u64, each: &mut dyn FnMut(u64, Record)) -> Result<ShardState, ShardError> {
-    records(&ShardReader::open(path)?, at, (0, u64::MAX), each)
+    records(&ShardReader::open(path)?, at, each)
 }
 
-/// As [`read_within`], but hands over the lines as they are stored; `each` says whether it was a record.
+/// As [`read_shard`], but hands over the lines as they are stored, of frames that may hold something from one time to another (ns
+/// since the epoch); `each` says whether it was a record.
 pub fn read_lines(
     path: &Path,
     within: (u64, u64),
@@ -113,13 +105,12 @@ pub fn read_lines(
 /// As [`read_shard`], over bytes in memory.
 pub fn read_bytes(bytes: &[u8], each: &mut dyn FnMut(Record)) -> ShardState {
     // Memory gives no errors.
-    records(&ShardReader::of(bytes), 0, (0, u64::MAX), &mut |_, record| each(record)).unwrap_or_default()
+    records(&ShardReader::of(bytes), 0, &mut |_, record| each(record)).unwrap_or_default()
 }
 
 fn records(
     shard: &ShardReader<'_>,
     from: u64,
-    within: (u64, u64),
     each: &mut dyn FnMut(u64, Record),
 ) -> Result<ShardState, ShardError> {
     let mut each = |frame: &Frame, line: &[u8]| match serde_json::from_slice(line) {
@@ -129,7 +120,7 @@ fn records(
         }
         Err(_) => false,
     };
-    lines(shard, from, within, &mut each)
+    lines(shard, from, (0, u64::MAX), &mut each)
 }
 
 fn lines(
