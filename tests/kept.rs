@@ -201,7 +201,20 @@ fn root_a_run_removes_what_is_too_old_and_says_so() {
     let wire = net::Wire::new();
     let out = wire.near.run(|| {
         run(syntap()
-            .args(["run", "-i", "near", "--duration", "1", "--status", "0", "--keep-age", "90m", "-w"])
+            .args([
+                "run",
+                "--user",
+                "root",
+                "-i",
+                "near",
+                "--duration",
+                "1",
+                "--status",
+                "0",
+                "--keep-age",
+                "90m",
+                "-w",
+            ])
             .arg(dir.path()))
     });
     assert_eq!(there(&own), [false, true, true]);

@@ -154,7 +154,7 @@ fn root_live_runs_that_are_killed_leave_what_was_read_of_them_before() {
         for kill in 1..=5 {
             let run = || {
                 let mut command = syntap();
-                command.args(["run", "-i", "near", "--status", "0", "-w"]).arg(dir.path());
+                command.args(["run", "--user", "root", "-i", "near", "--status", "0", "-w"]).arg(dir.path());
                 command.stderr(Stdio::null()).spawn().expect("the program starts")
             };
             let mut child = Run(wire.near.run(run));

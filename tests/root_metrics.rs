@@ -21,7 +21,18 @@ const PORT: u16 = 8080;
 
 fn tap(wire: &Wire, dir: &tempfile::TempDir, more: &[&str]) -> Command {
     let mut command = syntap();
-    command.args(["run", "--netns", &wire.near.name, "-i", "near=inside", "-p", "8080,8081", "-w"]);
+    command.args([
+        "run",
+        "--user",
+        "root",
+        "--netns",
+        &wire.near.name,
+        "-i",
+        "near=inside",
+        "-p",
+        "8080,8081",
+        "-w",
+    ]);
     command.arg(dir.path()).args(["--max-flows", "4096", "--status", "0"]).args(more);
     command
 }

@@ -40,7 +40,7 @@ impl Tapped {
         );
         fs::write(&config, format!("{fixed}max-flows = 4096\n{settings}")).unwrap();
         let mut command: Command = syntap();
-        let mut run = Running::start(command.arg("run").arg("--config").arg(&config));
+        let mut run = Running::start(command.args(["run", "--user", "root"]).arg("--config").arg(&config));
         let at = run.address();
         run.says("records go to");
         let mut tapped = Tapped { wire, dir, config, run, at };

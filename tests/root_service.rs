@@ -49,7 +49,20 @@ impl Manager {
 
 fn tap(wire: &Wire, dir: &tempfile::TempDir, socket: &str, watchdog_us: &str) -> Command {
     let mut command = syntap();
-    command.args(["run", "--netns", &wire.near.name, "-i", "near", "-p", "8080", "--status", "1", "-w"]);
+    command.args([
+        "run",
+        "--user",
+        "root",
+        "--netns",
+        &wire.near.name,
+        "-i",
+        "near",
+        "-p",
+        "8080",
+        "--status",
+        "1",
+        "-w",
+    ]);
     command.arg(dir.path()).args(["--max-flows", "4096"]);
     command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", watchdog_us);
     command
@@ -158,7 +171,7 @@ fn an_interface_that_flaps_is_spoken_of_a_few_times_and_then_with_a_count() {
     }
     let (wire, dir) = (Wire::new(), tempfile::tempdir().unwrap());
     let mut command = syntap();
-    command.args(["run", "--netns", &wire.near.name, "-i", "near", "-w"]).arg(dir.path());
+    command.args(["run", "--user", "root", "--netns", &wire.near.name, "-i", "near", "-w"]).arg(dir.path());
     let mut run = Running::start(command.args(["--max-flows", "4096", "--metrics", "127.0.0.1:0"]));
     let at = run.address();
     run.says("records go to");

@@ -125,7 +125,7 @@ fn tap(dir: &tempfile::TempDir) -> (Wire, Running, SocketAddr) {
     let wire = Wire::new();
     let mut command = syntap();
     command
-        .args(["run", "--netns", &wire.near.name, "-i", "near=inside", "-p", "8080", "-w"])
+        .args(["run", "--user", "root", "--netns", &wire.near.name, "-i", "near=inside", "-p", "8080", "-w"])
         .arg(dir.path());
     command.args(["--max-flows", "4096", "--status", "0", "--metrics", "127.0.0.1:0"]);
     let mut run = Running::start(&mut command);
