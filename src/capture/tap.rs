@@ -451,6 +451,9 @@ impl Tap {
             };
             let (source, socket) =
                 bound.map_err(|source| TapError::Ring { name: name.clone(), queue, source })?;
+            if zero_copy.is_ok() && !socket.zero_copy() {
+                zero_copy = Err("the kernel chose so".to_owned());
+            }
             self.add_ring(planned.ring + queue, &source, socket)?;
             sources.push(LiveSource::Xsk(Box::new(source)));
         }
