@@ -7,7 +7,7 @@ use syntap::capture::link::read;
 fuzz_target!(|data: &[u8]| {
     let names: Vec<String> = ["a", "b", "eth0"].map(String::from).into();
     let (mut events, points) = (0, names.len());
-    read(names, data.chunks(256), &mut |e| {
+    read(names, std::iter::once(data), &mut |e| {
         events += 1;
         let _ = format!("{e:?}");
     });

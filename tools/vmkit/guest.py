@@ -52,12 +52,13 @@ def mirror(transport):
     truth = scenarios.mirror(SYNTAP, f"/tmp/mirror-{transport}", MEBIBYTES, CONNECTIONS)
     at = truth["tapped"]
     whole = at["bulk"]["bytes"] == MEBIBYTES << 20 and at["bulk"]["wrong_blocks"] == 0 and at["short"]["ok"] == CONNECTIONS
-    resets = sum(at[part][name] for part in ("bulk", "short") for name in ("OutRsts", "EstabResets"))
+    # Of connections. A client on a slow machine may answer what comes after its own end with a reset, tapped or not.
+    resets = sum(at[part]["EstabResets"] for part in ("bulk", "short"))
     lost = next((x for x in truth["stderr"] if x.startswith("lost")), "lost not told").split(None, 1)[1]
     each = hooked(truth["during"])
     clean = truth["before"] == truth["after"]
     ok = whole and resets == 0 and clean and truth["exit"] == 0 and each == [1] * 4 and lost.startswith("0 dropped, 0 missed")
-    seen = (f"{MEBIBYTES} MiB and {at['short']['ok']} of {CONNECTIONS} connections whole, {resets} resets; {lost}; "
+    seen = (f"{MEBIBYTES} MiB and {at['short']['ok']} of {CONNECTIONS} connections whole, {resets} reset; {lost}; "
             f"{'nothing left' if clean else 'SOMETHING IS LEFT'}")
     return ok, seen, truth, truth["stderr"]
 
