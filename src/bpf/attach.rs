@@ -124,7 +124,20 @@ impl HookKind {
     pub fn best() -> HookKind {
         // The loopback, which every namespace has. A kernel without tcx does not know what it is asked.
         match tcx_programs(1, TcxHook::Ingress) {
+            Ok(_) => HookKind::Tcx,
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => HookKind::Classic,
+            // Nobody without privileges gets an answer.
+            Err(_) => HookKind::of_release(
+                &std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// By the kernel's release alone, such as `6.1.0-13-amd64`; tcx if it cannot be read.
+    fn of_release(release: &str) -> HookKind {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 6) => HookKind::Classic,
             _ => HookKind::Tcx,
         }
     }
@@ -262,4 +275,22 @@ pub fn tcx_programs(ifindex: u32, hook: TcxHook) -> io::Result<Vec<Attached>> {
 fn describe(id: u32) -> Attached {
     let name = ProgInfoIter::default().find(|p| p.id == id).map(|p| p.name.to_string_lossy().into_owned());
     Attached { id, name: name.unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HookKind;
+
+    #[test]
+    fn the_release_says_which_hook_there_is_where_nothing_else_does() {
+        for (release, kind) in [
+            ("6.1.0-13-amd64", HookKind::Classic),
+            ("5.18.1", HookKind::Classic),
+            ("6.6-rc3", HookKind::Tcx),
+            ("7.0.1", HookKind::Tcx),
+            ("", HookKind::Tcx),
+        ] {
+            assert_eq!(HookKind::of_release(release), kind, "{release}");
+        }
+    }
 }

@@ -305,6 +305,9 @@ impl Tap {
         }
         for planned in plan.iter().filter(|p| p.mode == Mode::Inline) {
             let Interface { name, index, .. } = &planned.interface;
+            if let Some(classic) = &tap.classic {
+                classic.clean_up(*index).map_err(failed("remove a dead tap's filters from", name))?;
+            }
             let hooks = tap.hook_inline(name, *index)?;
             tap.points.push(PointInfo {
                 name: name.clone(),

@@ -161,7 +161,7 @@ impl Classic {
     }
 
     /// Attaches a program in front of all other filters of the hook, or behind those whose priority cannot be had: a filter's
-    /// place is told by [`Attached::priority`]. First removes what dead taps left at both hooks of the interface.
+    /// place is told by [`Attached::priority`].
     pub fn attach(
         self: &Arc<Classic>,
         program: &OwnedFd,
@@ -169,7 +169,6 @@ impl Classic {
         ifindex: u32,
         side: Side,
     ) -> io::Result<Attached> {
-        self.clean_up(ifindex)?;
         let made_qdisc = self.socket.add_clsact(ifindex)?;
         let mut last = io::Error::from_raw_os_error(libc::EBUSY);
         for priority in PRIORITIES {
@@ -191,8 +190,9 @@ impl Classic {
         Err(last)
     }
 
-    /// Removes what dead taps left.
-    fn clean_up(&self, ifindex: u32) -> io::Result<()> {
+    /// Removes what dead taps left on an interface of the calling thread's namespace, in which it must be that this was started:
+    /// whose tap is alive is asked there.
+    pub fn clean_up(&self, ifindex: u32) -> io::Result<()> {
         for side in [Side::Ingress, Side::Egress] {
             for stale in filters(ifindex, side)?.iter().filter(|f| f.stale) {
                 let egress = (side == Side::Egress).into();

@@ -15,6 +15,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 use super::netlink::Socket;
 use super::{Filter, MOST};
@@ -38,7 +39,7 @@ struct Message {
 
 /// The parent's end; closing it makes the child remove all that is left.
 #[derive(Debug)]
-pub struct Supervisor(OwnedFd);
+pub struct Supervisor(Mutex<OwnedFd>);
 
 impl Supervisor {
     /// Starts the child. It works through `socket`, and keeps `token` open.
@@ -67,7 +68,7 @@ impl Supervisor {
                 }
             }
         }
-        Ok(Supervisor(ours))
+        Ok(Supervisor(Mutex::new(ours)))
     }
 
     /// To be called before a filter is attached.
@@ -82,7 +83,9 @@ impl Supervisor {
 
     fn ask(&self, ask: Ask, filter: &Filter) -> io::Result<()> {
         let message = Message { ask: ask as u32, filter: *filter };
-        let fd = self.0.as_raw_fd();
+        // One question at a time, so that the answer is to it.
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fd = end.as_raw_fd();
         let (at, len) = ((&raw const message).cast(), size_of::<Message>());
         // SAFETY: U1.
         if unsafe { libc::send(fd, at, len, libc::MSG_NOSIGNAL) } < 0 {
@@ -127,7 +130,10 @@ fn child(keep: [RawFd; 3]) -> ! {
         // Above the places that they go to, whatever their numbers are.
         let high = keep.map(|fd| libc::fcntl(fd, libc::F_DUPFD, 16));
         for (to, fd) in high.iter().enumerate() {
-            libc::dup2(*fd, to as i32);
+            if libc::dup2(*fd, to as i32) < 0 {
+                // The parent learns of it at the first question.
+                libc::_exit(1);
+            }
         }
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
         let netlink = Socket::from_raw(1);
