@@ -68,8 +68,8 @@ static __always_inline bool copy_any(struct __sk_buff *skb, struct syntap_record
 				     const __u32 most)
 {
 	/* verifier: the register compared is the one used, and each bound is compared by itself: up to 6.12 it
-	 * learns nothing of `len` from one comparison of `len - 1` with both, which the compiler makes of them, and
-	 * up to 6.7 nothing from "not 0". No packet is of one byte. */
+	 * learns nothing of `len` from one comparison of `len - 1` with both, which the compiler makes of them,
+	 * and up to 6.7 nothing from "not 0". No packet is of one byte. */
 	barrier_var(len);
 	if (len < 2)
 		return false;

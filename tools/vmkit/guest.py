@@ -68,7 +68,7 @@ def killed(how):
     truth = scenarios.killed(SYNTAP, f"/tmp/killed-{how}", how, 400)
     whole = sum(r["ok"] for r in truth["results"])
     clean = truth["before"] == truth["after"]
-    ok = whole == 400 and truth["counters"]["OutRsts"] == 0 and clean and truth["exit"] == (-9 if how == "kill" else 0)
+    ok = whole == 400 and truth["counters"]["EstabResets"] == 0 and clean and truth["exit"] == (-9 if how == "kill" else 0)
     seen = f"{whole} of 400 connections whole, {'nothing left' if clean else 'SOMETHING IS LEFT: ' + str(truth['after'])}"
     return ok, seen, truth, truth["stderr"]
 
