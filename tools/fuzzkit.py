@@ -7,7 +7,7 @@ import time
 path, target, seconds, inputs, cover, said = sys.argv[1:]
 whole = open(path).read()
 row = f"| `{target}` | {time.strftime('%Y-%m-%d')} | {int(seconds)} s | {inputs} | {cover} | {said} |"
-whole, count = re.subn(rf"^\| `{re.escape(target)}` \|.*$", lambda _: row, whole, flags=re.M)
+whole, count = re.subn(rf"^\| `{re.escape(target)}` \|.*$", lambda _: row, whole, count=1, flags=re.M)
 if not count:
     sys.exit(f"{path}: there is no row for {target}")
 open(path, "w").write(whole)
