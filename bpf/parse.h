@@ -81,6 +81,9 @@ struct cursor {
  */
 static __always_inline const void *fetch(const struct cursor *c, __u32 off, void *buf, const __u32 n)
 {
+	/* verifier: the bound is that of the register which is added; up to 6.7 one that was compared
+	 * elsewhere, of a copy, is lost, and without it no range of the packet is known. */
+	barrier_var(off);
 	if (off > HEADERS_MAX || off + n > c->end)
 		return NULL;
 	if (c->data + off + n <= c->data_end)
@@ -201,6 +204,9 @@ static __always_inline __u32 ipv6_chain(const struct cursor *c, __u32 off, __u8 
 	__u32 fragment = 0;
 	int i;
 
+	/* verifier: up to 6.3 no loop may be entered by falling through from its own end, which is how the
+	 * compiler likes to lay it out. */
+#pragma unroll
 	for (i = 0; i <= SYNTAP_IPV6_HEADERS; i++) {
 		__u8 ext[8];
 		__u32 len;

@@ -67,9 +67,16 @@ static __always_inline bool copy_chunks(const struct __sk_buff *skb, struct synt
 static __always_inline bool copy_any(struct __sk_buff *skb, struct syntap_record *r, __u32 len,
 				     const __u32 most)
 {
-	/* verifier: the register compared is the one used; a packet has a link header, so never 0. */
+	/* verifier: the register compared is the one used, and each bound is compared by itself: up to 6.12 it
+	 * learns nothing of `len` from one comparison of `len - 1` with both, which the compiler makes of them,
+	 * and up to 6.7 nothing from "not 0". No packet is of one byte. */
 	barrier_var(len);
-	return len && len <= most && !bpf_skb_load_bytes(skb, 0, r + 1, len);
+	if (len < 2)
+		return false;
+	barrier_var(len);
+	if (len > most)
+		return false;
+	return !bpf_skb_load_bytes(skb, 0, r + 1, len);
 }
 
 static __always_inline enum syntap_counter submit(struct syntap_record *r, const struct syntap_meta *meta,

@@ -55,6 +55,7 @@ fn run(frames: &[(u64, Vec<u8>)], batch: usize) -> Vec<String> {
                 wire_len: f.len() as u32,
                 vlan: OffloadedVlan::default(),
                 reason: 0,
+                hash: 0,
                 bytes: f,
             }
         })

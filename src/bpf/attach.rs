@@ -13,8 +13,12 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use std::sync::Arc;
+
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_sys as sys;
+
+use super::classic::{self, Classic, Side};
 
 /// How an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +102,102 @@ pub fn tcx(program: &OwnedFd, ifindex: u32, hook: TcxHook) -> io::Result<Link> {
     create(program.as_raw_fd(), ifindex, hook.attach_type(), sys::BPF_F_BEFORE)
 }
 
+/// How a program is attached to packets of a live interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    /// By a bpf link, since Linux 6.6: it goes with the process.
+    Tcx,
+    /// As a filter in a clsact qdisc: it outlives the process, so a supervisor takes it off.
+    Classic,
+}
+
+impl HookKind {
+    /// The word in options and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            HookKind::Tcx => "tcx",
+            HookKind::Classic => "classic",
+        }
+    }
+
+    /// The better one that this kernel has.
+    pub fn best() -> HookKind {
+        // The loopback, which every namespace has. A kernel without tcx does not know what it is asked.
+        match tcx_programs(1, TcxHook::Ingress) {
+            Ok(_) => HookKind::Tcx,
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => HookKind::Classic,
+            // Nobody without privileges gets an answer.
+            Err(_) => HookKind::of_release(
+                &std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// By the kernel's release alone, such as `6.1.0-13-amd64`; tcx if it cannot be read.
+    fn of_release(release: &str) -> HookKind {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < (6, 6) => HookKind::Classic,
+            _ => HookKind::Tcx,
+        }
+    }
+}
+
+/// Anything attached; dropping it detaches.
+#[derive(Debug)]
+pub enum Hook {
+    /// By a bpf link.
+    Link(Link),
+    /// As a filter.
+    Filter(classic::Attached),
+}
+
+/// What is to be said of a live interface's hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveHooks {
+    /// How the programs are attached.
+    pub kind: HookKind,
+    /// Classic: filters of others run before them.
+    pub behind: bool,
+    /// Classic: there was no clsact qdisc, and making it has cost some packets.
+    pub made_qdisc: bool,
+}
+
+impl LiveHooks {
+    /// Of hooks that attach this way, none yet.
+    pub fn new(kind: HookKind) -> LiveHooks {
+        LiveHooks { kind, behind: false, made_qdisc: false }
+    }
+
+    /// With one more.
+    pub fn with(self, hook: &Hook) -> LiveHooks {
+        let Hook::Filter(filter) = hook else { return self };
+        LiveHooks {
+            behind: self.behind | (filter.priority() > 1),
+            made_qdisc: self.made_qdisc | filter.made_qdisc(),
+            ..self
+        }
+    }
+}
+
+/// Attaches a program to packets of a live interface, in front of all others: by `classic` if there is one, else by tcx.
+pub fn live(
+    program: &OwnedFd,
+    name: &str,
+    ifindex: u32,
+    hook: TcxHook,
+    classic: Option<&Arc<Classic>>,
+) -> io::Result<Hook> {
+    let side = match hook {
+        TcxHook::Ingress => Side::Ingress,
+        TcxHook::Egress => Side::Egress,
+    };
+    match classic {
+        Some(classic) => classic.attach(program, name, ifindex, side).map(Hook::Filter),
+        None => tcx(program, ifindex, hook).map(Hook::Link),
+    }
+}
+
 /// Attaches an XDP program; fails where there is one already.
 pub fn xdp(program: &OwnedFd, ifindex: u32, mode: XdpMode) -> io::Result<Link> {
     // XDP_FLAGS_SKB_MODE and XDP_FLAGS_DRV_MODE of linux/if_link.h.
@@ -175,4 +275,22 @@ pub fn tcx_programs(ifindex: u32, hook: TcxHook) -> io::Result<Vec<Attached>> {
 fn describe(id: u32) -> Attached {
     let name = ProgInfoIter::default().find(|p| p.id == id).map(|p| p.name.to_string_lossy().into_owned());
     Attached { id, name: name.unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HookKind;
+
+    #[test]
+    fn the_release_says_which_hook_there_is_where_nothing_else_does() {
+        for (release, kind) in [
+            ("6.1.0-13-amd64", HookKind::Classic),
+            ("5.18.1", HookKind::Classic),
+            ("6.6-rc3", HookKind::Tcx),
+            ("7.0.1", HookKind::Tcx),
+            ("", HookKind::Tcx),
+        ] {
+            assert_eq!(HookKind::of_release(release), kind, "{release}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 pub mod abi;
 pub mod attach;
 mod budget;
+pub mod classic;
 pub mod hash;
 mod known;
 pub mod load;

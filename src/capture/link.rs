@@ -154,6 +154,21 @@ fn listed() -> io::Result<Vec<RouteNetlinkMessage>> {
     Ok(all)
 }
 
+/// What these datagrams of the kernel's tell, one after the other, to somebody who knew nothing before.
+#[doc(hidden)] // for the fuzzer
+pub fn read<'a>(
+    names: Vec<String>,
+    datagrams: impl Iterator<Item = &'a [u8]>,
+    each: &mut dyn FnMut(LinkEvent),
+) {
+    let mut state = State { names, ..State::default() };
+    for datagram in datagrams {
+        let mut found = Vec::new();
+        messages(datagram, &mut found);
+        state.take(found, each);
+    }
+}
+
 fn wait(socket: &Socket, wait_ms: u16) -> io::Result<bool> {
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     match poll(&mut fds, PollTimeout::from(wait_ms)) {

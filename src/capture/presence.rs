@@ -83,9 +83,12 @@ impl Tap {
             .set_slot(n, there.index)
             .map_err(|source| TapError::Map { operation: "name the new interface to the programs", source })
             .and_then(|()| self.hook_inline(&name, there.index));
-        if let Err(e) = hooked {
-            self.hooks.retain(|(on, _)| *on != Some(there.index));
-            return Some(Change::NotBack(e));
+        match hooked {
+            Ok(hooks) => self.points[n].hooks = Some(hooks),
+            Err(e) => {
+                self.hooks.retain(|(on, _)| *on != Some(there.index));
+                return Some(Change::NotBack(e));
+            }
         }
         self.points[n].ifindex = there.index;
         self.points[n].presence = if there.running { Presence::Up } else { Presence::Down };

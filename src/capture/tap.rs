@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use super::clock::ClockOffset;
 use super::ethtool::{self, QueueHash};
@@ -24,7 +25,8 @@ use super::ringbuf::{self, RingSource};
 pub use super::tap_error::TapError;
 use super::xsk::{FRAMES, RingConfig, RingSocket, RingStats, XskSource};
 use crate::bpf::abi::{Census, Counters, RINGS, SLOTS};
-use crate::bpf::attach::{self, Link, TcxHook, XdpMode};
+use crate::bpf::attach::{self, Hook, HookKind, LiveHooks, TcxHook, XdpMode};
+use crate::bpf::classic::Classic;
 use crate::bpf::load::Readings;
 use crate::bpf::{Budget, Kept, Kernel, Known, Options, Program, Watch};
 
@@ -79,6 +81,8 @@ pub struct TapConfig {
     pub frames: u32,
     /// How packets of inline interfaces come into user space.
     pub transport: Transport,
+    /// How the programs of inline interfaces are attached, or `None` for the better way that the kernel has.
+    pub hook: Option<HookKind>,
     /// Tuples under watch, in buckets of four.
     pub watch_buckets: u32,
     /// Bytes of a packet that are mirrored.
@@ -99,6 +103,7 @@ impl Default for TapConfig {
             busy_poll: false,
             frames: FRAMES,
             transport: Transport::default(),
+            hook: None,
             watch_buckets: kernel.watch_buckets,
             snap: kernel.snap,
         }
@@ -122,6 +127,8 @@ pub struct PointInfo {
     pub ifindex: u32,
     /// How it is tapped.
     pub mode: Mode,
+    /// Inline: how its programs are attached.
+    pub hooks: Option<LiveHooks>,
     /// Span: where the XDP program runs, and why not in the driver if it does not.
     pub xdp: Option<(XdpMode, Option<String>)>,
     /// How its packets come into user space.
@@ -198,7 +205,9 @@ impl TapStats {
 /// An open tap. Fields are dropped in order: hooks first, then what they lead to.
 pub struct Tap {
     /// Each with the interface it is on; `None` for the carrier's.
-    pub(super) hooks: Vec<(Option<u32>, Link)>,
+    pub(super) hooks: Vec<(Option<u32>, Hook)>,
+    /// For programs of live interfaces on a kernel without tcx.
+    classic: Option<Arc<Classic>>,
     pub(super) points: Vec<PointInfo>,
     /// Of the interfaces' namespace.
     pub(super) rtnetlink: Rtnetlink,
@@ -244,6 +253,13 @@ impl Tap {
             return Err(TapError::TooManyRings { count: rings, most: RINGS });
         }
 
+        // Before there is memory to share with it.
+        let classic = match config.hook.unwrap_or_else(HookKind::best) {
+            HookKind::Classic if inline => {
+                Some(Classic::start().map_err(failed("start", "the supervisor of tc filters"))?)
+            }
+            _ => None,
+        };
         let rtnetlink = Rtnetlink::open().map_err(failed("open", "an rtnetlink socket"))?;
         let carried = inline && config.transport == Transport::Afxdp;
         let copied = inline && config.transport == Transport::Ringbuf;
@@ -266,6 +282,7 @@ impl Tap {
         let readings = kernel.readings()?;
         let mut tap = Tap {
             hooks: Vec::new(),
+            classic,
             points: Vec::new(),
             rtnetlink,
             clock: ClockOffset::new(),
@@ -289,11 +306,15 @@ impl Tap {
         }
         for planned in plan.iter().filter(|p| p.mode == Mode::Inline) {
             let Interface { name, index, .. } = &planned.interface;
-            tap.hook_inline(name, *index)?;
+            if let Some(classic) = &tap.classic {
+                classic.clean_up(*index).map_err(failed("remove a dead tap's filters from", name))?;
+            }
+            let hooks = tap.hook_inline(name, *index)?;
             tap.points.push(PointInfo {
                 name: name.clone(),
                 ifindex: *index,
                 mode: Mode::Inline,
+                hooks: Some(hooks),
                 xdp: None,
                 transport: config.transport,
                 zero_copy: Err("the original keeps its memory".into()),
@@ -357,29 +378,37 @@ impl Tap {
                 Ok::<_, TapError>((link, opened))
             });
         let (link, opened) = opened.map_err(failed("enter", "the private network namespace"))??;
-        self.hooks.push((None, link));
+        self.hooks.push((None, Hook::Link(link)));
         for (ring, (source, socket)) in opened.into_iter().enumerate() {
             self.add_ring(ring as u32, &source, socket)?;
             sources.push(LiveSource::Xsk(Box::new(source)));
         }
-        let carry = attach::tcx(&self.kernel.program(Program::Carry), near, TcxHook::Egress);
+        let carry = self.attach(Program::Carry, near, TcxHook::Egress);
         let carry = carry.map_err(|source| TapError::Tcx { name: near_name, hook: "egress", source })?;
         self.hooks.push((None, carry));
         Ok(())
     }
 
+    fn attach(&self, program: Program, index: u32, hook: TcxHook) -> io::Result<Hook> {
+        attach::live(&self.kernel.program(program), program.name(), index, hook, self.classic.as_ref())
+    }
+
     /// The hooks of a live interface.
-    pub(super) fn hook_inline(&mut self, name: &str, index: u32) -> Result<(), TapError> {
+    pub(super) fn hook_inline(&mut self, name: &str, index: u32) -> Result<LiveHooks, TapError> {
+        let kind = if self.classic.is_some() { HookKind::Classic } else { HookKind::Tcx };
+        let mut hooks = LiveHooks::new(kind);
         // Egress first: a SYN-ACK without its SYN is a smaller riddle than a SYN that nothing answers.
         for (program, hook, word) in
             [(Program::Egress, TcxHook::Egress, "egress"), (Program::Ingress, TcxHook::Ingress, "ingress")]
         {
-            let link = attach::tcx(&self.kernel.program(program), index, hook);
-            let link = link.map_err(|source| TapError::Tcx { name: name.to_owned(), hook: word, source })?;
+            let attached = self.attach(program, index, hook);
+            let attached =
+                attached.map_err(|source| TapError::Tcx { name: name.to_owned(), hook: word, source })?;
+            hooks = hooks.with(&attached);
             // In front: hooks are dropped in order, and the live ones must go before the carrier's.
-            self.hooks.insert(0, (Some(index), link));
+            self.hooks.insert(0, (Some(index), attached));
         }
-        Ok(())
+        Ok(hooks)
     }
 
     fn open_span(
@@ -407,7 +436,7 @@ impl Tap {
                 }
             },
         };
-        self.hooks.push((Some(index), link));
+        self.hooks.push((Some(index), Hook::Link(link)));
 
         let mut zero_copy = match mode {
             XdpMode::Native => Ok(()),
@@ -426,6 +455,9 @@ impl Tap {
             };
             let (source, socket) =
                 bound.map_err(|source| TapError::Ring { name: name.clone(), queue, source })?;
+            if zero_copy.is_ok() && !socket.zero_copy() {
+                zero_copy = Err("the kernel chose so".to_owned());
+            }
             self.add_ring(planned.ring + queue, &source, socket)?;
             sources.push(LiveSource::Xsk(Box::new(source)));
         }
@@ -433,6 +465,7 @@ impl Tap {
             name: name.clone(),
             ifindex: index,
             mode: Mode::Span,
+            hooks: None,
             xdp: Some((mode, why_not_native)),
             transport: Transport::Afxdp,
             zero_copy,

@@ -68,7 +68,7 @@ pub enum TapError {
         /// The kernel's word.
         source: io::Error,
     },
-    /// The kernel refused a tcx program.
+    /// The kernel refused a program for a live interface.
     #[error("cannot attach to {hook} of {name}: {source}")]
     Tcx {
         /// Interface.
@@ -152,9 +152,9 @@ impl TapError {
                 "tap {name} inline, which needs no XDP on it, or ask who loaded program {}: bpftool prog show id {}",
                 program.id, program.id
             )),
-            (TapError::Tcx { .. }, Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-                Some("inline taps need tcx, which Linux has since 6.6; see 'uname -r'".into())
-            }
+            (TapError::Tcx { .. }, Some(libc::EINVAL | libc::EOPNOTSUPP)) => Some(
+                "see 'syntap check'; an 'ingress' qdisc (tc qdisc show) leaves no place for clsact".into(),
+            ),
             (TapError::Xdp { .. }, Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
                 Some("see 'syntap check'; an MTU over a page or LRO also keeps drivers from XDP".into())
             }

@@ -81,8 +81,8 @@ pub struct RingStats {
     pub invalid: u64,
     /// The receive ring had no room.
     pub ring_full: u64,
-    /// Times that no frame was free: the worker is too slow. In copy mode each is also in `dropped`; in zero-copy
-    /// mode the driver asks ahead, and the loss shows in its own counters.
+    /// Times that no frame was free: the worker is too slow. Each is also in `dropped`. 0 in zero-copy mode, where the
+    /// driver asks ahead, some while they need none: it is no packet, and what is lost shows in the driver's own counters.
     pub fill_empty: u64,
 }
 
@@ -95,16 +95,44 @@ impl RingStats {
 
 /// A second descriptor of a ring's socket, for its statistics.
 #[derive(Debug)]
-pub(super) struct RingSocket(OwnedFd);
+pub(super) struct RingSocket {
+    fd: OwnedFd,
+    zero_copy: bool,
+}
 
 impl RingSocket {
+    /// Over a bound socket.
+    fn new(fd: OwnedFd) -> io::Result<RingSocket> {
+        let mut flags = 0u32;
+        let mut len = size_of_val(&flags) as libc::socklen_t;
+        // SAFETY: U3.
+        let err = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_XDP,
+                libc::XDP_OPTIONS,
+                (&raw mut flags).cast(),
+                &mut len,
+            )
+        };
+        if err != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(RingSocket { fd, zero_copy: flags & libc::XDP_OPTIONS_ZEROCOPY != 0 })
+    }
+
+    /// Whether the driver writes into the frames itself: the kernel's word.
+    pub fn zero_copy(&self) -> bool {
+        self.zero_copy
+    }
+
     pub fn stats(&self) -> io::Result<RingStats> {
         let mut raw = [0u64; 6];
         let mut len = size_of_val(&raw) as libc::socklen_t;
         // SAFETY: U3.
         let err = unsafe {
             libc::getsockopt(
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 libc::SOL_XDP,
                 libc::XDP_STATISTICS,
                 raw.as_mut_ptr().cast(),
@@ -116,13 +144,14 @@ impl RingSocket {
         }
         // struct xdp_statistics: rx_dropped, rx_invalid_descs, tx_invalid_descs, rx_ring_full,
         // rx_fill_ring_empty_descs, tx_ring_empty_descs.
-        Ok(RingStats { dropped: raw[0], invalid: raw[1], ring_full: raw[3], fill_empty: raw[4] })
+        let fill_empty = if self.zero_copy { 0 } else { raw[4] };
+        Ok(RingStats { dropped: raw[0], invalid: raw[1], ring_full: raw[3], fill_empty })
     }
 }
 
 impl AsFd for RingSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -221,7 +250,7 @@ impl XskSource {
             _transmit: transmit,
             _completion: completion,
         };
-        Ok((source, RingSocket(again)))
+        Ok((source, RingSocket::new(again)?))
     }
 
     /// Interface and queue, for messages and thread names.

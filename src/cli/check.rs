@@ -11,7 +11,8 @@ use clap::Args;
 
 use super::hand_over;
 use super::run::Wanted;
-use crate::bpf::attach::{self, Attached, TcxHook};
+use crate::bpf::attach::{self, Attached, HookKind, TcxHook};
+use crate::bpf::classic::{self, Side};
 use crate::bpf::{Kernel, Options};
 use crate::capture::interface::{Interface, Rtnetlink};
 use crate::capture::tap::{self, Mode, TapError, TapInterface};
@@ -127,21 +128,25 @@ fn lacking(effective: u64) -> impl Iterator<Item = &'static (u32, &'static str, 
     })
 }
 
-/// What the kernel's release says, for taps of which some are `inline` or none is.
-fn kernel<W: Write>(findings: &mut Findings<W>, release: &str, inline: bool) -> io::Result<()> {
-    let newer = Some("a newer kernel, on Debian 12: apt install -t bookworm-backports linux-image-amd64");
-    let no_tcx = format!("Linux {release}: no tcx hooks (since 6.6), so only span interfaces can be tapped");
-    match version(release) {
-        Some(v) if v >= (6, 6) => {
+/// What the kernel's release says, and which hook its live interfaces would be tapped by.
+fn kernel<W: Write>(findings: &mut Findings<W>, release: &str, hook: HookKind) -> io::Result<()> {
+    match (version(release), hook) {
+        (Some(v), _) if v < (5, 18) => {
+            let text = format!("Linux {release}: too old; 5.18 is the first that has what the programs call");
+            findings.say(Grade::Missing, text, Some("a newer kernel"))
+        }
+        (_, HookKind::Tcx) => {
             let text = format!("Linux {release}: tcx hooks for live interfaces (since 6.6), AF_XDP");
             findings.say(Grade::Fine, text, None)
         }
-        Some(v) if v >= (5, 18) && inline => findings.say(Grade::Missing, no_tcx, newer),
-        Some(v) if v >= (5, 18) => findings.say(Grade::Note, no_tcx, None),
-        _ => findings.say(
-            Grade::Missing,
-            format!("Linux {release}: too old; span taps need 5.18, inline taps 6.6"),
-            Some("a newer kernel"),
+        (_, HookKind::Classic) => findings.say(
+            Grade::Note,
+            format!(
+                "Linux {release}: no tcx hooks (since 6.6), so live interfaces are tapped by clsact filters; AF_XDP\n\
+                 these outlive a process that is killed, so a second one takes them off; should both be killed, packets\n\
+                 go on as before, and the next run on the interface removes what they left"
+            ),
+            None,
         ),
     }
 }
@@ -151,7 +156,7 @@ fn machine<W: Write>(findings: &mut Findings<W>, inline: bool) -> io::Result<()>
     let release = nix::sys::utsname::uname()
         .map(|u| u.release().to_string_lossy().into_owned())
         .unwrap_or_else(|_| "unknown".into());
-    kernel(findings, &release, inline)?;
+    kernel(findings, &release, HookKind::best())?;
 
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
@@ -187,7 +192,7 @@ fn machine<W: Write>(findings: &mut Findings<W>, inline: bool) -> io::Result<()>
             findings.say(Grade::Missing, hint.to_string(), hint.hint().as_deref())?;
         }
     }
-    // A span tap needs no pair, and on a kernel before 6.6 there could be none.
+    // A span tap needs no pair.
     if inline {
         transports(findings)?;
     }
@@ -298,18 +303,55 @@ fn one<W: Write>(findings: &mut Findings<W>, interface: &Interface, mode: Mode) 
         Mode::Span => as_span(findings, interface)?,
     }
     if mode == Mode::Inline
+        && HookKind::best() == HookKind::Classic
+        && !classic::has_clsact(interface.index).unwrap_or(false)
+    {
+        let text = "there is no clsact qdisc: the first run makes it, for which the kernel stops the queues some milliseconds\n\
+                    and drops what is sent then; it stays, so that this happens once";
+        let mend = format!("in a quiet moment: tc qdisc add dev {name} clsact");
+        findings.say(Grade::Note, text, Some(&mend))?;
+    }
+    if mode == Mode::Inline
         && let Some(program) = attach::xdp_state(interface.index).unwrap_or_default().attached
     {
         let text = format!("XDP program {} is attached; an inline tap does not touch it", describe(&program));
         findings.say(Grade::Note, text, None)?;
     }
-    for (hook, word) in [(TcxHook::Ingress, "ingress"), (TcxHook::Egress, "egress")] {
+    for (hook, side, word) in
+        [(TcxHook::Ingress, Side::Ingress, "ingress"), (TcxHook::Egress, Side::Egress, "egress")]
+    {
+        filters(findings, interface, side, word)?;
         let programs = attach::tcx_programs(interface.index, hook).unwrap_or_default();
         if !programs.is_empty() {
             let list: Vec<_> = programs.iter().map(describe).collect();
             let text = format!("tcx programs on {word}: {}; the tap runs before them", list.join(", "));
             findings.say(Grade::Note, text, None)?;
         }
+    }
+    Ok(())
+}
+
+/// Filters at a classic hook: those of others, and what a dead tap left.
+fn filters<W: Write>(
+    findings: &mut Findings<W>,
+    interface: &Interface,
+    side: Side,
+    word: &str,
+) -> io::Result<()> {
+    let found = classic::filters(interface.index, side).unwrap_or_default();
+    let others: Vec<_> = found
+        .iter()
+        .filter(|f| !f.ours)
+        .map(|f| format!("{} {} (priority {})", f.kind, f.name, f.priority).replace("  ", " "))
+        .collect();
+    if !others.is_empty() {
+        let text = format!("tc filters on {word}: {}; the tap does not touch them", others.join(", "));
+        findings.say(Grade::Note, text, None)?;
+    }
+    for stale in found.iter().filter(|f| f.stale) {
+        let text =
+            format!("a killed tap left its filter on {word}: packets go on, and the next run removes it");
+        findings.say(Grade::Note, text, Some(&stale.removal(&interface.name, side)))?;
     }
     Ok(())
 }
@@ -397,17 +439,17 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_tcx_is_good_enough_for_span_taps() {
-        let said = |release: &str, inline: bool| {
+    fn a_kernel_without_tcx_is_good_enough_and_what_it_lacks_is_said() {
+        let said = |release: &str, hook: HookKind| {
             let mut findings = Findings { out: Vec::new(), missing: 0 };
-            kernel(&mut findings, release, inline).unwrap();
+            kernel(&mut findings, release, hook).unwrap();
             (findings.missing, String::from_utf8(findings.out).unwrap())
         };
-        assert_eq!(said("6.6.0", true).0, 0);
-        assert_eq!(said("6.1.0-13-amd64", true).0, 1);
-        let (missing, text) = said("6.1.0-13-amd64", false);
-        assert!(missing == 0 && text.contains("only span interfaces"), "{text}");
-        assert_eq!((said("5.17.1", false).0, said("unknown", false).0), (1, 1));
+        let (missing, text) = said("6.6.0", HookKind::Tcx);
+        assert!(missing == 0 && text.contains("ok ") && text.contains("tcx hooks for live"), "{text}");
+        let (missing, text) = said("6.1.0-13-amd64", HookKind::Classic);
+        assert!(missing == 0 && text.contains("note") && text.contains("clsact filters"), "{text}");
+        assert_eq!((said("5.17.1", HookKind::Classic).0, said("unknown", HookKind::Tcx).0), (1, 0));
     }
 
     #[test]

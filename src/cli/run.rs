@@ -30,6 +30,7 @@ use super::reload::{Reload, Settings};
 use super::signals::Signals;
 use super::status::Status;
 use super::{Fail, budget, confine, conntrack, hand_over, many, note, say, values};
+use crate::bpf::attach::HookKind;
 use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
@@ -122,6 +123,10 @@ pub struct RunArgs {
     /// `auto` is the cheaper one.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = values::TransportChoice::Auto)]
     transport: values::TransportChoice,
+
+    /// How the programs of inline interfaces are attached: `tcx`, which Linux has since 6.6, `classic` by clsact filters before that.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = values::HookChoice::Auto, hide = true)]
+    hook: values::HookChoice,
 
     /// Hand packets over between the workers of a span with several queues, so that each connection is followed by one of them. `auto`: where
     /// the driver does not say that both directions of a connection come to one queue.
@@ -252,6 +257,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         force: args.force,
         busy_poll: args.busy_poll,
         transport: args.transport.meant(),
+        hook: args.hook.meant(),
         ..TapConfig::default()
     };
     budget::set(&args.budget, &mut config)?;
@@ -590,7 +596,17 @@ fn describe(p: &PointInfo) -> String {
                 Transport::Afxdp => "clone what is selected into AF_XDP rings (afxdp)",
                 Transport::Ringbuf => "copy the headers of what is selected into BPF ring buffers (ringbuf)",
             };
-            text.push_str(&format!(": tcx ingress and egress {how}; every packet goes on"));
+            let classic = p.hooks.filter(|h| h.kind == HookKind::Classic);
+            let hook = if classic.is_some() { "clsact filters on" } else { "tcx" };
+            text.push_str(&format!(": {hook} ingress and egress {how}; every packet goes on"));
+            if classic.is_some_and(|h| h.behind) {
+                text.push_str("; filters that were there before run first, and what they drop is not seen");
+            }
+            if classic.is_some_and(|h| h.made_qdisc) {
+                text.push_str(
+                    "; its clsact qdisc was made, for which the kernel stops the queues some milliseconds, and stays",
+                );
+            }
         }
         Some((mode, why)) => {
             text.push_str(&format!(": XDP in {} mode, {}", mode.name(), many(p.rings.into(), "ring")));

@@ -3,9 +3,32 @@
 use std::time::Duration;
 
 use super::Fail;
+use crate::bpf::attach::HookKind;
 use crate::capture::Transport;
 use crate::flow::Endpoint;
 use crate::pipeline::WorkerConfig;
+
+/// `--hook` of `run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum HookChoice {
+    /// The better one that the kernel has.
+    Auto,
+    /// By bpf links.
+    Tcx,
+    /// By clsact filters.
+    Classic,
+}
+
+impl HookChoice {
+    /// The hook that it stands for, if it is one.
+    pub fn meant(self) -> Option<HookKind> {
+        match self {
+            HookChoice::Auto => None,
+            HookChoice::Tcx => Some(HookKind::Tcx),
+            HookChoice::Classic => Some(HookKind::Classic),
+        }
+    }
+}
 
 /// `--transport` of `run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

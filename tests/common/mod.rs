@@ -81,6 +81,14 @@ pub fn lab(args: &[&str]) -> Value {
     lab_by(None, args)
 }
 
+/// The same with the lab's taps on a transport and by the hook of kernels without tcx.
+pub fn lab_by_hook(transport: &str, args: &[&str]) -> Value {
+    let mut command = Command::new("python3");
+    command.arg(root().join("tools/lab")).args(args);
+    let out = run(command.env("SYNTAP_TRANSPORT", transport).env("SYNTAP_HOOK", "classic"));
+    serde_json::from_slice(&out.stdout).expect("the lab prints JSON")
+}
+
 /// The same with the lab's taps on a transport.
 pub fn lab_by(transport: Option<&str>, args: &[&str]) -> Value {
     let mut command = Command::new("python3");

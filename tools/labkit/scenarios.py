@@ -41,8 +41,9 @@ class Tap:
         self.lab, self.records = lab, Path(records)
         self.records.mkdir(parents=True, exist_ok=True)
         command = [str(syntap), "run", "--user", "root", "-i", interfaces, "-w", str(records), *self.options, *map(str, more)]
-        if "SYNTAP_TRANSPORT" in os.environ:
-            command += ["--transport", os.environ["SYNTAP_TRANSPORT"]]
+        for option in ("transport", "hook"):
+            if wanted := os.environ.get(f"SYNTAP_{option.upper()}"):
+                command += [f"--{option}", wanted]
         self.lines = []
         self.process = lab.spawn(ns or lab.gateway, *command, stderr=subprocess.PIPE, text=True)
         self.ready = threading.Event()
@@ -129,7 +130,17 @@ def traces(lab):
     gw = lab.gateway
     links = [line.split(":")[1].strip().split("@")[0]
              for line in sh("ip", "-n", gw, "-o", "link").splitlines()]
-    return {"links": sorted(links), "tcx": tcx_ids(lab)}
+    return {"links": sorted(links), "tcx": tcx_ids(lab), "classic": classic_filters(lab)}
+
+
+def classic_filters(lab):
+    """Filters at the classic hooks of the gateway's interfaces."""
+    found = {}
+    for name in ("in0", "out0"):
+        for hook in ("ingress", "egress"):
+            shown = sh("tc", "-n", lab.gateway, "filter", "show", "dev", name, hook, check=False)
+            found[f"{name} {hook}"] = sum("handle" in line for line in shown.splitlines())
+    return found
 
 
 def tcx_ids(lab):

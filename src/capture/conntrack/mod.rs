@@ -256,6 +256,17 @@ impl Conntrack {
     }
 }
 
+/// What a datagram of the kernel's tells: events (those of a listing if `listing`), and the counters of a CPU.
+#[doc(hidden)] // for the fuzzer
+pub fn read(datagram: &[u8], listing: bool, each: &mut dyn FnMut(CtEvent)) -> CtCounters {
+    let mut sum = CtCounters::default();
+    for m in Messages(datagram) {
+        message::event(&m, listing).into_iter().for_each(&mut *each);
+        message::add_cpu(&m, &mut sum);
+    }
+    sum
+}
+
 /// True if there is something to read, or an error to hear of, within `wait_ms`.
 fn wait(socket: &Socket, wait_ms: u16) -> Result<bool, ConntrackError> {
     let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
