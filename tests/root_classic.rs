@@ -187,6 +187,10 @@ fn root_what_a_killed_tap_and_its_killed_supervisor_left_is_harmless_told_and_re
     let dir = tempfile::tempdir().expect("a directory");
     let mut child = run(&wire, dir.path());
     let pid = supervisor(&wire.near).expect("a classic tap has a supervisor");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    for line in ["CapPrm:\t0000000000001000", "CapEff:\t0000000000001000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
     // First the supervisor, so that nothing is there to clean up.
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).expect("it is there");
     until("the supervisor dies", || supervisor(&wire.near).is_none());

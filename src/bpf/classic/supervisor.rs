@@ -136,9 +136,31 @@ fn child(keep: [RawFd; 3]) -> ! {
             }
         }
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+        if !keep_net_admin() {
+            libc::_exit(1);
+        }
         let netlink = Socket::from_raw(1);
         serve(0, &netlink);
         libc::_exit(0)
+    }
+}
+
+/// Gives up all capabilities but the one that filters are removed by, and the right to gain any; false if the kernel refuses.
+fn keep_net_admin() -> bool {
+    /// `struct __user_cap_header_struct` and two `__user_cap_data_struct`s of linux/capability.h, version 3.
+    const VERSION: u32 = 0x2008_0522;
+    const NET_ADMIN: u32 = 1 << 12;
+    let header = [VERSION, 0];
+    let data = [[NET_ADMIN, NET_ADMIN, 0], [0, 0, 0]];
+    // SAFETY: U1, U2.
+    unsafe {
+        // One that this kernel does not know ends the list.
+        let mut capability = 0;
+        while libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == 0 {
+            capability += 1;
+        }
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) == 0
     }
 }
 
