@@ -12,11 +12,12 @@ fn packaged(file: &str) -> String {
     std::fs::read_to_string(root().join("packaging").join(file)).expect("a file of the package")
 }
 
-/// The options of `run` that a configuration file can have.
+/// The options of `run` that a configuration file can have, but for those that are not told of.
 fn options() -> BTreeSet<String> {
     let command = syntap::cli::Cli::command();
     let run = command.find_subcommand("run").expect("there is run");
-    let longs = run.get_arguments().filter_map(|a| a.get_long().map(str::to_owned));
+    let told = run.get_arguments().filter(|a| !a.is_hide_set());
+    let longs = told.filter_map(|a| a.get_long().map(str::to_owned));
     longs.filter(|l| !matches!(l.as_str(), "config" | "help")).collect()
 }
 

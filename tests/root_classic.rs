@@ -159,7 +159,20 @@ fn root_where_a_classic_filter_is_first_the_tap_goes_behind_it_and_says_so() {
 /// `syntap run` on `near`, until its records are open.
 fn run(wire: &Wire, dir: &std::path::Path) -> Child {
     let mut child = Command::new("ip")
-        .args(["netns", "exec", &wire.near.name, SYNTAP, "run", "--user", "root", "-i", "near", "--hook", "classic", "-w"])
+        .args([
+            "netns",
+            "exec",
+            &wire.near.name,
+            SYNTAP,
+            "run",
+            "--user",
+            "root",
+            "-i",
+            "near",
+            "--hook",
+            "classic",
+            "-w",
+        ])
         .arg(dir)
         .stderr(Stdio::piped())
         .spawn()
@@ -188,7 +201,12 @@ fn root_what_a_killed_tap_and_its_killed_supervisor_left_is_harmless_told_and_re
     let mut child = run(&wire, dir.path());
     let pid = supervisor(&wire.near).expect("a classic tap has a supervisor");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    for line in ["CapPrm:\t0000000000001000", "CapEff:\t0000000000001000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+    for line in [
+        "CapPrm:\t0000000000001000",
+        "CapEff:\t0000000000001000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+    ] {
         assert!(status.contains(line), "{line}: {status}");
     }
     // First the supervisor, so that nothing is there to clean up.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// The first signal asks to stop, a second one ends the process at once with 130. Nothing stays attached then either:
-/// the hooks and the private pair go with the process. A SIGHUP that was ignored at the start (`nohup`) stays so.
+/// the hooks and the private pair go with the process. A SIGHUP that was ignored at the start (`nohup`) does not
+/// end it.
 pub struct Signals {
     stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
@@ -19,11 +20,11 @@ impl Signals {
         let stop = Arc::new(AtomicBool::new(false));
         let reload = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if signal == SIGHUP && ignored(signal) {
-                continue;
-            }
             if signal == SIGHUP && reloads {
                 signal_hook::flag::register(signal, reload.clone())?;
+                continue;
+            }
+            if signal == SIGHUP && ignored(signal) {
                 continue;
             }
             // The order matters: only a second signal finds the flag set.
