@@ -99,7 +99,7 @@ impl Link {
         // SAFETY: U2: `info` outlives the call and is `len` long.
         let err = unsafe { sys::bpf_link_get_info_by_fd(self.fd.as_raw_fd(), &mut info, &mut len) };
         // SAFETY: links of XDP and of tcx both begin with the interface.
-        (err == 0).then(|| (info.prog_id, unsafe { info.__bindgen_anon_1.tcx.ifindex }))
+        (err == 0).then_some((info.prog_id, unsafe { info.__bindgen_anon_1.tcx.ifindex }))
     }
 }
 

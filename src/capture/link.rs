@@ -331,7 +331,8 @@ mod tests {
         let renamed = link(4, "elsewhere", A, 9);
         assert_eq!(told(vec![renamed.clone(), link(4, "elsewhere", B, 9)]), [changed(A, B)]);
         // Another one under the old name is not it, but takes its place once it is gone.
-        let (other, gone) = (|mac| link(11, "p0", mac, 9), RouteNetlinkMessage::DelLink(LinkMessage::default()));
+        let (other, gone) =
+            (|mac| link(11, "p0", mac, 9), RouteNetlinkMessage::DelLink(LinkMessage::default()));
         assert_eq!(told(vec![renamed.clone(), other(A), other(B)]), []);
         let RouteNetlinkMessage::DelLink(mut gone) = gone else { unreachable!() };
         gone.header.index = 4;

@@ -6,8 +6,8 @@
 
 use super::interface::LinkState;
 use super::tap::{Mode, Tap};
-use crate::bpf::attach::Held;
 use super::tap_error::TapError;
+use crate::bpf::attach::Held;
 
 /// What an interface is at a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +148,10 @@ impl Tap {
 
     /// Takes off what is left of an interface's hooks, but for one that holds somebody's program by now: that would go with it.
     fn let_go(&mut self, index: u32) {
-        for (on, _) in
-            self.hooks.iter_mut().filter(|(on, l)| *on == Some(index) && matches!(l.held(), Held::Replaced(_)))
+        for (on, _) in self
+            .hooks
+            .iter_mut()
+            .filter(|(on, l)| *on == Some(index) && matches!(l.held(), Held::Replaced(_)))
         {
             *on = None;
         }

@@ -148,7 +148,9 @@ fn unhooked(name: &str, by: Option<u32>) -> String {
 fn then(info: &PointInfo, reattach: bool) -> &'static str {
     match (info.mode, reattach) {
         (Mode::Inline, true) => "it is hooked again",
-        (Mode::Inline, false) => "what passes it is not seen from now on: restart syntap, or run it with --reattach",
+        (Mode::Inline, false) => {
+            "what passes it is not seen from now on: restart syntap, or run it with --reattach"
+        }
         (Mode::Span, _) => "what it receives is not seen from now on: restart syntap",
     }
 }

@@ -56,7 +56,7 @@ class Fault:
 
 class Down(Fault):
     """interface down, up"""
-    where = (*AUX, "in0", "out0")
+    where = (*AUX, "in0", "out0", "in0", "out0")
 
     def __init__(self, *args):
         super().__init__(*args)

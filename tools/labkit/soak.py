@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import socket
 import subprocess
 import threading
@@ -20,9 +21,10 @@ from .verdict import records_in
 LATE_S = 6
 # What a disturbing fault explains goes on for a while after it: TCP waits twice as long with each try.
 AFTER_S = 6
-# Memory may grow so much from the warm-up on: tables are touched where they were not before.
-GROWTH_KIB = 6 << 10
-WARM_S = 45
+# Memory may grow so much after the warm-up, in which tables fill: entries of connection tracking live for minutes, and what was
+# seen of a closed connection does.
+GROWTH_KIB = 4 << 10
+WARM_S = 300
 DISK = "32m"
 
 
@@ -156,8 +158,8 @@ def inject(soak, rng, begun, tell):
     return done
 
 
-def soak(syntap, directory, minutes, seed, tell):
-    """Runs it; (checks, faults, figures)."""
+def soak(syntap, directory, minutes, seed, tell, keep=None):
+    """Runs it: checks, faults and figures. `keep` is a directory that the records are copied into."""
     seconds, rng = minutes * 60, random.Random(seed)
     with Lab() as lab:
         for n in range(len(faults.AUX)):
@@ -171,6 +173,8 @@ def soak(syntap, directory, minutes, seed, tell):
             return run(s, server, rng, tell)
         finally:
             s.over.set()
+            if keep:
+                shutil.copytree(s.records, keep, dirs_exist_ok=True)
             sh("umount", "-l", str(s.disk), check=False)
 
 
@@ -235,6 +239,7 @@ def judge(s, done, heard, answered, records, verify, cell, last, code, left, rss
 
     for n, life in enumerate(s.memory):
         if not life or life[-1][0] - life[0][0] < 2 * WARM_S:
+            # Too short a life to judge.
             continue
         warm = max(rss for at, rss in life if at - life[0][0] <= WARM_S)
         top = max(rss for _, rss in life)
@@ -251,5 +256,5 @@ def judge(s, done, heard, answered, records, verify, cell, last, code, left, rss
     lost_by = Counter(g["facts"]["cause"] for g in gaps)
     return {"checks": checks, "faults": done, "unexplained": unexplained, "explained": len(explained), "kinds": kinds,
             "gaps": lost_by, "asked": asked, "ok": ok, "kills": s.kills, "mixed": dict(s.trouble), "said": s.said,
-            "rss_end": rss_end}
+            "rss_end": rss_end, "memory": s.memory}
 
