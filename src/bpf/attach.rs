@@ -68,14 +68,51 @@ pub struct Attached {
 
 /// An attachment; dropping it detaches.
 #[derive(Debug)]
-pub struct Link(OwnedFd);
+pub struct Link {
+    fd: OwnedFd,
+    /// Id of the program; 0 if the kernel did not tell.
+    program: u32,
+}
+
+/// What has become of an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is what it was, as far as the kernel tells.
+    Ours,
+    /// Its interface is gone, or somebody detached it.
+    Detached,
+    /// Somebody put the program of this id into its place.
+    Replaced(u32),
+}
+
+impl Link {
+    /// What has become of it. Asks for no capability.
+    pub fn held(&self) -> Held {
+        match self.info() {
+            Some((_, 0)) => Held::Detached,
+            Some((program, _)) if program != self.program && self.program != 0 => Held::Replaced(program),
+            _ => Held::Ours,
+        }
+    }
+
+    /// The ids of program and interface; the latter is 0 once it is attached to none.
+    fn info(&self) -> Option<(u32, u32)> {
+        // SAFETY: the kernel's structure is of integers and unions of such, for which all zero is a value.
+        let mut info: sys::bpf_link_info = unsafe { std::mem::zeroed() };
+        let mut len = size_of::<sys::bpf_link_info>() as u32;
+        // SAFETY: U2: `info` outlives the call and is `len` long.
+        let err = unsafe { sys::bpf_link_get_info_by_fd(self.fd.as_raw_fd(), &mut info, &mut len) };
+        // SAFETY: links of XDP and of tcx both begin with the interface.
+        (err == 0).then_some((info.prog_id, unsafe { info.__bindgen_anon_1.tcx.ifindex }))
+    }
+}
 
 impl Drop for Link {
     fn drop(&mut self) {
         // Detaching before the close makes it certain that no packet enters the program afterwards, whatever
         // other references the kernel still holds.
         // SAFETY: U2: the descriptor is owned by self.
-        unsafe { sys::bpf_link_detach(self.0.as_raw_fd()) };
+        unsafe { sys::bpf_link_detach(self.fd.as_raw_fd()) };
     }
 }
 
@@ -91,7 +128,9 @@ fn create(program: RawFd, ifindex: u32, hook: sys::bpf_attach_type, flags: u32) 
         return Err(io::Error::from_raw_os_error(-fd));
     }
     // SAFETY: U3.
-    Ok(Link(unsafe { OwnedFd::from_raw_fd(fd) }))
+    let mut link = Link { fd: unsafe { OwnedFd::from_raw_fd(fd) }, program: 0 };
+    link.program = link.info().map_or(0, |(program, _)| program);
+    Ok(link)
 }
 
 /// Attaches a tcx program in front of all others on the hook.

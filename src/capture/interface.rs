@@ -12,7 +12,7 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkLayerType, LinkMessage,
+    LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -62,6 +62,8 @@ pub struct LinkState {
     pub ethernet: bool,
     /// Up, and its cable is plugged in.
     pub running: bool,
+    /// Id of the XDP program on it.
+    pub xdp: Option<u32>,
 }
 
 impl Interface {
@@ -179,6 +181,7 @@ impl Rtnetlink {
             index: link.header.index,
             ethernet: is_ethernet(link),
             running: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+            xdp: xdp_of(link),
         };
         Ok(self.links()?.iter().map(state).collect())
     }
@@ -321,6 +324,20 @@ impl Rtnetlink {
         });
         drops.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
+}
+
+/// The first XDP program on an interface.
+fn xdp_of(link: &LinkMessage) -> Option<u32> {
+    let attributes = link.attributes.iter().filter_map(|a| match a {
+        LinkAttribute::Xdp(xdp) => Some(xdp),
+        _ => None,
+    });
+    attributes.flatten().find_map(|xdp| match xdp {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
+            Some(*id).filter(|id| *id != 0)
+        }
+        _ => None,
+    })
 }
 
 fn name_of(link: &LinkMessage) -> String {

@@ -235,7 +235,12 @@ impl State {
         // Events of one attribute, as wireless ones are, have no address.
         let (Some(name), Some(mac)) = (name, mac) else { return };
         let index = message.header.index;
-        let point = self.names.iter().position(|n| n == name).map(|n| n as u8);
+        // One that changed its name is the tap point that it was, and no other is that one meanwhile.
+        let before = self.links.get(&index).and_then(|l| l.point);
+        let point = before.or_else(|| {
+            let named = self.names.iter().position(|n| n == name).map(|n| n as u8);
+            named.filter(|n| self.links.values().all(|l| l.point != Some(*n)))
+        });
         let now = Link { mac: Some(mac), master, point };
         let before = self.links.insert(index, now).and_then(|l| l.mac).filter(|before| *before != mac);
         if let Some(before) = before {
@@ -333,6 +338,21 @@ mod tests {
         assert_eq!(told(vec![link(4, "p0", B, 9)]), [changed(0)]);
         assert_eq!(told(vec![link(6, "p2", A, 9)]), [], "not tapped");
         assert_eq!(told(vec![link(10, "p0", B, 9)]), [], "another interface of that name");
+    }
+
+    #[test]
+    fn an_interface_that_changed_its_name_is_the_tap_point_that_it_was() {
+        let changed = |before, after| LinkEvent::Changed { point: 0, before, after };
+        let renamed = link(4, "elsewhere", A, 9);
+        assert_eq!(told(vec![renamed.clone(), link(4, "elsewhere", B, 9)]), [changed(A, B)]);
+        // Another one under the old name is not it, but takes its place once it is gone.
+        let (other, gone) =
+            (|mac| link(11, "p0", mac, 9), RouteNetlinkMessage::DelLink(LinkMessage::default()));
+        assert_eq!(told(vec![renamed.clone(), other(A), other(B)]), []);
+        let RouteNetlinkMessage::DelLink(mut gone) = gone else { unreachable!() };
+        gone.header.index = 4;
+        let gone = RouteNetlinkMessage::DelLink(gone);
+        assert_eq!(told(vec![renamed, gone, other(A), other(B)]), [changed(A, B)]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Interfaces come and go under a tap: which of them are still there, and hooks for those that come back.
 //!
 //! An inline interface that was deleted and made anew under its name is tapped again. A span interface is not: its
-//! rings went with it. An interface that only changed its name stays tapped.
+//! rings went with it. An interface that only changed its name stays tapped. One whose hooks somebody took off is hooked again
+//! only if the tap was told so; its other hook is taken off until then: half of what passes would be told as what it is not.
 
 use super::interface::LinkState;
 use super::tap::{Mode, Tap};
 use super::tap_error::TapError;
+use crate::bpf::attach::Held;
 
 /// What an interface is at a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,17 @@ pub enum Presence {
     Down,
     /// Not in this network namespace any more.
     Gone,
+}
+
+/// What was last seen of a tap point besides.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// Its name, where that is not the one that it is tapped by.
+    called: Option<String>,
+    /// A foreign XDP program on it.
+    xdp: Option<u32>,
+    /// Its hooks were taken off.
+    unhooked: bool,
 }
 
 /// What became of a tap point since the look before.
@@ -31,12 +44,29 @@ pub enum Change {
     Down,
     /// It passes packets again.
     Up,
+    /// It has this name now, and is tapped as before; `None`: it has its own one again.
+    Renamed(Option<String>),
+    /// An XDP program of this id is on it, in front of an inline tap; `None`: no longer.
+    ForeignXdp(Option<u32>),
+    /// Somebody took its hooks off, or put the program of this id into their place.
+    Unhooked(Option<u32>),
+    /// It is hooked again.
+    Rehooked,
+    /// It cannot be hooked again. That is tried at each look.
+    NotRehooked(TapError),
 }
 
 impl Tap {
     /// Looks at every tapped interface, and hooks those that are back. Tap points by number, each with what changed;
     /// a point that went and came back since the last look is named twice.
     pub fn look(&mut self) -> Result<Vec<(usize, Change)>, TapError> {
+        // Before the interfaces: one that is removed is not listed any more when it loses its hooks.
+        let lost: Vec<(u32, Held)> = self
+            .hooks
+            .iter()
+            .filter_map(|(on, link)| Some(((*on)?, link.held())))
+            .filter(|(_, held)| *held != Held::Ours)
+            .collect();
         let states = self.rtnetlink.states().map_err(|source| TapError::System {
             operation: "list",
             object: "interfaces".into(),
@@ -61,6 +91,9 @@ impl Tap {
                 }
                 _ => {}
             }
+            if let Some(link) = here {
+                self.look_closer(n, link, &lost, &mut changes);
+            }
             if now == Presence::Gone
                 && self.points[n].mode == Mode::Inline
                 && let Some(change) = self.come_back(n, &states)
@@ -69,6 +102,60 @@ impl Tap {
             }
         }
         Ok(changes)
+    }
+
+    /// Looks at an interface that is there: its name, and what others did to its hooks.
+    fn look_closer(
+        &mut self,
+        n: usize,
+        link: &LinkState,
+        lost: &[(u32, Held)],
+        changes: &mut Vec<(usize, Change)>,
+    ) {
+        let point = &mut self.points[n];
+        let called = Some(link.name.clone()).filter(|name| *name != point.name);
+        if called != point.seen.called {
+            point.seen.called = called.clone();
+            changes.push((n, Change::Renamed(called)));
+        }
+        if point.mode == Mode::Inline && link.xdp != point.seen.xdp {
+            point.seen.xdp = link.xdp;
+            changes.push((n, Change::ForeignXdp(link.xdp)));
+        }
+        if !point.seen.unhooked
+            && let Some((_, held)) = lost.iter().find(|(on, _)| *on == link.index)
+        {
+            point.seen.unhooked = true;
+            let by = if let Held::Replaced(by) = held { Some(*by) } else { None };
+            changes.push((n, Change::Unhooked(by)));
+            self.let_go(link.index);
+        }
+        let point = &self.points[n];
+        if point.seen.unhooked && self.reattach && point.mode == Mode::Inline {
+            let name = point.name.clone();
+            match self.hook_inline(&name, link.index) {
+                Ok(()) => {
+                    self.points[n].seen.unhooked = false;
+                    changes.push((n, Change::Rehooked));
+                }
+                Err(e) => {
+                    self.let_go(link.index);
+                    changes.push((n, Change::NotRehooked(e)));
+                }
+            }
+        }
+    }
+
+    /// Takes off what is left of an interface's hooks, but for one that holds somebody's program by now: that would go with it.
+    fn let_go(&mut self, index: u32) {
+        for (on, _) in self
+            .hooks
+            .iter_mut()
+            .filter(|(on, l)| *on == Some(index) && matches!(l.held(), Held::Replaced(_)))
+        {
+            *on = None;
+        }
+        self.hooks.retain(|(on, _)| *on != Some(index));
     }
 
     fn come_back(&mut self, n: usize, states: &[LinkState]) -> Option<Change> {
@@ -91,6 +178,7 @@ impl Tap {
             }
         }
         self.points[n].ifindex = there.index;
+        self.points[n].seen = Seen::default();
         self.points[n].presence = if there.running { Presence::Up } else { Presence::Down };
         Some(Change::Back)
     }

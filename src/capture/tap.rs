@@ -20,6 +20,7 @@ use super::live::{LiveSource, Transport};
 pub use super::pair::is_carrier;
 use super::pair::{FAR_NAME, Pair};
 use super::ports::PortSet;
+use super::presence::Seen;
 pub use super::presence::{Change, Presence};
 use super::ringbuf::{self, RingSource};
 pub use super::tap_error::TapError;
@@ -75,6 +76,8 @@ pub struct TapConfig {
     pub known: usize,
     /// Tap as span what carries live traffic.
     pub force: bool,
+    /// Hook an inline interface again whose hooks somebody took off.
+    pub reattach: bool,
     /// Workers spin in the kernel instead of sleeping.
     pub busy_poll: bool,
     /// UMEM frames a ring, rounded up to a power of two; a ring buffer has room for as many packets.
@@ -100,6 +103,7 @@ impl Default for TapConfig {
             budgets: Vec::new(),
             known: kernel.known,
             force: false,
+            reattach: false,
             busy_poll: false,
             frames: FRAMES,
             transport: Transport::default(),
@@ -139,8 +143,10 @@ pub struct PointInfo {
     pub rings: u32,
     /// Whether both directions of a connection come over one ring.
     pub hash: QueueHash,
-    /// What it was at the last look.
+    /// What it was at the last look,
     pub presence: Presence,
+    /// and what else was seen of it.
+    pub(super) seen: Seen,
 }
 
 /// What a tap has counted.
@@ -204,7 +210,7 @@ impl TapStats {
 
 /// An open tap. Fields are dropped in order: hooks first, then what they lead to.
 pub struct Tap {
-    /// Each with the interface it is on; `None` for the carrier's.
+    /// Each with the interface it is on; `None` for the carrier's, and for one that holds somebody else's program by now.
     pub(super) hooks: Vec<(Option<u32>, Hook)>,
     /// For programs of live interfaces on a kernel without tcx.
     classic: Option<Arc<Classic>>,
@@ -217,6 +223,7 @@ pub struct Tap {
     rings: Vec<(String, Option<RingSocket>)>,
     key: [u64; 2],
     shards: u32,
+    pub(super) reattach: bool,
     pub(super) kernel: Kernel,
     pair: Option<Pair>,
 }
@@ -290,6 +297,7 @@ impl Tap {
             rings: Vec::new(),
             key,
             shards,
+            reattach: config.reattach,
             kernel,
             pair,
         };
@@ -321,6 +329,7 @@ impl Tap {
                 rings: 0,
                 hash: QueueHash::Symmetric,
                 presence: Presence::Up,
+                seen: Seen::default(),
             });
         }
         let order = |p: &PointInfo| plan.iter().position(|q| q.interface.index == p.ifindex);
@@ -472,7 +481,13 @@ impl Tap {
             rings: planned.queues,
             hash: if planned.queues == 1 { QueueHash::Symmetric } else { ethtool::queue_hash(name) },
             presence: Presence::Up,
+            seen: Seen::default(),
         })
+    }
+
+    /// Whether inline interfaces are hooked again when somebody took their hooks off.
+    pub fn reattaches(&self) -> bool {
+        self.reattach
     }
 
     /// The tap points, in the order of the configuration.

@@ -47,6 +47,8 @@ enum Grade {
 struct Findings<W: Write> {
     out: W,
     missing: usize,
+    /// `run` would not begin as it is called by default.
+    refused: bool,
 }
 
 impl<W: Write> Findings<W> {
@@ -79,11 +81,15 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         super::netns::enter(name)?;
     }
     let wanted = Wanted::parse(&args.interfaces)?.taps;
-    let mut findings = Findings { out: io::stdout().lock(), missing: 0 };
+    let mut findings = Findings { out: io::stdout().lock(), missing: 0, refused: false };
     let inline = wanted.is_empty() || wanted.iter().any(|t| t.mode != Some(Mode::Span));
     machine(&mut findings, inline)?;
     interfaces(&mut findings, &wanted)?;
     let verdict = match findings.missing {
+        0 if findings.refused => {
+            "This machine can be tapped, once what `run` refuses to go on without is there; or with its --sandbox auto."
+                .to_owned()
+        }
         0 => "This machine can be tapped.".to_owned(),
         1 => "This machine cannot be tapped before the line marked NO is mended.".to_owned(),
         n => format!("This machine cannot be tapped before the {n} lines marked NO are mended."),
@@ -213,6 +219,7 @@ fn sandbox<W: Write>(findings: &mut Findings<W>) -> io::Result<()> {
         return findings.say(Grade::Fine, text, None);
     }
     for what in guard.lacking() {
+        findings.refused = true;
         findings.say(Grade::Note, format!("{what}: run refuses to go on"), Some(&what.hint()))?;
     }
     Ok(())
@@ -441,7 +448,7 @@ mod tests {
     #[test]
     fn a_kernel_without_tcx_is_good_enough_and_what_it_lacks_is_said() {
         let said = |release: &str, hook: HookKind| {
-            let mut findings = Findings { out: Vec::new(), missing: 0 };
+            let mut findings = Findings { out: Vec::new(), missing: 0, refused: false };
             kernel(&mut findings, release, hook).unwrap();
             (findings.missing, String::from_utf8(findings.out).unwrap())
         };
@@ -454,7 +461,7 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_stands_in_the_way() {
-        let mut findings = Findings { out: Vec::new(), missing: 0 };
+        let mut findings = Findings { out: Vec::new(), missing: 0, refused: false };
         findings.say(Grade::Fine, "one", None).unwrap();
         findings.say(Grade::Note, "two\nlines", Some("do this")).unwrap();
         assert_eq!(findings.missing, 0);

@@ -12,10 +12,17 @@ use super::output::hinted;
 /// What is remembered of each tap point.
 #[derive(Default)]
 struct Point {
-    /// It was last seen then, and is gone.
-    gone_since: Option<Nanos>,
+    /// It was last seen then, and is not since; why.
+    blind_since: Option<(Nanos, &'static str)>,
     /// It was said that it is there again and cannot be tapped.
     said: bool,
+}
+
+impl Point {
+    /// It is not seen from `since` on. A hook that was lost before its interface stays the cause.
+    fn blind(&mut self, since: Nanos, cause: &'static str) {
+        self.blind_since.get_or_insert((since, cause));
+    }
 }
 
 /// See the module.
@@ -48,12 +55,37 @@ impl Interfaces {
                 Change::Up => say::limited(name, format!("{name} is up again")),
                 Change::Gone => {
                     say::limited(name, format!("{name} is gone; {}", future(info)));
-                    self.points[n].gone_since = Some(self.at);
+                    self.points[n].blind(self.at, "interface_gone");
                 }
                 Change::Back => {
                     say::limited(name, format!("{name} is back and tapped again"));
                     self.end_gap(n, name, now, pipeline);
                     self.points[n].said = false;
+                }
+                Change::Renamed(Some(new)) => {
+                    say::limited(name, format!("{name} is called {new} now; it is tapped on, as {name}"));
+                }
+                Change::Renamed(None) => say::limited(name, format!("{name} has its name again")),
+                Change::ForeignXdp(Some(id)) => {
+                    let program = format!("somebody's XDP program (id {id}) is on {name}");
+                    say::limited(name, format!("{program}: what it takes, the tap does not see"));
+                }
+                Change::ForeignXdp(None) => {
+                    say::limited(name, format!("no XDP program is on {name} any more"));
+                }
+                Change::Unhooked(by) => {
+                    say::limited(name, format!("{}; {}", unhooked(name, by), then(info, tap.reattaches())));
+                    self.points[n].blind(self.at, "hook_removed");
+                }
+                Change::Rehooked => {
+                    say::limited(name, format!("{name} is hooked again"));
+                    self.end_gap(n, name, now, pipeline);
+                    self.points[n].said = false;
+                }
+                Change::NotRehooked(e) => {
+                    if !std::mem::replace(&mut self.points[n].said, true) {
+                        say::limited(name, format!("{name} cannot be hooked again: {}", failed(e)));
+                    }
                 }
                 Change::NotBack(e) => {
                     if !std::mem::replace(&mut self.points[n].said, true) {
@@ -61,6 +93,11 @@ impl Interfaces {
                     }
                 }
             }
+        }
+        let first = self.at;
+        if self.points.iter().any(|p| matches!(p.blind_since, Some((_, "hook_removed")))) {
+            // Packets pass unseen: what rests on an absence is uncertain from now on, not only when it is over.
+            pipeline.notice(Notice::Lost { first, last: now, drops: 0, misses: 0 });
         }
         self.at = now;
         if tap.points().iter().any(|p| p.presence != Presence::Gone) {
@@ -86,8 +123,8 @@ impl Interfaces {
     where
         S: RecordSink + Ticking + Send + 'static,
     {
-        let Some(first) = self.points[n].gone_since.take() else { return };
-        let (cause, unit) = ("interface_gone", Unit::Packets);
+        let Some((first, cause)) = self.points[n].blind_since.take() else { return };
+        let unit = Unit::Packets;
         let gap = Gap { cause, source: name, first, last: now, count: None, unit };
         pipeline.notice(Notice::Lost { first, last: now, drops: 0, misses: 0 });
         pipeline.notice(Notice::Anomaly(Box::new(capture_gap(&gap))));
@@ -98,6 +135,23 @@ fn future(info: &PointInfo) -> &'static str {
     match info.mode {
         Mode::Inline => "it is tapped again when one of that name comes",
         Mode::Span => "a span tap does not come back by itself: restart it when the interface is there again",
+    }
+}
+
+fn unhooked(name: &str, by: Option<u32>) -> String {
+    match by {
+        Some(id) => format!("somebody put another program (id {id}) into the place of a hook of {name}"),
+        None => format!("somebody took a hook off {name}"),
+    }
+}
+
+fn then(info: &PointInfo, reattach: bool) -> &'static str {
+    match (info.mode, reattach) {
+        (Mode::Inline, true) => "it is hooked again",
+        (Mode::Inline, false) => {
+            "what passes it is not seen from now on: restart syntap, or run it with --reattach"
+        }
+        (Mode::Span, _) => "what it receives is not seen from now on: restart syntap",
     }
 }
 

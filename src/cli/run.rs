@@ -154,6 +154,11 @@ pub struct RunArgs {
     #[arg(long)]
     force: bool,
 
+    /// If somebody takes the hooks off an inline interface, or puts another program into their place, hook it again. If this is not
+    /// given that is said, and the interface is not seen any more.
+    #[arg(long)]
+    reattach: bool,
+
     /// Read options from this TOML file, under the names that they have here without dashes; what the command line says itself wins.
     /// SIGHUP takes ports, budget and filters from it again, without losing a packet.
     #[arg(long, value_name = "FILE")]
@@ -255,6 +260,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         shards: args.workers,
         known: args.max_flows,
         force: args.force,
+        reattach: args.reattach,
         busy_poll: args.busy_poll,
         transport: args.transport.meant(),
         hook: args.hook.meant(),

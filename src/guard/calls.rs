@@ -67,11 +67,12 @@ use If::{Any, OneOf};
 
 const BPF_MAP_LOOKUP_ELEM: u32 = 1;
 const BPF_MAP_UPDATE_ELEM: u32 = 2;
+const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_DETACH: u32 = 34;
 
 /// Commands of `bpf` while running. Maps are made and programs loaded at set-up only.
-const BPF: &[u32] = &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_LINK_DETACH];
+const BPF: &[u32] = &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_DETACH];
 
 /// Allowed while running.
 pub const RUNNING: &[Call] = calls! {
@@ -80,14 +81,14 @@ pub const RUNNING: &[Call] = calls! {
     SYS_poll Any, "wait for packets, netlink messages";
     SYS_ppoll Any, "poll, where a C library or an architecture has none";
     SYS_recvfrom Any, "wake the driver of an AF_XDP ring; read netlink messages";
-    SYS_sendto Any, "ask rtnetlink and the conntrack helper; wake the driver of an AF_XDP ring";
+    SYS_sendto Any, "ask rtnetlink, the conntrack helper and the supervisor; wake the driver of an AF_XDP ring; tell the service manager; answer for metrics";
     SYS_getsockopt Any, "losses of an AF_XDP ring and of conntrack's socket; whether a ring's device is gone";
     SYS_clock_nanosleep Any, "naps of the workers, the writer and the control thread";
     SYS_nanosleep Any, "naps, in older C libraries";
     SYS_clock_gettime Any, "time, where the kernel's page for it (vDSO) has none";
 
     // The kernel side.
-    SYS_bpf OneOf(0, BPF), "read counters and budgets; put tuples under watch; take hooks off at the end";
+    SYS_bpf OneOf(0, BPF), "read counters and budgets; put tuples under watch; see whether hooks are still there; take them off at the end";
 
     // Interfaces: every second, and again after lost events.
     SYS_socket If::Both((0, libc::AF_NETLINK as u32), (2, libc::NETLINK_ROUTE as u32)),
@@ -124,6 +125,7 @@ pub const RUNNING: &[Call] = calls! {
     SYS_rename Any, "a text file of metrics, written beside, gets its name";
     SYS_renameat Any, "the same";
     SYS_renameat2 Any, "the same";
+    SYS_fchmod Any, "that file can be read by all";
     SYS_getrusage Any, "CPU time of its own";
 
     // Threads and memory: workers begin after the filter is on.
@@ -160,7 +162,7 @@ pub const RUNNING: &[Call] = calls! {
 
 /// Allowed besides where there is an inline interface.
 pub const INLINE: &[Call] = calls! {
-    SYS_bpf OneOf(0, &[BPF_LINK_CREATE]), "hook an interface that came back under its name";
+    SYS_bpf OneOf(0, &[BPF_LINK_CREATE]), "hook an interface that came back under its name, or one whose hooks somebody took off";
 };
 
 /// Nothing that syntap is would ever make these: somebody else's code runs, and the process ends at once. The kernel logs it (audit).

@@ -38,6 +38,7 @@ pub fn lost_words(cause: &str, place: &str, own: &OwnLoss) -> String {
         "copies_dropped" => {
             format!("{} missing in the mirror file only ({cause})", many(own.count, "packet"))
         }
+        "hook_removed" => format!("somebody took the hooks off {place} ({cause})"),
         "interface_gone" => format!("{place} was gone ({cause})"),
         "flow_table_full" => {
             format!("{} given up for room in the flow table ({cause})", many(own.count, "flow"))

@@ -206,7 +206,7 @@ impl Server {
             }
             Endpoint::File(path) => {
                 // That it cannot be written is found now.
-                textfile::write(path, &Default::default())?;
+                textfile::try_out(path)?;
                 self.files.push(path.clone());
             }
         }

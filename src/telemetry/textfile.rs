@@ -1,8 +1,8 @@
 //! A text file for node_exporter's textfile collector: written beside, then renamed, so that no reader sees half of it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Form, Page};
@@ -24,12 +24,24 @@ pub fn write(path: &Path, page: &Page) -> io::Result<()> {
         .create_new(true)
         .mode(0o644)
         .open(&new)
-        .and_then(|mut file| file.write_all(page.text(Form::Prometheus).as_bytes()))
+        .and_then(|mut file| {
+            // Whatever the umask is.
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.write_all(page.text(Form::Prometheus).as_bytes())
+        })
         .and_then(|()| fs::rename(&new, path));
     if written.is_err() {
         let _ = fs::remove_file(&new);
     }
     written
+}
+
+/// Whether it can be written, without a page to put there.
+pub fn try_out(path: &Path) -> io::Result<()> {
+    let new = beside(path);
+    let _ = fs::remove_file(&new);
+    OpenOptions::new().write(true).create_new(true).open(&new)?;
+    fs::remove_file(&new)
 }
 
 /// Takes the file away: of a run that is over nothing is to be read.
@@ -50,6 +62,7 @@ mod tests {
         fs::write(beside(&path), "half of an old").unwrap();
         write(&path, &page).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), page.text(Form::Prometheus));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
         remove(&path);
         assert!(!path.exists());

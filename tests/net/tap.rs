@@ -195,3 +195,25 @@ pub fn transfer(wire: &Wire, address: &str, len: usize) {
         });
     });
 }
+
+/// A foreign program of two instructions: answers always the same.
+pub fn foreign(kind: u32, name: &str, answer: i32) -> OwnedFd {
+    let insn = |code: u8, imm: i32| libbpf_sys::bpf_insn { code, imm, ..Default::default() };
+    // mov r0, answer; exit.
+    let program = [insn(0xb7, answer), insn(0x95, 0)];
+    let name = std::ffi::CString::new(name).unwrap();
+    // SAFETY: the program, its name and the licence outlive the call.
+    let fd = unsafe {
+        libbpf_sys::bpf_prog_load(
+            kind,
+            name.as_ptr(),
+            c"GPL".as_ptr(),
+            program.as_ptr(),
+            program.len() as libbpf_sys::size_t,
+            std::ptr::null_mut(),
+        )
+    };
+    assert!(fd >= 0, "{fd}");
+    // SAFETY: a fresh descriptor that nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

@@ -187,8 +187,14 @@ fn serve(fd: RawFd, netlink: &Socket) {
                 None => libc::ENOSPC,
             }
         } else {
-            known.iter_mut().filter(|f| **f == filter).for_each(|f| *f = Filter::NONE);
-            netlink.remove(&filter).err().and_then(|e| e.raw_os_error()).unwrap_or(0)
+            // Of others nobody may ask it to remove anything.
+            match known.iter_mut().find(|f| **f == filter && filter != Filter::NONE) {
+                Some(known) => {
+                    *known = Filter::NONE;
+                    netlink.remove(&filter).err().and_then(|e| e.raw_os_error()).unwrap_or(0)
+                }
+                None => libc::ENOENT,
+            }
         };
         // SAFETY: U1.
         unsafe { libc::send(fd, (&raw const answer).cast(), size_of::<i32>(), libc::MSG_NOSIGNAL) };

@@ -1,0 +1,260 @@
+"""A soak: mixed traffic without pause, faults from a seed, and at the end what must be true of the tap."""
+
+import json
+import random
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from . import faults
+from .bpf import attached
+from .net import Lab, sh, within
+from .scenarios import Tap, lines, python, start_server, story
+from .trouble import piped
+from .verdict import records_in
+
+# A message may be late by a look of the tap, and on a busy machine by more.
+LATE_S = 6
+# What a disturbing fault explains goes on for a while after it: TCP waits twice as long with each try.
+AFTER_S = 6
+# Memory may grow so much after the warm-up, in which tables fill: entries of connection tracking live for minutes, and what was
+# seen of a closed connection does.
+GROWTH_KIB = 4 << 10
+WARM_S = 300
+DISK = "32m"
+
+
+class Told(Tap):
+    """A tap whose lines have times."""
+
+    def __init__(self, *args, **kw):
+        self.times = []
+        super().__init__(*args, **kw)
+
+    def read(self):
+        for line in self.process.stderr:
+            self.times.append((time.time(), line.rstrip()))
+            self.lines.append(line.rstrip())
+            if "records go to" in line:
+                self.ready.set()
+        self.ready.set()
+
+
+class Soak:
+    def __init__(self, syntap, lab, directory, seed, seconds):
+        self.syntap, self.lab, self.seed, self.seconds = syntap, lab, seed, seconds
+        self.disk = Path(directory) / "disk"
+        self.disk.mkdir()
+        sh("mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "syntap-soak", str(self.disk))
+        self.records, self.config = self.disk / "records", Path(directory) / "syntap.toml"
+        self.tap, self.said, self.memory, self.kills, self.left = None, [], [], 0, []
+        self.over, self.trouble = threading.Event(), Counter()
+
+    def configure(self, ports):
+        self.config.write_text(f'ports = "{ports}"\n')
+
+    def start(self):
+        # Those beside carry no forwarded traffic.
+        which = "in0=inside,out0=outside," + ",".join(f"{name}=inside" for name in faults.AUX)
+        more = ("--config", self.config, "--reattach", "--max-flows", 4096, "--status", 0)
+        self.tap = Told(self.lab, self.syntap, self.records, *more, interfaces=which)
+        self.memory.append([])
+
+    def finish(self):
+        code = self.tap.stop()
+        self.said += self.tap.times
+        return code
+
+    def kill(self):
+        self.tap.process.kill()
+        self.tap.process.wait()
+        self.tap.reader.join(5)
+        self.said += self.tap.times
+        self.kills += 1
+        self.left.append(self.attached())
+
+    def attached(self):
+        return attached(self.lab.gateway, ["in0", "out0", *faults.AUX])
+
+    def watch_memory(self):
+        begun = time.monotonic()
+        while not self.over.wait(1):
+            try:
+                text = Path(f"/proc/{self.tap.pid}/status").read_text()
+            except OSError:
+                continue
+            found = [int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")]
+            if found and self.memory:
+                self.memory[-1].append((time.monotonic() - begun, found[0]))
+
+    def aux_traffic(self):
+        """Connections that nobody listens for, over the interfaces beside."""
+        with within(self.lab.server):
+            n = 0
+            while not self.over.wait(0.1):
+                n += 1
+                with socket.socket() as s:
+                    s.settimeout(0.3)
+                    try:
+                        s.connect((faults.aux_near(n % len(faults.AUX)), 9200))
+                    except OSError:
+                        pass
+
+    def mixed(self):
+        """Trouble as the lab has it, in turn, until it is over. What a fault breaks of it is none of its checks."""
+        turn = 0
+        while not self.over.is_set():
+            turn += 1
+            port = 56_000 + turn % 40 * 200
+            what = [
+                lambda: lines(python(self.lab, self.lab.client(2), "odd", "everything", 2, 10, 2), 60),
+                lambda: lines(python(self.lab, self.lab.client(2), "traffic", "knock", 9200, 20), 60),
+                lambda: lines(python(self.lab, self.lab.client(2), "traffic", "knock", 9300, 1), 60),
+                lambda: lines(python(self.lab, self.lab.client(2), "crowd", "short", 100, 10, port), 60),
+                lambda: lines(python(self.lab, self.lab.client(2), "traffic", "bulk", 4), 90),
+            ][turn % 5]
+            try:
+                what()
+                self.trouble["done"] += 1
+            except (RuntimeError, subprocess.TimeoutExpired, IndexError):
+                self.trouble["broken"] += 1
+
+
+def around(fault, at):
+    return fault["from"] - 0.5 <= at <= fault["to"] + LATE_S
+
+
+def judge_fault(fault, said, gaps):
+    """What of a fault was told, and whether that is what it must be."""
+    heard = [text for at, text in said if around(fault, at)]
+    missing = [want for want in fault["said"] if not any(want in text for text in heard)]
+    if fault["gap"]:
+        cause, source = fault["gap"]
+        in_time = [g for g in gaps if g["facts"]["cause"] == cause and g["facts"]["source"] == source
+                   and g["first_ns"] / 1e9 <= fault["to"] + LATE_S and g["last_ns"] / 1e9 >= fault["from"] - 2]
+        if not in_time:
+            missing.append(f"capture_gap {cause} of {source}")
+    return missing
+
+
+def inject(soak, rng, begun, tell):
+    """The faults of the plan, each at its second; what was done, with times."""
+    done = []
+    for at, kind, on, lasts in faults.plan(rng, soak.seconds):
+        time.sleep(max(0, begun + at - time.time()))
+        fault = kind(soak, on)
+        row = {"what": kind.__doc__, "on": on or "", "planned": at, "from": time.time(), "lasts": lasts, "said": fault.said,
+               "gap": fault.gap, "disturbs": fault.disturbs, "kills": kind.kills}
+        tell(f"{at:7.2f} s  {kind.__doc__} {on or ''}")
+        fault.begin()
+        time.sleep(lasts)
+        fault.end()
+        row["to"] = time.time()
+        done.append(row)
+    return done
+
+
+def soak(syntap, directory, minutes, seed, tell, keep=None):
+    """Runs it: checks, faults and figures. `keep` is a directory that the records are copied into."""
+    seconds, rng = minutes * 60, random.Random(seed)
+    with Lab() as lab:
+        for n in range(len(faults.AUX)):
+            faults.add_aux(lab, n)
+        start_server(lab)
+        server = piped(lab, lab.server, "steady", "serve")
+        if server.stdout.readline().strip() != "ready":
+            raise RuntimeError("the server did not start")
+        s = Soak(syntap, lab, directory, seed, seconds)
+        try:
+            return run(s, server, rng, tell)
+        finally:
+            s.over.set()
+            if keep:
+                shutil.copytree(s.records, keep, dirs_exist_ok=True)
+            sh("umount", "-l", str(s.disk), check=False)
+
+
+def run(s, server, rng, tell):
+    lab = s.lab
+    s.configure("1-65535")
+    s.start()
+    clients = [piped(lab, lab.client(n), "steady", "ask", n, 25) for n in range(2)]
+    threads = [threading.Thread(target=t, daemon=True) for t in (s.watch_memory, s.aux_traffic, s.mixed)]
+    heard = [[], []]
+    threads += [threading.Thread(target=lambda c=c, to=to: to.extend(map(json.loads, c.stdout)), daemon=True)
+                for c, to in zip(clients, heard)]
+    for t in threads:
+        t.start()
+    begun = time.time()
+    done = inject(s, rng, begun, tell)
+    time.sleep(max(0, begun + s.seconds - 6 - time.time()))
+    for c in clients:
+        c.stdin.close()
+    s.over.set()
+    for t in threads:
+        t.join(60)
+    # That it sees what it saw before: the story, after the last fault.
+    last = time.time()
+    (cell,) = story(lab, cells=["story"])
+    time.sleep(1.5)
+    rss_end = s.memory[-1][-1][1] if s.memory[-1] else 0
+    code = s.finish()
+    lasted = time.time() - begun
+    server.stdin.close()
+    answered = json.loads(server.stdout.readline())
+    left = s.attached()
+    verify = subprocess.run([str(s.syntap), "verify", "--json", str(s.records)], capture_output=True, text=True)
+    records = records_in(s.syntap, s.records)
+    return judge(s, done, heard, answered, records, verify, cell, last, code, left, rss_end) | {"seconds": round(lasted)}
+
+
+def judge(s, done, heard, answered, records, verify, cell, last, code, left, rss_end):
+    checks = []
+
+    def check(what, wanted, found, ok=None):
+        checks.append({"what": what, "wanted": wanted, "found": found, "ok": wanted == found if ok is None else bool(ok)})
+
+    totals = [h[-1] for h in heard]
+    troubled = [row for h in heard for row in h[:-1]]
+    disturbing = [f for f in done if f["disturbs"]]
+    explained = [r for r in troubled if any(r["begun"] <= f["to"] + AFTER_S and r["ended"] >= f["from"] - 0.1 for f in disturbing)]
+    unexplained = [r for r in troubled if r not in explained]
+    asked, ok = sum(t["asked"] for t in totals), sum(t["ok"] for t in totals)
+    failed = sum(t["failed"] for t in totals)
+    check("healthy connections asked for = whole at the client + explained by a fault", asked,
+          ok + sum(r["what"] == "failed" for r in explained))
+    check("healthy connections that lost a packet or more, and no fault explains it", 0, len(unexplained))
+    check("answers that the server gave, between those whole at the clients and all", f"{ok} to {ok + failed}",
+          answered["answered"], ok <= answered["answered"] <= ok + failed)
+
+    gaps = [r for r in records if r["kind"] == "capture_gap"]
+    for f in done:
+        f["missing"] = judge_fault(f, s.said, gaps)
+    missed = [f"{f['what']} {f['on']}: {', '.join(f['missing'])}" for f in done if f["missing"]]
+    check("faults that were not told of as they must be", "none", "; ".join(missed) or "none")
+
+    for n, life in enumerate(s.memory):
+        if not life or life[-1][0] - life[0][0] < 2 * WARM_S:
+            # Too short a life to judge.
+            continue
+        warm = max(rss for at, rss in life if at - life[0][0] <= WARM_S)
+        top = max(rss for _, rss in life)
+        check(f"RSS of run {n + 1} over {life[-1][0] - life[0][0]:.0f} s: warm {warm >> 10} MiB; most, and at the end",
+              f"at most {(warm + GROWTH_KIB) >> 10} MiB", f"{top >> 10}, {life[-1][1] >> 10} MiB", top <= warm + GROWTH_KIB)
+    torn = [json.loads(line) for line in verify.stdout.splitlines() if line.startswith("{")]
+    bad = [t for t in torn if t.get("lost")]
+    check("shards with something lost, at most one for each kill -9", f"at most {s.kills}", len(bad), len(bad) <= s.kills)
+    check("programs left on hooks after each kill -9, and at the end", 0, sum(s.left) + left)
+    check("exit code of the last run", 0, code)
+    refused = [r for r in records if r["kind"] == "tuple_reuse_refused" and r["last_ns"] / 1e9 > last]
+    check(f"the story's reuse after the last fault ({cell['outcome']}), as tuple_reuse_refused", True, bool(refused))
+    kinds = Counter(r["kind"] for r in records)
+    lost_by = Counter(g["facts"]["cause"] for g in gaps)
+    return {"checks": checks, "faults": done, "unexplained": unexplained, "explained": len(explained), "kinds": kinds,
+            "gaps": lost_by, "asked": asked, "ok": ok, "kills": s.kills, "mixed": dict(s.trouble), "said": s.said,
+            "rss_end": rss_end, "memory": s.memory}
+

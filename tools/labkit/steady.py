@@ -1,0 +1,102 @@
+"""Healthy traffic without pause, counted at both ends: what was asked for and answered, byte for byte.
+
+  steady serve               answers until standard input ends, then says how many requests it answered
+  steady ask CLIENT RATE     connects RATE times a second, until standard input ends. One JSON line for each connection that failed or that
+                             took so long that a packet of it was sent again; the last line has the sums
+"""
+
+import hashlib
+import json
+import socket
+import struct
+import sys
+import threading
+import time
+
+from .net import SERVER
+from .traffic import REPLY, read_exactly, reply
+
+PORT = 8090
+# The lab's timers send again after a second at the earliest.
+SENT_AGAIN_S = 0.9
+# Source ports in turn: one comes again long after its TIME_WAIT.
+PORTS = 20_000
+
+
+def serve():
+    lock, done = threading.Lock(), {"answered": 0, "bytes": 0}
+
+    def one(conn):
+        try:
+            with conn:
+                conn.settimeout(20)
+                request = read_exactly(conn, 320)
+                if len(request) == 320:
+                    conn.sendall(reply(request))
+                    with lock:
+                        done["answered"] += 1
+                        done["bytes"] += REPLY
+                # The client closes first.
+                conn.recv(1)
+        except OSError:
+            pass
+
+    def accept(listener):
+        while True:
+            conn, _ = listener.accept()
+            threading.Thread(target=one, args=(conn,), daemon=True).start()
+
+    threading.Thread(target=accept, args=(socket.create_server(("0.0.0.0", PORT), backlog=1024),), daemon=True).start()
+    print("ready", flush=True)
+    sys.stdin.read()
+    time.sleep(1)
+    with lock:
+        print(json.dumps(done), flush=True)
+
+
+def ask(client, rate):
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    lock, done, n = threading.Lock(), {"ok": 0, "failed": 0, "bytes": 0}, 0
+    running = threading.Semaphore(200)
+
+    def one(n):
+        request = hashlib.sha256(struct.pack("!QQ", client, n)).digest() * 10
+        begun, what = time.time(), "failed"
+        try:
+            with socket.socket() as s:
+                s.settimeout(15)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.bind(("", 10_000 + PORTS * client + n % PORTS))
+                s.connect((SERVER, PORT))
+                s.sendall(request)
+                answer = read_exactly(s, REPLY)
+                what = "ok" if answer == reply(request) else "failed"
+        except OSError as e:
+            what = "failed"
+            error = str(e)
+        else:
+            error = "" if what == "ok" else "other bytes"
+        ended_at = time.time()
+        running.release()
+        with lock:
+            done[what] += 1
+            done["bytes"] += REPLY if what == "ok" else 0
+            if what != "ok" or ended_at - begun > SENT_AGAIN_S:
+                print(json.dumps({"begun": begun, "ended": ended_at, "what": what, "error": error}), flush=True)
+
+    threads = []
+    while not ended.is_set():
+        running.acquire()
+        t = threading.Thread(target=one, args=(n,))
+        t.start()
+        threads = [t for t in threads if t.is_alive()] + [t]
+        n += 1
+        time.sleep(1 / rate)
+    for t in threads:
+        t.join()
+    print(json.dumps(done | {"asked": n}), flush=True)
+
+
+if __name__ == "__main__":
+    {"serve": serve, "ask": ask}[sys.argv[1]](*map(int, sys.argv[2:]))
