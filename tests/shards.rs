@@ -461,7 +461,7 @@ fn a_directory_that_is_removed_is_noticed_counted_and_found_again() {
     assert!(e.to_string().contains("2 records could not be written"), "{e}");
     let mut read = 0;
     for path in shard_paths(&[records]).expect("listed") {
-        read_shard(&path, |r| read += r.ts_ns - record(0).ts_ns).expect("read");
+        read_shard(&path, &mut |r| read += r.ts_ns - record(0).ts_ns).expect("read");
     }
     assert_eq!(read, 3, "the third is there");
 }

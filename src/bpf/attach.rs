@@ -202,6 +202,16 @@ pub struct LiveHooks {
     pub made_qdisc: bool,
 }
 
+impl Hook {
+    /// What has become of it. Of a filter nobody knows: asking takes a capability that a running tap has not.
+    pub fn held(&self) -> Held {
+        match self {
+            Hook::Link(link) => link.held(),
+            Hook::Filter(_) => Held::Ours,
+        }
+    }
+}
+
 impl LiveHooks {
     /// Of hooks that attach this way, none yet.
     pub fn new(kind: HookKind) -> LiveHooks {

@@ -134,7 +134,7 @@ impl Tap {
         if point.seen.unhooked && self.reattach && point.mode == Mode::Inline {
             let name = point.name.clone();
             match self.hook_inline(&name, link.index) {
-                Ok(()) => {
+                Ok(_) => {
                     self.points[n].seen.unhooked = false;
                     changes.push((n, Change::Rehooked));
                 }
