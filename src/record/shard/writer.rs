@@ -67,6 +67,10 @@ pub struct ShardWriter {
     span: (u64, u64),
     lost: LostRecords,
     written: Written,
+    /// Shards that somebody removed while they were written,
+    removed: u64,
+    /// and when that was looked for.
+    looked: Instant,
     /// Why the last attempt to write failed, if it did.
     trouble: Option<io::Error>,
     /// Why the records that are lost are lost.
@@ -136,6 +140,8 @@ impl ShardWriter {
             span: (0, 0),
             lost: LostRecords::default(),
             written: Written::default(),
+            removed: 0,
+            looked: Instant::now(),
             trouble: None,
             lost_because: None,
         })
@@ -180,8 +186,16 @@ impl ShardWriter {
 
     /// Lets time pass: writes what is old enough, ends a shard that is.
     pub fn tick(&mut self) {
-        if self.records > 0 && self.since.elapsed() >= FRAME_AGE {
-            self.flush();
+        if self.records > 0 {
+            if self.since.elapsed() >= FRAME_AGE {
+                self.flush();
+            }
+        } else if self.looked.elapsed() >= FRAME_AGE {
+            // Nothing to write, perhaps for long: whether it could be is found out now.
+            self.looked = Instant::now();
+            if self.let_go_if_removed() || (self.open.is_none() && self.trouble.is_some()) {
+                self.trouble = self.write_frame().err();
+            }
         }
         if self.open.as_ref().is_some_and(|o| o.since.elapsed() >= self.options.max_age) {
             self.rotate();
@@ -191,6 +205,11 @@ impl ShardWriter {
     /// Records that could not be written, and why the last attempt failed, if it did.
     pub fn trouble(&self) -> (u64, Option<&io::Error>) {
         (self.lost.records, self.trouble.as_ref())
+    }
+
+    /// Shards that somebody removed while they were written; each time a new one was begun, or that is the trouble.
+    pub fn removed(&self) -> u64 {
+        self.removed
     }
 
     /// What was written so far.
@@ -267,7 +286,18 @@ impl ShardWriter {
         self.records = 0;
     }
 
+    /// Whether somebody removed the shard that is being written; it is let go then.
+    fn let_go_if_removed(&mut self) -> bool {
+        let removed = self.open.as_ref().is_some_and(|open| open.file.is_removed());
+        if removed {
+            self.open = None;
+            self.removed += 1;
+        }
+        removed
+    }
+
     fn write_frame(&mut self) -> io::Result<()> {
+        self.let_go_if_removed();
         self.pack()?;
         if self.open.is_none() {
             self.open = Some(self.begin()?);
