@@ -3,7 +3,7 @@
 mod common;
 mod net;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,7 +49,7 @@ impl Disk for Hung {
     }
 }
 
-fn until(what: &str, is: impl Fn() -> bool) {
+fn until(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {
         assert!(begun.elapsed() < Duration::from_secs(120), "{what}");
@@ -113,6 +113,51 @@ fn a_file_waits_once_and_a_sync_that_fails_is_known_at_the_end() {
     assert_eq!(totals.sync_error().and_then(io::Error::raw_os_error), Some(libc::EIO));
     assert_eq!(totals.left.load(Ordering::SeqCst), 0, "frames of one file do not fill the ring");
     assert_eq!(numbers(dir.path()).len(), 200);
+}
+
+#[test]
+fn a_shard_that_somebody_removes_is_not_written_on_and_a_new_one_is_begun() {
+    let own = tempfile::tempdir().expect("a directory");
+    let dir = own.path().join("records");
+    fs::create_dir(&dir).expect("made");
+    let mut w = ShardWriter::create(&dir, "gw", ShardOptions::default()).expect("created");
+    let base = common::a_record();
+    let write = |w: &mut ShardWriter, n: u64| {
+        w.push(&Record { ts_ns: n, ..base.clone() }).expect("taken");
+        w.flush();
+    };
+    let remove = || {
+        shard_paths(std::slice::from_ref(&dir))
+            .expect("listed")
+            .iter()
+            .for_each(|p| fs::remove_file(p).expect("removed"));
+    };
+    write(&mut w, 1);
+    remove();
+    write(&mut w, 2);
+    assert_eq!((w.removed(), numbers(&dir)), (1, vec![2]));
+
+    // Where nothing is to be written the next tick finds out.
+    remove();
+    until("a new shard is begun", || {
+        w.tick();
+        shard_paths(std::slice::from_ref(&dir)).expect("listed").len() == 1
+    });
+    assert_eq!(w.removed(), 2);
+
+    // The whole directory: what comes meanwhile is kept.
+    fs::remove_dir_all(&dir).expect("removed");
+    until("it is in trouble", || {
+        w.tick();
+        w.trouble().1.is_some()
+    });
+    write(&mut w, 3);
+    assert_eq!(w.trouble().1.map(io::Error::kind), Some(io::ErrorKind::NotFound));
+    fs::create_dir(&dir).expect("made");
+    write(&mut w, 4);
+    assert!(w.trouble().1.is_none());
+    w.close().expect("closed");
+    assert_eq!(numbers(&dir), [3, 4]);
 }
 
 /// Shards of a host, each with so many records, all written an hour apart up to now.

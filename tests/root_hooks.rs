@@ -77,8 +77,11 @@ fn not_mended_unless_told() {
     let (mut tap, _sources) = tapped(&wire, false);
     assert!(look(&wire, &mut tap).is_empty());
     assert_eq!(hooked(&wire).len(), 2);
+    assert!(!tap.unhooked());
     wipe();
+    assert!(tap.unhooked());
     assert_eq!(look(&wire, &mut tap), ["Unhooked(None)"]);
+    assert!(!tap.unhooked());
     assert_eq!(hooked(&wire).len(), 0, "half of what passes is not shown as if it were all");
     assert!(look(&wire, &mut tap).is_empty(), "said once");
     // It is made anew: then it is tapped as any that comes back.
@@ -97,12 +100,11 @@ fn mended_if_told() {
 
     // Somebody's program in the place of ours stays where it is.
     let theirs = foreign(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS, "theirs", -1);
+    let link = link();
     // SAFETY: both descriptors outlive the call, and no options are given.
-    let err = {
-        let link = link();
-        unsafe { libbpf_sys::bpf_link_update(link.as_raw_fd(), theirs.as_raw_fd(), std::ptr::null()) }
-    };
+    let err = unsafe { libbpf_sys::bpf_link_update(link.as_raw_fd(), theirs.as_raw_fd(), std::ptr::null()) };
     assert_eq!(err, 0);
+    drop(link);
     let changes = look(&wire, &mut tap);
     assert!(changes[0].starts_with("Unhooked(Some(") && changes[1] == "Rehooked", "{changes:?}");
     let id: u32 = changes[0].chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap();

@@ -431,37 +431,3 @@ fn what_was_only_counted_is_written_when_nothing_follows_it() {
     coalescer.tick(121 * SECOND, &mut |r| out.push(r));
     assert_eq!(out.iter().skip(200).map(|r| r.count).collect::<Vec<_>>(), [5]);
 }
-
-#[test]
-fn a_directory_that_is_removed_is_noticed_counted_and_found_again() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let records = dir.path().join("records");
-    std::fs::create_dir(&records).expect("made");
-    let mut w = ShardWriter::create(&records, "test", ShardOptions::default()).expect("created");
-    w.begin_first().expect("a shard");
-    w.push(&record(1)).expect("taken");
-    w.push(&record(2)).expect("taken");
-    w.flush();
-    std::fs::remove_dir_all(&records).expect("removed");
-    let begun = std::time::Instant::now();
-    while w.trouble().1.is_none() {
-        assert!(begun.elapsed().as_secs() < 20, "nothing is noticed");
-        w.tick();
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    assert_eq!((w.trouble().0, w.lost().first_ns, w.lost().last_ns), (2, record(1).ts_ns, record(2).ts_ns));
-    std::fs::create_dir(&records).expect("made again");
-    while w.trouble().1.is_some() {
-        assert!(begun.elapsed().as_secs() < 40, "nothing is found again");
-        w.tick();
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    w.push(&record(3)).expect("taken");
-    let e = w.close().expect_err("records were lost");
-    assert!(e.to_string().contains("2 records could not be written"), "{e}");
-    let mut read = 0;
-    for path in shard_paths(&[records]).expect("listed") {
-        read_shard(&path, &mut |r| read += r.ts_ns - record(0).ts_ns).expect("read");
-    }
-    assert_eq!(read, 3, "the third is there");
-}

@@ -41,6 +41,8 @@ pub struct Output<'a> {
     line: Vec<u8>,
     /// It was said that records cannot be written.
     said: bool,
+    /// Shards that somebody removed, as far as it was said.
+    removed: u64,
     /// Lost records that are in a `capture_gap`.
     told: LostRecords,
     /// What was said to be removed, and that something could not be, or not be put onto the disk.
@@ -191,8 +193,15 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Says once that records cannot be written.
+    /// Says once that records cannot be written, and each time that somebody removed what was.
     fn say_trouble(&mut self) {
+        let removed = self.shards.as_ref().map_or(0, ShardWriter::removed);
+        if std::mem::replace(&mut self.removed, removed) < removed {
+            say::limited(
+                "records",
+                "somebody removed the shard that was being written: what it held is gone",
+            );
+        }
         if let Some((shards, why)) = self.shards.as_ref().and_then(|s| Some((s, s.trouble().1?)))
             && !std::mem::replace(&mut self.said, true)
         {

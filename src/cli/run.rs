@@ -438,7 +438,7 @@ impl<'a> Live<'a> {
                 self.reload();
             }
             (0..self.tap.points().len()).for_each(|n| self.losses.kept(n, self.tap.kept(n)));
-            if looked.elapsed() >= LOOK_EVERY {
+            if looked.elapsed() >= LOOK_EVERY || self.tap.unhooked() {
                 looked = Instant::now();
                 self.look();
             }

@@ -1,8 +1,9 @@
 """Healthy traffic without pause, counted at both ends: what was asked for and answered, byte for byte.
 
   steady serve               answers until standard input ends, then says how many requests it answered
-  steady ask CLIENT RATE     connects RATE times a second, until standard input ends. One JSON line for each connection that failed or that
-                             took so long that a packet of it was sent again; the last line has the sums
+  steady ask CLIENT RATE     connects RATE times a second, until standard input ends
+
+Both print a JSON line for each connection that failed or of which this end's kernel sent a packet again, and the sums as the last line.
 """
 
 import hashlib
@@ -17,16 +18,22 @@ from .net import SERVER
 from .traffic import REPLY, read_exactly, reply
 
 PORT = 8090
-# The lab's timers send again after a second at the earliest.
-SENT_AGAIN_S = 0.9
+# tcpi_total_retrans of struct tcp_info, linux/tcp.h.
+TOTAL_RETRANS = 100
 # Source ports in turn: one comes again long after its TIME_WAIT.
 PORTS = 20_000
+
+
+def sent_again(s):
+    """Segments of a connection that this end sent more than once."""
+    return struct.unpack_from("=I", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TOTAL_RETRANS + 4), TOTAL_RETRANS)[0]
 
 
 def serve():
     lock, done = threading.Lock(), {"answered": 0, "bytes": 0}
 
     def one(conn):
+        begun = time.time()
         try:
             with conn:
                 conn.settimeout(20)
@@ -38,6 +45,10 @@ def serve():
                         done["bytes"] += REPLY
                 # The client closes first.
                 conn.recv(1)
+                again = sent_again(conn)
+                if again:
+                    with lock:
+                        print(json.dumps({"begun": begun, "ended": time.time(), "what": "served", "again": again}), flush=True)
         except OSError:
             pass
 
@@ -62,7 +73,7 @@ def ask(client, rate):
 
     def one(n):
         request = hashlib.sha256(struct.pack("!QQ", client, n)).digest() * 10
-        begun, what = time.time(), "failed"
+        begun, what, again = time.time(), "failed", 0
         try:
             with socket.socket() as s:
                 s.settimeout(15)
@@ -71,19 +82,19 @@ def ask(client, rate):
                 s.connect((SERVER, PORT))
                 s.sendall(request)
                 answer = read_exactly(s, REPLY)
-                what = "ok" if answer == reply(request) else "failed"
+                error = "" if answer == reply(request) else "other bytes"
+                again = sent_again(s)
+                what = "failed" if error else "ok"
         except OSError as e:
-            what = "failed"
             error = str(e)
-        else:
-            error = "" if what == "ok" else "other bytes"
         ended_at = time.time()
         running.release()
         with lock:
             done[what] += 1
             done["bytes"] += REPLY if what == "ok" else 0
-            if what != "ok" or ended_at - begun > SENT_AGAIN_S:
-                print(json.dumps({"begun": begun, "ended": ended_at, "what": what, "error": error}), flush=True)
+            if what != "ok" or again:
+                told = {"begun": begun, "ended": ended_at, "what": what, "again": again, "error": error}
+                print(json.dumps(told), flush=True)
 
     threads = []
     while not ended.is_set():

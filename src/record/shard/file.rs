@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +52,11 @@ impl ShardFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Somebody removed it: what is written into it is for nobody.
+    pub(super) fn is_removed(&self) -> bool {
+        self.file().metadata().is_ok_and(|m| m.nlink() == 0)
     }
 
     /// Notes that it waits to be synced; false if it did already.

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -63,12 +63,14 @@ pub struct ShardWriter {
     frame: Vec<u8>,
     records: u32,
     since: Instant,
-    /// When it was last looked whether the shard still has its name.
-    looked: Instant,
     /// Times of the first and last record in the buffer, ns since the epoch.
     span: (u64, u64),
     lost: LostRecords,
     written: Written,
+    /// Shards that somebody removed while they were written,
+    removed: u64,
+    /// and when that was looked for.
+    looked: Instant,
     /// Why the last attempt to write failed, if it did.
     trouble: Option<io::Error>,
     /// Why the records that are lost are lost.
@@ -135,10 +137,11 @@ impl ShardWriter {
             frame: Vec::new(),
             records: 0,
             since: Instant::now(),
-            looked: Instant::now(),
             span: (0, 0),
             lost: LostRecords::default(),
             written: Written::default(),
+            removed: 0,
+            looked: Instant::now(),
             trouble: None,
             lost_because: None,
         })
@@ -181,38 +184,32 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Lets time pass: writes what is old enough, ends a shard that is, notices one that somebody has removed.
+    /// Lets time pass: writes what is old enough, ends a shard that is.
     pub fn tick(&mut self) {
-        if self.looked.elapsed() >= FRAME_AGE {
+        if self.records > 0 {
+            if self.since.elapsed() >= FRAME_AGE {
+                self.flush();
+            }
+        } else if self.looked.elapsed() >= FRAME_AGE {
+            // Nothing to write, perhaps for long: whether it could be is found out now.
             self.looked = Instant::now();
-            self.look();
-        }
-        if self.records > 0 && self.since.elapsed() >= FRAME_AGE {
-            self.flush();
+            if self.let_go_if_removed() || (self.open.is_none() && self.trouble.is_some()) {
+                self.trouble = self.write_frame().err();
+            }
         }
         if self.open.as_ref().is_some_and(|o| o.since.elapsed() >= self.options.max_age) {
             self.rotate();
         }
     }
 
-    /// What is written into a file without a name is read by nobody: its records are lost, and the next ones go into another shard,
-    /// which is tried at once, so that a directory that is gone is known before there is anything to write.
-    fn look(&mut self) {
-        let removed = |o: &mut Open| o.file.file().metadata().is_ok_and(|m| m.nlink() == 0);
-        if let Some(open) = self.open.take_if(removed) {
-            self.trouble = Some(io::Error::from_raw_os_error(libc::ENOENT));
-            if let Some(span) = open.span {
-                self.lose(open.records, span);
-            }
-        }
-        if self.open.is_none() && self.trouble.is_some() && self.records == 0 {
-            self.trouble = self.write_frame().err();
-        }
-    }
-
     /// Records that could not be written, and why the last attempt failed, if it did.
     pub fn trouble(&self) -> (u64, Option<&io::Error>) {
         (self.lost.records, self.trouble.as_ref())
+    }
+
+    /// Shards that somebody removed while they were written; each time a new one was begun, or that is the trouble.
+    pub fn removed(&self) -> u64 {
+        self.removed
     }
 
     /// What was written so far.
@@ -277,22 +274,30 @@ impl ShardWriter {
 
     /// Counts what is in the buffer as lost.
     fn give_up(&mut self) {
-        self.lose(self.records.into(), self.span);
-        self.buffer.clear();
-        self.records = 0;
-    }
-
-    fn lose(&mut self, records: u64, (first, last): (u64, u64)) {
+        let (first, last) = self.span;
         let before = self.lost;
         self.lost = LostRecords {
-            records: before.records + records,
+            records: before.records + u64::from(self.records),
             first_ns: if before.records == 0 { first } else { before.first_ns.min(first) },
             last_ns: before.last_ns.max(last),
         };
         self.lost_because = self.trouble.as_ref().map(again);
+        self.buffer.clear();
+        self.records = 0;
+    }
+
+    /// Whether somebody removed the shard that is being written; it is let go then.
+    fn let_go_if_removed(&mut self) -> bool {
+        let removed = self.open.as_ref().is_some_and(|open| open.file.is_removed());
+        if removed {
+            self.open = None;
+            self.removed += 1;
+        }
+        removed
     }
 
     fn write_frame(&mut self) -> io::Result<()> {
+        self.let_go_if_removed();
         self.pack()?;
         if self.open.is_none() {
             self.open = Some(self.begin()?);
