@@ -144,3 +144,61 @@ fn several_shards_are_told_in_their_order_and_a_run_that_writes_one_is_seen() {
     let text = String::from_utf8(run(syntap().arg("verify").arg(dir.path())).stdout).expect("text");
     assert!(text.lines().last().expect("a line").starts_with("4 shards: 4 whole; "), "{text}");
 }
+
+#[test]
+fn a_shard_of_no_bytes_is_one_that_was_begun_to_whoever_reads_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("syntap-gw-20261124T000000Z-0000.jsonl.zst");
+    std::fs::write(&path, "").expect("written");
+    let begun = format!("{}: begun, nothing written", path.display());
+    let (code, text, json) = verify(&path);
+    assert_eq!((code, text), (0, format!("{begun}\n1 shard: 1 whole; 0 records read\n")));
+    assert_eq!((&json["whole"], &json["bytes"]), (&json!(true), &json!(0)));
+    let out = dir.path().join("out.csv");
+    let out = out.to_str().expect("text");
+    for args in [&["show"][..], &["report"], &["export", "--format", "csv", "-o", out]] {
+        let ran = syntap().args(args).arg(dir.path()).output().expect("starts");
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success() && said.contains(&begun), "{args:?}: {said}");
+    }
+    // Beside others it is nothing to be told of.
+    let other = tempfile::tempdir().expect("a directory");
+    shard(other.path());
+    let ran = run(syntap().arg("show").args([dir.path(), other.path()]));
+    assert_eq!(String::from_utf8_lossy(&ran.stderr), "");
+}
+
+#[test]
+fn what_cannot_be_read_is_said_after_what_can_and_is_no_success() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shard(dir.path());
+    // Opening a pipe that nobody writes to would wait for ever.
+    let pipe = dir.path().join("syntap-gw-20261124T000000Z-0000.jsonl.zst");
+    run(std::process::Command::new("mkfifo").arg(&pipe));
+    let export = ["export", "--format", "jsonl", "-o"];
+    let into = dir.path().join("into/");
+    for (args, printed) in [
+        (&["verify"][..], "6 records of gw"),
+        (&["show", "--json"], "\"ts_ns\":"),
+        (&["report"], "tuple_reuse"),
+        (&[&export[..], &["-"]].concat(), "\"ts_ns\":"),
+        (&[&export[..], &[into.to_str().expect("text")]].concat(), ""),
+    ] {
+        let ran = syntap().args(args).arg(dir.path()).output().expect("starts");
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains("no file"), "{args:?}: {said}");
+        assert!(String::from_utf8_lossy(&ran.stdout).contains(printed), "{args:?}");
+    }
+    let ran = syntap().arg("verify").arg(&pipe).output().expect("starts");
+    assert_eq!(ran.status.code(), Some(2));
+}
+
+#[test]
+fn a_shard_that_is_named_twice_counts_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, _) = shard(dir.path());
+    let ran = run(syntap().arg("verify").args([&path, dir.path(), &path]));
+    let text = String::from_utf8(ran.stdout).expect("text");
+    assert!(text.ends_with("\n1 shard: 1 whole; 6 records read\n"), "{text}");
+}

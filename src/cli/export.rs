@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::filter::Filter;
-use super::{Fail, export_dir, many, note, shards_of};
+use super::{Fail, ShardsRead, export_dir, many, note, shards_of};
 use crate::record::Record;
 use crate::record::export::{CaptureExport, Captured, CsvExport, ParquetExport, nameless};
 use crate::wire::Origin;
@@ -116,9 +116,10 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     }
     if args.output.as_os_str() == "-" {
         let to = BufWriter::new(io::stdout());
-        let (records, captured) = write(args, to, &std::env::temp_dir())??;
+        let (read, written) = write(args, to, &std::env::temp_dir())?;
+        let (records, captured) = written?;
         say(args, records, captured);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(read.exit_code());
     }
     let path = &args.output;
     if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
@@ -131,10 +132,11 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let part = Part(dir.join(format!(".{name}.{}.part", std::process::id())));
     let file = File::options().write(true).create(true).truncate(true).open(&part.0).map_err(failed)?;
     let to = BufWriter::with_capacity(256 * 1024, file.try_clone().map_err(failed)?);
-    let (records, captured) = write(args, to, dir)?.map_err(failed)?;
+    let (read, written) = write(args, to, dir)?;
+    let (records, captured) = written.map_err(failed)?;
     file.sync_all().and_then(|()| std::fs::rename(&part.0, path)).map_err(failed)?;
     say(args, records, captured);
-    Ok(ExitCode::SUCCESS)
+    Ok(read.exit_code())
 }
 
 /// What is said of a file that cannot be written.
@@ -161,19 +163,19 @@ impl Drop for Part {
 type Written = io::Result<(u64, Option<Captured>)>;
 
 /// Reads and writes all; errors of reading apart from those of writing.
-fn write<W: Write + Send>(args: &ExportArgs, to: W, dir: &Path) -> Result<Written, Fail> {
+fn write<W: Write + Send>(args: &ExportArgs, to: W, dir: &Path) -> Result<(ShardsRead, Written), Fail> {
     let mut sink = match Sink::new(args, to, dir) {
         Ok(sink) => sink,
-        Err(e) => return Ok(Err(e)),
+        Err(e) => return Ok((ShardsRead { paths: Vec::new(), failed: 0 }, Err(e))),
     };
     let (mut records, mut failed) = (0, Ok(()));
-    shards_of(&args.paths, args.filter.within(), &mut |r| {
+    let read = shards_of(&args.paths, args.filter.within(), &mut |r| {
         if failed.is_ok() && args.filter.passes(&r) {
             failed = sink.push(&r);
             records += 1;
         }
     })?;
-    Ok(failed.and_then(|()| sink.finish()).map(|captured| (records, captured)))
+    Ok((read, failed.and_then(|()| sink.finish()).map(|captured| (records, captured))))
 }
 
 /// Says what was written and what a capture had no place for.

@@ -41,8 +41,11 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode, Fail> {
         match shard(args, &mut dir, name, path, &mut done) {
             Ok(()) => read += 1,
             Err(Trouble::Write(e)) => return Err(cannot_write(&args.output, &e)),
-            Err(Trouble::Read(fail)) if args.paths.contains(path) => failed = failed.or(Some(fail)),
-            Err(Trouble::Read(fail)) => note(fail),
+            Err(Trouble::Read(fail)) => {
+                if let Some(before) = failed.replace(fail) {
+                    note(before);
+                }
+            }
         }
     }
     note(format!(
@@ -106,6 +109,16 @@ fn shard(
     done: &mut Done,
 ) -> Result<(), Trouble> {
     let unread = |e: io::Error| Fail::new(format!("cannot read {}: {e}", path.display()));
+    match std::fs::metadata(path) {
+        // It made room for others since it was listed.
+        Err(_) if path.symlink_metadata().is_err() => return Ok(()),
+        Err(e) => return Err(Trouble::Read(unread(e))),
+        Ok(file) if file.is_file() => {}
+        // A pipe would be waited for.
+        Ok(_) => {
+            return Err(Trouble::Read(Fail::new(format!("cannot read {}: it is no file", path.display()))));
+        }
+    }
     let before = dir.position(name).cloned().unwrap_or_default();
     if before.length > 0
         && std::fs::metadata(path).map_err(|e| Trouble::Read(unread(e)))?.len() == before.length

@@ -61,7 +61,8 @@ Exit codes: 0 done, 1 anomalies found (replay --check) or something lost (verify
 Examples:
   syntap check -i eth0
   syntap run -i eth0=inside -i eth1=outside -p 443,8080 -w /var/lib/syntap
-  syntap run -i eth0 -w /var/lib/syntap --metrics 9477 & syntap top
+  syntap run -i eth0 -w /var/lib/syntap --metrics 9477
+  syntap top                                             (of that run, in another terminal)
   syntap replay --json capture.pcapng
   syntap show --follow /var/lib/syntap
   syntap report /var/lib/syntap
@@ -110,32 +111,68 @@ fn named_shards(named: &[PathBuf]) -> Result<Vec<PathBuf>, Fail> {
     Ok(paths)
 }
 
-/// What came of reading: the paths that could be read. What is odd in a directory is said and hides nothing else; an error is what
-/// was named itself, or that there is nothing.
+/// What came of reading shards.
+struct ShardsRead {
+    /// Those that could be read.
+    paths: Vec<PathBuf>,
+    /// How many could not.
+    failed: usize,
+}
+
+impl ShardsRead {
+    /// What could not be read is no success, however much else was.
+    fn exit_code(&self) -> ExitCode {
+        if self.failed > 0 { ExitCode::from(2) } else { ExitCode::SUCCESS }
+    }
+}
+
+/// Says what of shards could not be read: it hides nothing else. An error is that there is nothing else.
 fn shards_read(
-    named: &[PathBuf],
     states: impl IntoIterator<Item = (PathBuf, Result<ShardState, ShardError>)>,
-) -> Result<Vec<PathBuf>, Fail> {
-    let fail = |e: ShardError| output::hinted(&e, None::<String>);
-    let mut read = Vec::new();
-    let mut failed = None;
+) -> Result<ShardsRead, Fail> {
+    let mut read = ShardsRead { paths: Vec::new(), failed: 0 };
+    let (mut fails, mut empty) = (Vec::new(), Vec::new());
+    let mut gone = 0;
     for (path, state) in states {
         match state {
             Ok(state) => {
                 shard_notes(&path, &state);
-                if state.unread || state.frames + state.passed > 0 {
-                    read.push(path);
+                if state.is_empty() {
+                    empty.push(path.clone());
+                }
+                if state.unread || state.is_empty() || state.frames + state.passed > 0 {
+                    read.paths.push(path);
                 }
             }
-            Err(e) if named.contains(&path) => failed = failed.or(Some(fail(e))),
-            Err(e) => note(fail(e)),
+            Err(e) if is_gone(&e) => gone += 1,
+            Err(e) => fails.push(output::hinted(&e, None::<String>)),
         }
     }
-    match failed {
-        Some(e) => Err(e),
-        None if read.is_empty() => Err(Fail::new("nothing there can be read as a shard")),
-        None => Ok(read),
+    read.failed = fails.len();
+    if read.paths.is_empty() {
+        let last = fails.pop();
+        fails.iter().for_each(note);
+        return match last {
+            Some(fail) => Err(fail),
+            None if gone > 0 => Err(Fail::new("all shards there were removed meanwhile")),
+            None => Err(Fail::new("nothing there can be read as a shard")),
+        };
     }
+    fails.iter().for_each(note);
+    if empty.len() == read.paths.len() {
+        empty.iter().for_each(|path| note(format!("{}: {EMPTY}", path.display())));
+    }
+    Ok(read)
+}
+
+/// What is said of a shard of no bytes.
+const EMPTY: &str = "begun, nothing written";
+
+/// Whether a shard made room for others since it was listed.
+fn is_gone(e: &ShardError) -> bool {
+    // A link that leads nowhere is there.
+    matches!(e, ShardError::Io { source, path, .. }
+        if source.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err())
 }
 
 /// Reads all shards that were named, each record in turn that may be of a time; in order of time.
@@ -143,10 +180,10 @@ fn shards_of(
     named: &[PathBuf],
     within: (u64, u64),
     each: &mut dyn FnMut(Record),
-) -> Result<Vec<PathBuf>, Fail> {
+) -> Result<ShardsRead, Fail> {
     let mut merged = Merged::of(named_shards(named)?, Wanted { within, newest_first: false });
     merged.by_ref().for_each(|stored| each(stored.record));
-    shards_read(named, merged.finish())
+    shards_read(merged.finish())
 }
 
 /// Says on standard error what of a shard could not be read.

@@ -32,7 +32,7 @@ pub struct ShowArgs {
     reverse: bool,
 
     /// Go on with new records as they are written, in shards that begin later too; with none of before unless --since says from when.
-    #[arg(long, conflicts_with = "reverse")]
+    #[arg(long, conflicts_with_all = ["reverse", "until"])]
     follow: bool,
 
     /// Print records as they are stored: one line of JSON each.
@@ -69,6 +69,10 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     }
     let states = merged.finish();
     if args.follow && printed.is_ok() {
+        states
+            .iter()
+            .filter_map(|(_, state)| state.as_ref().err())
+            .for_each(|e| note(hinted(e, None::<String>)));
         let failed = |e: ShardError| hinted(&e, None::<String>);
         let follower = match from_now {
             true => Follower::from_now(&args.paths),
@@ -84,11 +88,11 @@ pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let Printer { to, shown, .. } = printer;
     let finished = to.finish();
     finished.and(printed)?;
-    shards_read(&args.paths, states)?;
+    let read = shards_read(states)?;
     if shown == 0 && !args.json {
         note("no record passes");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(read.exit_code())
 }
 
 /// Prints what comes, until enough was printed or nobody reads it any more.

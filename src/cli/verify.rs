@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::hinted;
-use super::{many, named_shards, note};
+use super::{EMPTY, is_gone, many, named_shards, note};
 use crate::record::{Lost, Record, ShardError, ShardReader, ShardState, rfc3339};
 use crate::wire::Nanos;
 
@@ -62,9 +62,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     for (path, verified) in paths.iter().zip(all(&paths)) {
         let v = match verified {
             Ok(v) => v,
-            Err(e) if args.paths.contains(path) => return Err(hinted(&e, None::<String>).into()),
-            // It made room for others since it was listed.
-            Err(ShardError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) if is_gone(&e) => continue,
             Err(e) => {
                 note(hinted(&e, None::<String>));
                 unread += 1;
@@ -93,7 +91,11 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         writeln!(out, "{all}: {whole} whole{bad}{unreadable}; {} read{lost}", many(sum.records, "record"))?;
     }
     out.flush()?;
-    Ok(if damaged + unread > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    Ok(match (damaged, unread) {
+        (0, 0) => ExitCode::SUCCESS,
+        (_, 0) => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    })
 }
 
 /// Looks at all of them, by as many threads as there is work for; in their order.
@@ -179,6 +181,10 @@ impl Verified {
     }
 
     fn print(&self, path: &Path, to: &mut dyn Write) -> io::Result<()> {
+        if self.state.is_empty() {
+            let written = if self.state.written { ", being written" } else { "" };
+            return writeln!(to, "{}: {EMPTY}{written}", path.display());
+        }
         let whole = if self.state.is_whole() { "whole" } else { "damaged" };
         let (frames, records) = (many(self.state.frames, "frame"), many(self.state.records, "record"));
         write!(to, "{}: {whole}, {}: {frames}, {records}", path.display(), self.end())?;

@@ -41,11 +41,11 @@ pub struct ReportArgs {
 
 /// Runs it.
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
-    let (report, paths) = read::all(&args.paths, &args.filter)?;
-    let since = paths.iter().filter_map(|p| begun(p)).min();
+    let (report, read) = read::all(&args.paths, &args.filter)?;
+    let since = read.paths.iter().filter_map(|p| begun(p)).min();
     if let Some(path) = &args.html {
         write_html(path, &html::page(&report, since.as_deref()))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(read.exit_code());
     }
     let stdout = io::stdout();
     let style = Style::of_stdout(stdout.is_terminal());
@@ -58,7 +58,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         text::print(&report, since, args.brief, &style, &mut out)?;
     }
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(read.exit_code())
 }
 
 fn write_html(path: &Path, page: &str) -> anyhow::Result<()> {

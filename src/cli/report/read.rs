@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cli::filter::Filter;
-use crate::cli::{Fail, named_shards, shards_read};
+use crate::cli::{Fail, ShardsRead, named_shards, shards_read};
 use crate::record::{ShardError, ShardState, read_lines};
 use crate::report::Report;
 
@@ -13,8 +13,8 @@ const THREADS: usize = 8;
 
 type Read = (usize, Result<ShardState, ShardError>);
 
-/// Reads all shards that were named; the report over what passes, and the shards that could be read.
-pub fn all(named: &[PathBuf], filter: &Filter) -> Result<(Report, Vec<PathBuf>), Fail> {
+/// Reads all shards that were named; the report over what passes, and what came of each.
+pub fn all(named: &[PathBuf], filter: &Filter) -> Result<(Report, ShardsRead), Fail> {
     let paths = named_shards(named)?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
@@ -43,5 +43,5 @@ pub fn all(named: &[PathBuf], filter: &Filter) -> Result<(Report, Vec<PathBuf>),
     });
     read.sort_by_key(|r| r.0);
     let states = read.into_iter().map(|(n, state)| (paths[n].clone(), state));
-    Ok((report, shards_read(named, states)?))
+    Ok((report, shards_read(states)?))
 }

@@ -1,5 +1,6 @@
 //! Names of shards: `syntap-HOST-TIME-SEQUENCE.jsonl.zst`.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::ShardError;
@@ -24,7 +25,8 @@ pub fn host_in_name(host: &str) -> String {
     host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect()
 }
 
-/// Shards named on the command line: files as they are, directories as their shards in the order of their names.
+/// Shards named on the command line: files as they are, directories as their shards in the order of their names. What is named twice
+/// is there once.
 pub fn shard_paths(args: &[PathBuf]) -> Result<Vec<PathBuf>, ShardError> {
     let mut paths = Vec::new();
     for arg in args {
@@ -43,6 +45,10 @@ pub fn shard_paths(args: &[PathBuf]) -> Result<Vec<PathBuf>, ShardError> {
         }
         own.sort();
         paths.extend(own);
+    }
+    if args.len() > 1 {
+        let mut seen = HashSet::new();
+        paths.retain(|path| seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
     }
     Ok(paths)
 }

@@ -75,6 +75,11 @@ impl ShardState {
         self.passed_records += u64::from(frame.records());
     }
 
+    /// Whether its run has written nothing into it yet, or was killed before it did.
+    pub fn is_empty(&self) -> bool {
+        !self.unread && self.end == 0 && self.is_whole()
+    }
+
     /// Whether nothing is missing.
     pub fn is_whole(&self) -> bool {
         self.lost_at.is_none()

@@ -165,14 +165,15 @@ impl ShardReader<'static> {
     /// Of a file, which may be written meanwhile.
     pub fn open(path: &Path) -> Result<ShardReader<'static>, ShardError> {
         let failed = |source| ShardError::Io { operation: "read", path: path.into(), source };
-        let file = File::open(path).map_err(failed)?;
-        let kind = file.metadata().map_err(failed)?.file_type();
+        // Looked at first: a pipe that nobody writes to would be waited for.
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         if kind.is_dir() {
             return Err(failed(io::Error::from_raw_os_error(libc::EISDIR)));
         }
         if !kind.is_file() {
             return Err(failed(io::Error::other("a shard is read at many places, and this is no file")));
         }
+        let file = File::open(path).map_err(failed)?;
         Ok(ShardReader { input: Input::File(file), path: path.into() })
     }
 }
