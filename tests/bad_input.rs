@@ -159,6 +159,18 @@ fn root_an_unknown_interface_or_the_loopback_is_refused_with_the_names_there_are
         "no interface nosuch0",
         "hint: ",
     );
+    // Whose name is that? The file's, unless the command line has another one.
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "interface = \"nosuch1\"").expect("written");
+    let named = format!("no interface nosuch1 (with {})", file.path().display());
+    let by_file = |more: &[&str]| {
+        let mut command = syntap();
+        command.args(["run", "--user", "root", "-w"]).arg(dir.path()).arg("--config").arg(file.path());
+        command.args(more);
+        command
+    };
+    fails(&mut by_file(&[]), &named, "hint: interfaces here");
+    fails(&mut by_file(&["-i", "nosuch2"]), "no interface nosuch2\n", "hint: ");
     fails(
         syntap().args(["run", "--user", "root", "-i", "lo", "-w"]).arg(dir.path()),
         "it is the loopback",

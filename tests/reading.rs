@@ -122,13 +122,14 @@ fn one_record_is_not_1_records() {
 }
 
 #[test]
-fn an_odd_entry_of_a_directory_hides_nothing_else() {
+fn an_odd_entry_of_a_directory_hides_nothing_else_and_is_no_success() {
     let dir = tempfile::tempdir().expect("a directory");
     run(syntap().args(["replay", "-w"]).arg(dir.path()).arg(root().join(STORY)));
     std::fs::create_dir(dir.path().join("syntap-a-odd.jsonl.zst")).expect("made");
     std::os::unix::fs::symlink("/dev/null", dir.path().join("syntap-b-odd.jsonl.zst")).expect("made");
     for command in ["show", "report"] {
-        let out = run(syntap().arg(command).arg(dir.path()));
+        let out = syntap().arg(command).arg(dir.path()).output().expect("it starts");
+        assert_eq!(out.status.code(), Some(2), "{command}");
         assert!(text(&out.stdout).contains("tuple_reuse_refused"), "{command}");
         let said = text(&out.stderr);
         assert!(

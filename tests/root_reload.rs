@@ -203,6 +203,13 @@ fn budget_and_filters_change_and_a_bad_file_changes_nothing() {
         fs::write(&tapped.config, fs::read_to_string(&tapped.config).unwrap().replace(bad, "ports = 8080"))
             .unwrap();
     }
+    let aside = tapped.config.with_extension("aside");
+    fs::rename(&tapped.config, &aside).unwrap();
+    kill(tapped.run.pid(), Signal::SIGHUP).unwrap();
+    let line = tapped.run.says("the settings stay as they were");
+    assert!(line.contains("cannot read"), "{line}");
+    tapped.run.says("hint: put the file back");
+    fs::rename(&aside, &tapped.config).unwrap();
     assert_eq!(tapped.of("syntap_ports", &[]), 1.0);
 
     // Least of all budgets: a packet a window.

@@ -59,7 +59,13 @@ fn shards_of_several_hosts_are_shown_in_order_of_time_and_backwards() {
     assert_eq!(shown(dir.path(), &["--reverse"]), (backwards, String::new()));
     assert_eq!(shown(dir.path(), &["--limit", "3"]).0, [1, 2, 3]);
     assert_eq!(shown(dir.path(), &["--limit", "3", "--reverse"]).0, [9, 8, 7]);
-    assert_eq!(shown(dir.path(), &["--limit", "0"]).0, [0; 0]);
+    for command in ["show", "report", "export --format jsonl -o -"] {
+        let mut ran = syntap();
+        ran.args(command.split(' ')).args(["--since", "1h", "--until", "2h"]).arg(dir.path());
+        let out = ran.output().expect("starts");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(2) && said.contains("--since is later than --until"), "{said}");
+    }
 }
 
 #[test]

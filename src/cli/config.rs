@@ -6,8 +6,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, CommandFactory, error::ErrorKind};
+use clap::{Arg, ArgAction, CommandFactory};
 use toml::{Table, Value};
 
 use super::{Cli, Fail};
@@ -45,9 +46,20 @@ pub fn expanded(args: Vec<OsString>) -> Result<Vec<OsString>, Fail> {
     Ok(all)
 }
 
-/// Says in which file a value is, where the parser refused one of the file's.
-pub fn in_file(fail: Fail, e: &clap::Error, args: &[OsString]) -> Fail {
-    let Some(path) = named(args).filter(|_| e.kind() != ErrorKind::UnknownArgument) else { return fail };
+/// Says in which file a value is, where the parser refused one of the file's: of those that are in `all` and were not `typed`. What is
+/// missing is missing in both.
+pub fn in_file(fail: Fail, e: &clap::Error, typed: &[OsString], all: &[OsString]) -> Fail {
+    let at = typed.iter().position(|a| a == COMMAND).map_or(typed.len(), |n| n + 1);
+    let added = all.get(at..at + all.len().saturating_sub(typed.len())).unwrap_or_default();
+    let is_added = |shown: &String| {
+        let option = shown.split([' ', '=']).next().unwrap_or_default();
+        added.iter().any(|w| w.to_str().is_some_and(|w| w.split('=').next() == Some(option)))
+    };
+    let concerned = match e.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) => is_added(option),
+        _ => e.kind() == ErrorKind::MissingRequiredArgument,
+    };
+    let Some(path) = named(typed).filter(|_| concerned) else { return fail };
     let text = format!("{} (with {})", fail.message(), path.display());
     let again = Fail::new(text);
     match fail.way_out() {
@@ -56,8 +68,15 @@ pub fn in_file(fail: Fail, e: &clap::Error, args: &[OsString]) -> Fail {
     }
 }
 
+/// The file of this process's command line, if that gives an option rather than the line itself.
+pub fn gives(option: &str) -> Option<PathBuf> {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let id = options().into_iter().find(|a| a.get_long() == Some(option))?.get_id().as_str().to_owned();
+    named(&typed).filter(|_| !on_the_command_line(&typed).contains(&id))
+}
+
 /// The file that a command line of [`COMMAND`] names.
-fn named(args: &[OsString]) -> Option<PathBuf> {
+pub fn named(args: &[OsString]) -> Option<PathBuf> {
     if args.get(1).map(OsString::as_os_str) != Some(OsStr::new(COMMAND)) {
         return None;
     }
@@ -85,7 +104,13 @@ fn options() -> Vec<Arg> {
 
 /// The options that are given anyway: those of the file give way.
 fn on_the_command_line(args: &[OsString]) -> Vec<String> {
-    let matches = Cli::command().ignore_errors(true).try_get_matches_from(args).ok();
+    // A value that is refused later is given, too.
+    let any = |arg: Arg| match arg.get_action() {
+        ArgAction::Set | ArgAction::Append => arg.value_parser(clap::value_parser!(OsString)),
+        _ => arg,
+    };
+    let command = Cli::command().mut_subcommand(COMMAND, |run| run.mut_args(any)).ignore_errors(true);
+    let matches = command.try_get_matches_from(args).ok();
     let run = matches.as_ref().and_then(|m| m.subcommand_matches(COMMAND));
     let given = |m: &clap::ArgMatches| {
         let from = |id: &str| m.value_source(id) == Some(ValueSource::CommandLine);
@@ -188,6 +213,33 @@ mod tests {
         );
         let said = with(file, &["-i", "eth7", "--workers=4"]).unwrap();
         assert_eq!(said, ["--busy-poll", "--ports=443,8080", "-i", "eth7", "--workers=4"]);
+    }
+
+    #[test]
+    fn the_file_is_named_where_it_is_to_blame() {
+        use clap::Parser as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.toml");
+        std::fs::write(&path, "ports = \"99999\"\nworkers = 0").unwrap();
+        let said = |args: &[&str]| {
+            let mut typed: Vec<OsString> = vec!["syntap".into(), "run".into()];
+            typed.extend(args.iter().map(OsString::from));
+            typed.extend(["--config".into(), path.clone().into()]);
+            let all = expanded(typed.clone()).unwrap();
+            let e = Cli::try_parse_from(&all).unwrap_err();
+            in_file(super::super::usage::house(&e, Some("run")), &e, &typed, &all).to_string()
+        };
+        let named = format!("(with {})", path.display());
+        for (args, what, by_file) in [
+            (&["-i", "eth0", "-w", "d", "--workers", "1"][..], "99999", true),
+            (&["-i", "eth0", "-w", "d", "-p", "70000", "--workers", "1"], "70000", false),
+            (&["-i", "eth0", "-w", "d", "-p", "80"], "--workers", true),
+            (&["-i", "eth0", "-w", "d", "-p", "80", "--workers", "300"], "300", false),
+            (&["-i", "eth0", "-p", "80", "--workers", "1"], "--write", true),
+        ] {
+            let text = said(args);
+            assert!(text.contains(what) && text.contains(&named) == by_file, "{args:?}: {text}");
+        }
     }
 
     #[test]

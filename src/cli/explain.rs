@@ -75,8 +75,8 @@ fn print(kind: Kind, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Names the kinds nearest to what was typed: the share of letter pairs that both have (Dice), best first.
-fn unknown(name: &str) -> Fail {
+/// A hint at the kinds nearest to what was typed: the share of letter pairs that both have (Dice), best first.
+pub(super) fn near(name: &str) -> String {
     const NEAR_PERCENT: usize = 25;
     let pairs = |s: &str| s.as_bytes().windows(2).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let typed = pairs(&name.to_ascii_lowercase().replace('-', "_"));
@@ -87,12 +87,15 @@ fn unknown(name: &str) -> Fail {
     let mut near: Vec<(usize, &str)> = Kind::ALL.iter().map(|k| (likeness(k.name()), k.name())).collect();
     near.sort_by(|a, b| b.cmp(a));
     let best: Vec<&str> = near.iter().take(3).filter(|n| n.0 >= NEAR_PERCENT).map(|n| n.1).collect();
-    let hint = if best.is_empty() {
+    if best.is_empty() {
         "`syntap explain` lists all kinds".to_owned()
     } else {
         format!("near: {}; `syntap explain` lists all kinds", best.join(", "))
-    };
-    Fail::new(format!("there is no kind '{name}'")).hint(hint)
+    }
+}
+
+fn unknown(name: &str) -> Fail {
+    Fail::new(format!("there is no kind '{name}'")).hint(near(name))
 }
 
 #[cfg(test)]

@@ -104,6 +104,7 @@ impl<W: Write + Send> Sink<W> {
 
 /// Runs it.
 pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
+    args.filter.makes_sense()?;
     if args.no_packets && matches!(args.format, Format::Pcapng | Format::Jsonl) {
         let why = if args.format == Format::Pcapng {
             "is made of packets"

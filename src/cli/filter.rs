@@ -40,7 +40,7 @@ pub struct Choice {
     net: Vec<Net>,
 
     /// Community ID.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse_community_id)]
     community_id: Option<String>,
 }
 
@@ -82,10 +82,23 @@ struct Asked<'a> {
     time: (u64, u64),
 }
 
-fn parse_kind(name: &str) -> Result<&'static str, String> {
+fn parse_kind(name: &str) -> Result<&'static str, Fail> {
     let kind = Kind::from_name(name).map(Kind::name);
     kind.or((name == FIGURES).then_some(FIGURES))
-        .ok_or_else(|| "no such kind; `syntap explain` lists them".into())
+        .ok_or_else(|| Fail::new("no such kind").hint(super::explain::near(name)))
+}
+
+fn parse_community_id(text: &str) -> Result<String, Fail> {
+    // SHA-1 in base64.
+    let is_hash = |hash: &str| {
+        let digits = hash.strip_suffix('=').unwrap_or_default();
+        digits.len() == 27 && digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+    };
+    match text.strip_prefix("1:") {
+        Some(hash) if is_hash(hash) => Ok(text.to_owned()),
+        _ => Err(Fail::new("no Community ID")
+            .hint("write it as records have it: 1: and 28 characters, the last of them =")),
+    }
 }
 
 fn parse_severity(name: &str) -> Result<Severity, String> {
@@ -167,6 +180,15 @@ impl Filter {
             && self.is_at(Some(&c.interface))
             && self.choice.community_id.as_ref().is_none_or(|id| c.community_id == *id)
             && self.is_within(c.first_ns, c.last_ns)
+    }
+
+    /// An error where nothing can pass.
+    pub fn makes_sense(&self) -> Result<(), Fail> {
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if since > until => Err(Fail::new("--since is later than --until")
+                .hint("30s, 10m, 2h, 3d are how long ago: --since 2h --until 1h")),
+            _ => Ok(()),
+        }
     }
 
     /// The first option given that a connection, which is no anomaly, cannot be asked for.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{Args as _, Parser};
 
 use super::budget::{self, BudgetArg};
 use super::filter::{Choice, Filter};
@@ -66,9 +66,15 @@ impl Reload {
 
     /// Reads the file again.
     pub fn read(&mut self, taps: &[TapInterface]) -> Result<Reloaded, Fail> {
+        if let Some(path) = config::named(&self.words) {
+            std::fs::File::open(&path).map_err(|e| {
+                Fail::new(format!("cannot read {}: {e}", path.display()))
+                    .hint("put the file back, readable for the user of the run, and send SIGHUP again")
+            })?;
+        }
         let words = config::expanded(self.words.clone())?;
         let cli = Cli::try_parse_from(&words)
-            .map_err(|e| config::in_file(usage::house(&e, Some("run")), &e, &words))?;
+            .map_err(|e| config::in_file(usage::house(&e, Some("run")), &e, &self.words, &words))?;
         let Command::Run(RunArgs { ports, budget, filter, .. }) = &cli.command else {
             return Err(Fail::new("the command line is none of run"));
         };
@@ -78,7 +84,8 @@ impl Reload {
         let mut others: Vec<String> = both.filter(|k| self.options.get(*k) != now.get(*k)).cloned().collect();
         others.sort();
         others.dedup();
-        others.retain(|k| !TAKEN.contains(&k.as_str()));
+        let taken = taken();
+        others.retain(|k| !taken.contains(k));
         // Named once, not at each reload that follows.
         self.options = now;
         Ok(Reloaded { settings, others })
@@ -86,8 +93,11 @@ impl Reload {
 }
 
 /// Options that are taken over.
-const TAKEN: [&str; 9] =
-    ["ports", "budget", "kind", "severity", "verdict", "certainty", "tuple", "net", "community-id"];
+fn taken() -> Vec<String> {
+    let filters = Choice::augment_args(clap::Command::new("run"));
+    let filters = filters.get_arguments().filter_map(|a| a.get_long());
+    ["ports", "budget"].into_iter().chain(filters).map(str::to_owned).collect()
+}
 
 /// What the words of a file say, option by option: they are all of the form that [`config::expanded`] makes.
 fn options(words: &[OsString]) -> BTreeMap<String, Vec<String>> {

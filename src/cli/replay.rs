@@ -127,6 +127,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
 
     let written = args.json || args.connections || args.write.is_some();
+    args.filter.makes_sense()?;
     if let Some(option) = args.filter.given().filter(|_| !written) {
         return Err(Fail::new(format!("{option} chooses nothing: no record is printed or written"))
             .hint("add --json to print records, or -w DIR to write them")

@@ -29,14 +29,14 @@ use super::progress::Progress;
 use super::reload::{Reload, Settings};
 use super::signals::Signals;
 use super::status::Status;
-use super::{Fail, budget, confine, conntrack, hand_over, many, note, say, values};
+use super::{Fail, budget, config, confine, conntrack, hand_over, many, note, say, values};
 use crate::bpf::attach::HookKind;
 use crate::capture::conntrack::EVENT_BUFFER;
 use crate::capture::link::LinkEvents;
 use crate::capture::tap::PointInfo;
 use crate::capture::{
-    ClockOffset, LiveSource, Mode, PortSet, Presence, Source, Tap, TapConfig, TapInterface, TapStats,
-    Transport,
+    ClockOffset, LiveSource, Mode, PortSet, Presence, Source, Tap, TapConfig, TapError, TapInterface,
+    TapStats, Transport,
 };
 use crate::flow::{self, Seed};
 use crate::guard::Reach;
@@ -267,7 +267,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         ..TapConfig::default()
     };
     budget::set(&args.budget, &mut config)?;
-    let (tap, sources) = Tap::open(&config).map_err(|e| hinted(&e, e.hint()))?;
+    let (tap, sources) = Tap::open(&config).map_err(|e| match (&e, config::gives("interface")) {
+        (TapError::Unknown { .. }, Some(path)) => {
+            Fail::new(format!("{e} (with {})", path.display())).hint(e.hint().unwrap_or_default())
+        }
+        _ => hinted(&e, e.hint()),
+    })?;
     if let Some(feed) = &mut conntrack {
         feed.watch = Some(tap.watch().map_err(|e| hinted(&e, e.hint()))?);
     }
@@ -330,7 +335,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if listens {
         note("listening to connection tracking");
     }
-    note(format!("following ports {ports}; records go to {}", args.write.display()));
+    note(format!("following {}; records go to {}", words_for(&ports), args.write.display()));
     let losses = Losses::new(&stats, |name| config.budget_of(name), clock.now());
     let live = Live::new(tap, stats, losses, pipeline, clock, args.mirror_to.as_deref(), listens);
     Live { metrics, manager, ports, filters, filter, reload, taps: config.interfaces, ..live }
@@ -347,6 +352,11 @@ fn reach(args: &RunArgs, tap: &Tap) -> Reach {
     });
     let attach = tap.points().iter().any(|p| p.mode == Mode::Inline);
     Reach { write, read: read.into_iter().collect(), attach }
+}
+
+/// `all ports`, or `ports 443,8080`.
+fn words_for(ports: &PortSet) -> String {
+    if *ports == PortSet::all() { "all ports".into() } else { format!("ports {ports}") }
 }
 
 fn boxed(source: LiveSource) -> Box<dyn Source + Send> {

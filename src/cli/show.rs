@@ -24,7 +24,7 @@ pub struct ShowArgs {
     filter: Filter,
 
     /// Print at most this many records, and read no more than that takes.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = super::values::limit)]
     limit: Option<u64>,
 
     /// The newest first. Without it the oldest is: a story reads on, and goes on with --follow.
@@ -50,6 +50,7 @@ pub struct ShowArgs {
 
 /// Runs it.
 pub fn run(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    args.filter.makes_sense()?;
     let from_now = args.follow && args.filter.within().0 == 0;
     // Where there are no shards yet they are waited for.
     let empty = args.follow && crate::record::shard_paths(&args.paths).is_ok_and(|paths| paths.is_empty());

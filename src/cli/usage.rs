@@ -10,10 +10,11 @@ use crate::capture::PortError;
 
 /// Reads the command line. Help and version are answered and end the program, with success.
 pub fn parse() -> Result<Cli, Fail> {
-    let args: Vec<OsString> = config::expanded(std::env::args_os().collect())?;
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let args = config::expanded(typed.clone())?;
     Cli::try_parse_from(&args).map_err(|e| match e.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => e.exit(),
-        _ => config::in_file(house(&e, std::env::args().nth(1).as_deref()), &e, &args),
+        _ => config::in_file(house(&e, std::env::args().nth(1).as_deref()), &e, &typed, &args),
     })
 }
 
@@ -37,7 +38,9 @@ pub(super) fn house(e: &clap::Error, command: Option<&str>) -> Fail {
         let fail = s.downcast_ref::<Fail>().and_then(|f| f.way_out().map(str::to_owned));
         fail.or_else(|| s.downcast_ref::<PortError>().map(PortError::hint))
     });
-    let tip = || text.lines().find_map(|l| l.trim().strip_prefix("tip: ")).map(str::to_owned);
+    // No option of ours is meant as a value.
+    let mut tips = text.lines().filter_map(|l| l.trim().strip_prefix("tip: "));
+    let tip = || tips.find(|t| !t.contains("use '-- ")).map(str::to_owned);
     Fail::new(message.join(" ")).hint(own.or_else(tip).unwrap_or(help))
 }
 
@@ -57,10 +60,24 @@ mod tests {
             (&["run", "-i", "eth0", "-p", "9-1", "-w", "d"], "ends before it begins", "write 1-9"),
             (&["run", "-i", "eth0"], "--write <DIR>", "syntap run --help"),
             (&["run", "-i", "eth0", "-w", "d", "--budget", "0"], "--budget", "50000 for packets"),
-            (&["run", "-i", "eth0", "-w", "d", "--max-flows", "100000000000"], "room for flows", "600 bytes"),
+            (
+                &["run", "-i", "eth0", "-w", "d", "--max-flows", "100000000000"],
+                "room for flows",
+                "a flow takes 77 bytes",
+            ),
             (&["run", "-i", "eth0", "-w", "d", "--workers", "0"], "from 1 to 256", "leave the option out"),
             (&["run", "-i", "eth0", "-w", "d", "--duration", "0"], "in seconds", "until Ctrl-C"),
             (&["replay", "--jsn", "f"], "unexpected argument '--jsn'", "'--json'"),
+            (&["report", "--limit", "3", "d"], "unexpected argument '--limit'", "syntap report --help"),
+            (&["show", "--limit", "-1", "d"], "from 1 on", "leave the option out"),
+            (&["show", "--limit", "0", "d"], "from 1 on", "leave the option out"),
+            (
+                &["show", "--follow", "--until", "1h", "d"],
+                "cannot be used with '--until",
+                "syntap show --help",
+            ),
+            (&["show", "--kind", "reset_midflow", "d"], "no such kind", "near: reset_mid_flow"),
+            (&["show", "--community-id", "1:abc", "d"], "no Community ID", "1:"),
             (&["rpelay"], "unrecognized subcommand 'rpelay'", "'replay'"),
             (&[], "no command is given", "syntap --help"),
         ] {

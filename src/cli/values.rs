@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::Fail;
 use crate::bpf::attach::HookKind;
 use crate::capture::Transport;
-use crate::flow::Endpoint;
+use crate::flow::{Endpoint, Table};
 use crate::pipeline::WorkerConfig;
+use crate::track::Flow;
 
 /// `--hook` of `run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -61,8 +62,21 @@ fn between(text: &str, least: u64, most: u64, what: &str, hint: &str) -> Result<
 
 /// `--max-flows`.
 pub fn max_flows(text: &str) -> Result<usize, Fail> {
-    let hint = "a flow takes about 600 bytes; leave the option out for 262144 of them";
-    between(text, 64, 1 << 30, "the room for flows", hint).map(|n| n as usize)
+    let flows = super::MAX_FLOWS;
+    let worker = WorkerConfig { max_flows: flows, recorder: flows, ..WorkerConfig::default() };
+    let (flow, all) = (Table::<Flow>::bytes_for_each(1 << 24, 0), worker.bytes() >> 20);
+    let hint = format!(
+        "a flow takes {flow} bytes; leave the option out for {flows} of them, {all} MiB with all that is kept beside them"
+    );
+    between(text, 64, 1 << 30, "the room for flows", &hint).map(|n| n as usize)
+}
+
+/// `--limit`.
+pub fn limit(text: &str) -> Result<u64, Fail> {
+    let least = text.parse::<u64>().ok().filter(|n| *n > 0);
+    least.ok_or_else(|| {
+        Fail::new("the limit is a whole number from 1 on").hint("leave the option out for all records")
+    })
 }
 
 /// `--workers` of `run`.
@@ -169,6 +183,8 @@ mod tests {
     fn what_is_out_of_bounds_is_refused_with_the_bounds() {
         for (refused, bounds) in [
             (workers("0").unwrap_err(), "from 1 to 256"),
+            (limit("0").unwrap_err(), "from 1 on"),
+            (limit("-1").unwrap_err(), "from 1 on"),
             (workers("257").unwrap_err(), "from 1 to 256"),
             (max_flows("0").unwrap_err(), "from 64 to"),
             (max_flows("100000000000").unwrap_err(), "from 64 to"),

@@ -41,6 +41,7 @@ pub struct ReportArgs {
 
 /// Runs it.
 pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    args.filter.makes_sense()?;
     let (report, read) = read::all(&args.paths, &args.filter)?;
     let since = read.paths.iter().filter_map(|p| begun(p)).min();
     if let Some(path) = &args.html {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::output::hinted;
 use super::super::reload::Settings;
 use super::super::{Fail, metrics, note, say};
-use super::{Live, SETTLE};
+use super::{Live, SETTLE, words_for};
 use crate::capture::TapError;
 use crate::pipeline::Notice;
 
@@ -82,7 +82,7 @@ impl Live<'_> {
             std::thread::sleep(SETTLE);
             self.pipeline.notice(Notice::Ports(new.ports.clone()));
             self.pipeline.follow(&new.ports);
-            note(format!("following ports {}", new.ports));
+            note(format!("following {}", words_for(&new.ports)));
             self.ports = new.ports;
         }
         if self.losses.set_budgets(&new.budgets) {

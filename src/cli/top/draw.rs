@@ -62,7 +62,7 @@ pub fn draw(frame: &mut Frame<'_>, f: &Figures, palette: &Palette, paused: bool)
         (interfaces, interface_rows(f, palette, width)),
         (responders, responder_rows(f, palette, width)),
         (events, anomalies(f, palette, events, width)),
-        (line(5), vec![own(f, palette)]),
+        (line(5), vec![own(f, palette, width)]),
         (line(4), vec![keys(f, palette)]),
     ];
     let mut y = area.y;
@@ -82,6 +82,11 @@ fn short(n: f64) -> String {
         n if n > 0.0 && n < 9.95 => format!("{n:.1}"),
         n => format!("{n:.0}"),
     }
+}
+
+/// A count: `7`, `1234`, `12.3k`.
+fn count(n: u64) -> String {
+    if n < 10_000 { n.to_string() } else { short(n as f64) }
 }
 
 fn bytes(n: u64) -> String {
@@ -145,12 +150,8 @@ fn rates(f: &Figures, palette: &Palette) -> Line<'static> {
         ),
         Span::raw("  failed "),
         Span::styled(format!("{}/s {share:.1} %", short(failed)), palette.bad(share >= 1.0)),
-        Span::raw(format!(
-            "  resets {}/s  flows {}",
-            short(f.rate(|v| v.resets)),
-            short(f.now.flows.0 as f64)
-        )),
-        Span::styled(format!(" of {}", short(f.now.flows.1 as f64)), DIM),
+        Span::raw(format!("  resets {}/s  flows {}", short(f.rate(|v| v.resets)), count(f.now.flows.0))),
+        Span::styled(format!(" of {}", count(f.now.flows.1)), DIM),
     ])
 }
 
@@ -246,8 +247,8 @@ fn responder_rows(f: &Figures, palette: &Palette, width: u16) -> Vec<Line<'stati
     for r in &f.now.responders {
         rows.push(Line::from(vec![
             Span::raw(left(&r.at, name)),
-            Span::styled(right(&short(r.recent as f64), 7), palette.bad(r.recent > 0)),
-            Span::raw(right(&short(r.total as f64), 8)),
+            Span::styled(right(&count(r.recent), 7), palette.bad(r.recent > 0)),
+            Span::raw(right(&count(r.total), 8)),
             Span::raw(clean(&r.kind)),
         ]));
     }
@@ -258,12 +259,12 @@ fn anomalies(f: &Figures, palette: &Palette, height: u16, width: u16) -> Vec<Lin
     let [info, warning, error] = f.now.anomalies;
     let mut head = vec![
         Span::styled("ANOMALIES ", DIM),
-        Span::styled(format!("{} error", short(error as f64)), palette.bad(error > 0)),
-        Span::raw(format!(" {} warning {} info", short(warning as f64), short(info as f64))),
+        Span::styled(format!("{} error", count(error)), palette.bad(error > 0)),
+        Span::raw(format!(" {} warning {} info", count(warning), count(info))),
     ];
     if f.now.events_passed_over > 0 {
         head.push(Span::styled(
-            format!("; {} came too fast to be shown", short(f.now.events_passed_over as f64)),
+            format!("; {} came too fast to be shown", count(f.now.events_passed_over)),
             DIM,
         ));
     }
@@ -287,7 +288,7 @@ fn event(e: &Event, palette: &Palette, width: u16) -> Line<'static> {
 }
 
 /// What the tap costs and loses.
-fn own(f: &Figures, palette: &Palette) -> Line<'static> {
+fn own(f: &Figures, palette: &Palette, width: u16) -> Line<'static> {
     let own = &f.now.own;
     let cpu = f.rate(|v| v.own.cpu_us) / 1e4;
     let lost = own.dropped + own.missed;
@@ -302,9 +303,14 @@ fn own(f: &Figures, palette: &Palette) -> Line<'static> {
     if own.records_lost > 0 {
         spans.push(Span::styled(format!("records lost {} ", own.records_lost), palette.bad(true)));
     }
-    spans.push(Span::raw(format!("records {} {} ", short(own.records as f64), bytes(own.shard_bytes))));
+    spans.push(Span::raw(format!("records {} {} ", count(own.records), bytes(own.shard_bytes))));
     let (queue, share) = &own.queue;
-    spans.push(Span::styled(format!("{} {:.0} %", clean(queue), share * 100.0), palette.bad(*share > 0.8)));
+    let filled = format!("{} {:.0} %", clean(queue), share * 100.0);
+    // As many words as there is room for.
+    let room = usize::from(width).saturating_sub(spans.iter().map(Span::width).sum());
+    let words = [format!("fullest queue: {filled}"), format!("queue {filled}")];
+    let text = words.into_iter().find(|w| w.len() <= room).unwrap_or(filled);
+    spans.push(Span::styled(text, palette.bad(*share > 0.8)));
     Line::from(spans)
 }
 
@@ -360,6 +366,12 @@ mod tests {
                 .map(|n| Responder { at: format!("192.0.2.{n}:443"), recent: 9 - n, ..Responder::default() })
                 .collect(),
             events: (1..=seconds).map(event).collect(),
+            anomalies: [1, 2, 12_345],
+            own: crate::telemetry::view::Own {
+                records: 2,
+                queue: ("notices".into(), 0.0),
+                ..Default::default()
+            },
             ..View::default()
         }
     }
@@ -391,7 +403,9 @@ mod tests {
             "192.0.2.1:443",
             "ANOMALIES",
             "syn_lost_in_gateway   number 30",
+            "ANOMALIES 12.3k error 2 warning 1 info",
             "TAP cpu 0.0 %",
+            "records 2 0 kB queue notices 0 %",
             "q quit",
         ] {
             assert!(all.contains(part), "'{part}' is not in\n{all}");
@@ -409,6 +423,7 @@ mod tests {
             let lines = screen(&old, width, height);
             assert!(lines[0].starts_with(&"syntap on gw1"[..usize::from(width.min(13))]), "{width}x{height}");
         }
+        assert!(screen(&old, 100, 24)[22].contains("fullest queue: notices 0 %"));
         let narrow = screen(&old, 40, 16).join("\n");
         assert!(
             narrow.contains("eth0") && narrow.contains("syn_lost_in_ga") && narrow.contains("q quit"),
