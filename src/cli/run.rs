@@ -207,6 +207,8 @@ impl Wanted {
 
 /// Runs it.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    // What was typed wrong is said before what the machine lacks.
+    let Wanted { taps, interfaces } = Wanted::parse(&args.interfaces)?;
     let manager = Manager::from_env();
     let reload = args.config.as_ref().map(|_| Reload::of_process());
     let mut guard = confine::plan(&args.confine)?;
@@ -214,7 +216,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(name) = &args.netns {
         super::netns::enter(name)?;
     }
-    let Wanted { taps, interfaces } = Wanted::parse(&args.interfaces)?;
     let ports = PortSet::union(&args.ports);
     let host = host_name();
     // What can fail without touching an interface is tried first.
