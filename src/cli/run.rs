@@ -212,6 +212,7 @@ impl Wanted {
 
 /// Runs it.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    // What was typed wrong is said before what the machine lacks.
     let Wanted { taps, interfaces } = Wanted::parse(&args.interfaces)?;
     let manager = Manager::from_env();
     let reload = args.config.as_ref().map(|_| Reload::of_process());

@@ -204,7 +204,7 @@ class DiskFull(Fault):
 
 
 class NetlinkBurst(Fault):
-    """800 links and addresses come and go"""
+    """400 links and addresses come and go"""
 
     def begin(self):
         add = [f"link add b{n} type bridge" for n in range(100)]

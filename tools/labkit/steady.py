@@ -2,8 +2,9 @@
 
   steady serve               answers until standard input ends, then says how many requests it answered
   steady ask CLIENT RATE     connects RATE times a second, until standard input ends
+  steady fill CLIENT COUNT RATE   COUNT SYNs to ports where nobody listens, each of a tuple of its own, RATE a second
 
-Both print a JSON line for each connection that failed or of which this end's kernel sent a packet again, and the sums as the last line.
+The first two print a JSON line for each connection that failed or of which this end's kernel sent a packet again, and the sums as the last line.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import threading
 import time
 
 from .net import SERVER
+from .odd import SYN, packet_socket, segment
 from .traffic import REPLY, read_exactly, reply
 
 PORT = 8090
@@ -109,5 +111,15 @@ def ask(client, rate):
     print(json.dumps(done | {"asked": n}), flush=True)
 
 
+def fill(client, count, rate):
+    s, burst = packet_socket(), 20
+    begun = time.monotonic()
+    for n in range(count):
+        s.send(segment(client, 1024 + n % 8000, 9200 + n // 8000, SYN, n * 77_777 & 0xFFFFFFFF))
+        if n % burst == 0:
+            time.sleep(max(0, begun + n / rate - time.monotonic()))
+    print(json.dumps({"filled": count}), flush=True)
+
+
 if __name__ == "__main__":
-    {"serve": serve, "ask": ask}[sys.argv[1]](*map(int, sys.argv[2:]))
+    {"serve": serve, "ask": ask, "fill": fill}[sys.argv[1]](*map(int, sys.argv[2:]))
