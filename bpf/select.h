@@ -119,7 +119,8 @@ static __always_inline bool watch_marked(__u64 hash)
 
 	if (!marks) /* verifier: the bucket is in bounds */
 		return false;
-	/* A byte that is alike is 0 now; only then does the subtraction borrow from a highest bit that was clear. */
+	/* A byte that is alike is 0 now; only then does the subtraction borrow from a highest bit that was
+	 * clear. */
 	others = *(volatile __u32 *)marks ^ watch_mark(watch_tag(hash)) * 0x01010101u;
 	return (others - 0x01010101u) & ~others & 0x80808080u;
 }

@@ -274,9 +274,9 @@ struct syntap_watch_bucket {
 _Static_assert(sizeof(struct syntap_watch_bucket) == 64, "a bucket is a cache line");
 
 /*
- * A byte for each entry of the watch: the tag's highest, 1 if that is 0; 0 where the entry mirrors nothing. Most
- * packets are of tuples that nobody watches, and end here: these are a sixteenth of the watch, so a CPU's own cache
- * holds them.
+ * A byte for each entry of the watch: the tag's highest, 1 if that is 0; 0 where the entry mirrors nothing.
+ * Most packets are of tuples that nobody watches, and end here: these are a sixteenth of the watch, so a CPU's
+ * own cache holds them.
  */
 struct syntap_watch_marks {
 	__u8 bucket[SYNTAP_WATCH_MARKED][SYNTAP_WATCH_WAYS];

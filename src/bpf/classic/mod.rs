@@ -1,6 +1,6 @@
 //! The classic hook, for kernels without tcx (before 6.6): a `bpf` filter in a clsact qdisc.
 //!
-//! A filter outlives the process that made it. So a [`Supervisor`] takes it off when that is gone, and what both of them left
+//! A filter outlives the process that made it. So a `Supervisor` takes it off when that is gone, and what both of them left
 //! behind, killed at the same time, is removed by the next tap of the interface: a filter is taken for a dead tap's if its handle
 //! and its name are syntap's and nobody holds the socket that goes with the handle. Until then it harms nobody: its program answers
 //! "go on" whatever happens, and finds its ring full.
