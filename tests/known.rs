@@ -6,8 +6,8 @@ mod common;
 use common::packet::{ACK, FIN, RST, SYN, Tcp};
 use common::talk::Talk;
 use syntap::bpf::Known;
-use syntap::capture::{Packet, Point};
-use syntap::pipeline::{Event, Worker, WorkerConfig};
+use syntap::capture::{Packet, Point, PortSet};
+use syntap::pipeline::{Event, What, Worker, WorkerConfig};
 use syntap::wire::{LinkType, Nanos, OffloadedVlan, Way};
 
 struct Bench {
@@ -133,4 +133,28 @@ fn a_table_of_open_connections_gives_up_none_of_them_for_a_flood() {
     }
     assert_eq!(b.known.len(), ROOM);
     assert_eq!(b.worker.counters().evicted_open, 10);
+}
+
+#[test]
+fn a_connection_whose_port_was_not_followed_for_a_while_is_a_stranger_afterwards() {
+    let anomalies = |b: &Bench| b.events.iter().filter(|e| matches!(e.what, What::Anomaly(_))).count();
+    let mut b = Bench::new(64);
+    let (mut t, mut other) = (Talk::new(40_000), Talk::new(40_001));
+    other.server.1 = 9_090;
+    for talk in [&mut t, &mut other] {
+        b.sees(talk.client(SYN, 0));
+        b.sees(talk.server(SYN | ACK, 0));
+        b.sees(talk.client(ACK, 0));
+    }
+    assert_eq!(b.known.len(), 2);
+    b.worker.set_ports("9090".parse().expect("a port"));
+    assert_eq!((b.known.len(), b.worker.counters().live), (1, 1), "the other one is followed on");
+    // It ends unseen, and its tuple is used again when its port is followed again.
+    b.worker.set_ports(PortSet::all());
+    b.now += 10 * Nanos::SEC;
+    let mut next = t.again(77);
+    b.sees(next.client(SYN, 0));
+    b.sees(next.server(SYN | ACK, 0));
+    assert_eq!(b.sees(next.client(ACK, 0)), 2);
+    assert_eq!(anomalies(&b), 0, "nothing is said of what nobody saw");
 }

@@ -172,9 +172,21 @@ impl Worker {
         }
     }
 
-    /// Follows other ports from the next batch on. Flows of ports that are not among them any more end by their timers.
+    /// Follows other ports from the next batch on. Flows of ports that are not among them any more are forgotten, and nothing is told of
+    /// them: if their ports are chosen again later, nobody knows what became of them meanwhile.
     pub fn set_ports(&mut self, ports: PortSet) {
         self.ports = ports;
+        let mut from = 0;
+        while let Some(id) = self.table.first(from) {
+            from = id.0 + 1;
+            let key = self.table.key(id);
+            let Tuple { src, dst } = key.tuple();
+            if !self.ports.contains(src.port) && !self.ports.contains(dst.port) {
+                self.tell_known(&key, false);
+                self.table.remove(id);
+            }
+        }
+        self.counters.live = self.table.len() as u64;
     }
 
     /// What it counted so far.
