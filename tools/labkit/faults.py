@@ -230,7 +230,7 @@ class Flushed(Fault):
 class Reloaded(Fault):
     """SIGHUP with other ports, and back"""
 
-    said = ("following ports 1-60000", "following ports all")
+    said = ("following ports 1-60000", "following all ports")
 
     def begin(self):
         self.reload("1-60000")
