@@ -322,7 +322,13 @@ fn root_a_disk_that_fills_up_meanwhile_is_said_at_once_counted_and_an_error_at_t
     let lost = gaps[0]["facts"]["count"].as_u64().unwrap();
     assert!(last[1].contains(&format!("{lost} records")), "{said}");
     let refused = of_kind(&told, "syn_refused").len() as u64;
-    assert_eq!(refused + lost, 4101, "each is there or counted");
+    // The figures of ten seconds of the clock are a record too, and one that may be lost.
+    let round = |field: &str| gaps[0][field].as_u64().unwrap() / 10_000_000_000;
+    let figures = round("last_ns") - round("first_ns");
+    assert!(
+        (4101..=4101 + figures).contains(&(refused + lost)),
+        "each is there or counted: {refused} + {lost}"
+    );
 }
 
 #[test]
