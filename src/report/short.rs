@@ -52,7 +52,7 @@ impl Short {
     }
 }
 
-/// True if all of `c` comes of `root`.
+/// True if all of `c` is part of the trouble `root`: its sign, or what set it off.
 pub(super) fn follows(c: &Cause, root: &Cause) -> bool {
     let sign = matches!(
         (c.kind, root.kind),

@@ -238,7 +238,7 @@ fn print_cause(r: &Ranked<'_>, axis: Axis, style: &Style, to: &mut dyn Write) ->
     )?;
     lines(text.one_line, 2, style, to)?;
     if let Some(root) = r.follows {
-        row("comes of", root.name(), style, to)?;
+        row("part of", root.name(), style, to)?;
     }
     if r.hurt > 0 && r.hurt != c.count {
         row("hurt", &many(r.hurt, "connection"), style, to)?;

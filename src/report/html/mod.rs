@@ -76,7 +76,7 @@ const WORDS: &[(&str, &str)] = &[
         "proven, likely, possible",
         "no other cause makes these packets; other causes are unusual; there are others",
     ),
-    ("comes of", "all of it follows from that cause and goes away with it"),
+    ("part of", "the same trouble as that cause: a sign of it, or what set it off; it goes away with it"),
     ("p95, p99", "what 95 or 99 of 100 did not exceed"),
 ];
 
@@ -292,7 +292,7 @@ fn trouble(report: &Report) -> Markup {
                     @for r in &ranked {
                         @let c = r.cause;
                         tr {
-                            td { a href=(format!("#{}", c.kind.name())) { (c.kind.name()) } @if let Some(root) = r.follows { br; span.dim { "comes of " (root.name()) } } }
+                            td { a href=(format!("#{}", c.kind.name())) { (c.kind.name()) } @if let Some(root) = r.follows { br; span.dim { "part of " (root.name()) } } }
                             td data-v=(c.severity as u8) { (severity(c)) }
                             td.n data-v=(r.hurt) { (number(r.hurt)) }
                             td.n.opt data-v=(c.count) { (number(c.count)) }
@@ -359,7 +359,7 @@ fn cause(r: &Ranked<'_>) -> Markup {
                 dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; " (many(r.hurt, "connection")) " hurt" } }
                 dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } }
                 dt { "whose doing" } dd { (verdicts.join(", ")) }
-                @if let Some(root) = r.follows { dt { "comes of" } dd { a href=(format!("#{}", root.name())) { (root.name()) } } }
+                @if let Some(root) = r.follows { dt { "part of" } dd { a href=(format!("#{}", root.name())) { (root.name()) } } }
                 (list("responders", &c.responders))
                 (list("originators", &c.originators))
                 (list("seen at", &c.interfaces))
