@@ -551,6 +551,21 @@ fn a_reset_by_the_client_or_of_an_idle_connection_hurts_nobody() {
 }
 
 #[test]
+fn one_that_answers_that_it_knows_no_such_connection_is_not_to_blame() {
+    for (flags, verdict) in [(RST, "unknown"), (RST | ACK, "responder")] {
+        let mut c = Capture::default();
+        let mut t = Talk::new(40_000);
+        // Opened before the capture, or on another tuple.
+        c.after(5.0, t.client(PSH | ACK, 100).frame());
+        let reset = t.server(flags, 0);
+        c.after(5.0, Tcp { seq: t.next[1], ..reset }.frame());
+        let all = c.records();
+        only(&all, &[("reset_mid_flow", 1)]);
+        assert_eq!((&all[0]["verdict"], &all[0]["severity"]), (&verdict.into(), &"info".into()), "{all:#?}");
+    }
+}
+
+#[test]
 fn resets_after_different_silences_or_all_at_one_moment_are_no_timeout() {
     let mut c = Capture::default();
     for (n, idle) in [15_000.0, 40_000.0, 90_000.0, 200_000.0].into_iter().enumerate() {

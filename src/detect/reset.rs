@@ -39,9 +39,13 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
         Side::Orig if !foreign => Severity::Info,
         _ => Severity::Warning,
     };
+    // Without an acknowledgement it is the answer to one: it does not end a connection, it says that there is none. That may be
+    // because its sender has forgotten it, or because somebody on the way has given the packet another tuple.
+    let knows_none = stranger && !seg.flags.any(TcpFlags::ACK);
     let (verdict, certainty) = match (by, foreign) {
         // A blind attack, or a reset of an earlier life: whose it is cannot be told.
         _ if out_of_window => (Verdict::Unknown, Certainty::Likely),
+        (_, false) if knows_none => (Verdict::Unknown, Certainty::Likely),
         (_, true) => (Verdict::Middlebox, Certainty::Possible),
         (Side::Orig, false) => (Verdict::Originator, Certainty::Likely),
         (Side::Resp, false) => (Verdict::Responder, Certainty::Likely),
@@ -70,6 +74,8 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
                 let has = flow.end(by.other()).ack;
                 let before = has.distance(seg.seq);
                 format!("a reset of the {who} lies {before} before what its receiver has: it drops that reset{ttl}")
+            } else if knows_none {
+                format!("the {who} knows no such connection and resets it; its beginning was not seen, nor anything else of the {who}")
             } else {
                 format!(
                     "connection reset by the {who}{fin}, {} after it began, {} of silence{bytes}{ttl}",
