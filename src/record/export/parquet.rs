@@ -10,10 +10,10 @@ use std::sync::Arc;
 use ::parquet::basic::{Compression, Encoding, ZstdLevel};
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
 use ::parquet::errors::ParquetError;
-use ::parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
+use ::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
-use ::parquet::schema::types::{ColumnPath, Type, TypePtr};
+use ::parquet::schema::types::{ColumnPath, SchemaDescriptor, Type, TypePtr};
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -24,6 +24,13 @@ const GROUP_BYTES: usize = 32 << 20;
 
 /// Rows of a row group at most.
 const GROUP_ROWS: u64 = 262_144;
+
+/// A file with no more rows than this is compressed harder: it takes but a moment.
+const SMALL: u64 = 16_384;
+
+/// zstd's level of such a file, and of others.
+const SMALL_LEVEL: i32 = 19;
+const GROUP_LEVEL: i32 = 9;
 
 const SCHEMA: &str = "
 message record {
@@ -67,7 +74,10 @@ const PACKETS: &str = "
 
 /// See the module.
 pub struct ParquetExport<W: Write + Send> {
-    to: SerializedFileWriter<W>,
+    /// Where it goes, until the first row group; `None` from then on.
+    waiting: Option<W>,
+    to: Option<SerializedFileWriter<W>>,
+    schema: TypePtr,
     leaves: Vec<Leaf>,
     rows: u64,
     packets: bool,
@@ -188,10 +198,13 @@ fn schema(packets: bool) -> io::Result<TypePtr> {
     parse_message_type(&text).map(Arc::new).map_err(other)
 }
 
-fn properties(schema: &Type) -> io::Result<WriterPropertiesPtr> {
-    let level = ZstdLevel::try_new(9).map_err(other)?;
+fn properties(schema: &Type, level: i32) -> io::Result<WriterPropertiesPtr> {
+    let level = ZstdLevel::try_new(level).map_err(other)?;
     let mut p = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
+        // An index of a row group's few pages would be a tenth of a small file.
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
         .set_created_by(concat!("syntap ", env!("CARGO_PKG_VERSION")).into());
     // Times follow each other; identifiers and sentences hardly recur as a whole.
     for name in ["time", "ts_ns", "first_ns", "last_ns", "mono_ns"] {
@@ -210,6 +223,12 @@ fn properties(schema: &Type) -> io::Result<WriterPropertiesPtr> {
         let path: Vec<String> = path.iter().map(|p| (*p).to_owned()).collect();
         p = p.set_column_dictionary_enabled(ColumnPath::from(path), false);
     }
+    // Least and greatest, by which engines pass over a row group.
+    for name in
+        ["kind", "time", "ts_ns", "first_ns", "last_ns", "host", "src_ip", "src_port", "dst_ip", "dst_port"]
+    {
+        p = p.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::Chunk);
+    }
     if schema.get_fields().iter().any(|f| f.name() == "packets") {
         let path = ColumnPath::from(["packets", "list", "element", "ts_ns"].map(str::to_owned).to_vec());
         p = p
@@ -223,15 +242,14 @@ impl<W: Write + Send> ParquetExport<W> {
     /// Begins a file; without the column `packets` if that is not wanted.
     pub fn new(to: W, packets: bool) -> io::Result<ParquetExport<W>> {
         let schema = schema(packets)?;
-        let to = SerializedFileWriter::new(to, schema.clone(), properties(&schema)?).map_err(other)?;
-        let descr = to.schema_descr();
+        let descr = SchemaDescriptor::new(schema.clone());
         let leaves = descr.columns().iter().map(|c| Leaf {
             most_def: c.max_def_level(),
             most_rep: c.max_rep_level(),
             ..Leaf::default()
         });
         let leaves = leaves.collect();
-        Ok(ParquetExport { to, leaves, rows: 0, packets })
+        Ok(ParquetExport { waiting: Some(to), to: None, schema, leaves, rows: 0, packets })
     }
 
     /// Takes a record; writes a row group when enough have come.
@@ -273,15 +291,23 @@ impl<W: Write + Send> ParquetExport<W> {
         // What is gathered is added up now and then: a record is far below a hundredth of it.
         let full = self.rows.is_multiple_of(256)
             && self.leaves.iter().map(Leaf::bytes).sum::<usize>() >= GROUP_BYTES;
-        if full || self.rows == GROUP_ROWS { self.flush() } else { Ok(()) }
+        if full || self.rows == GROUP_ROWS { self.flush(GROUP_LEVEL) } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        if self.rows == 0 {
-            return Ok(());
+    /// Begins the file, if it is not yet.
+    fn begin(&mut self, level: i32) -> io::Result<()> {
+        if let Some(to) = self.waiting.take() {
+            let properties = properties(&self.schema, level)?;
+            self.to = Some(SerializedFileWriter::new(to, self.schema.clone(), properties).map_err(other)?);
         }
+        Ok(())
+    }
+
+    fn flush(&mut self, level: i32) -> io::Result<()> {
+        self.begin(level)?;
+        let Some(to) = self.to.as_mut().filter(|_| self.rows > 0) else { return Ok(()) };
         self.rows = 0;
-        let mut group = self.to.next_row_group().map_err(other)?;
+        let mut group = to.next_row_group().map_err(other)?;
         for leaf in &mut self.leaves {
             let Some(mut column) = group.next_column().map_err(other)? else { break };
             let def = (leaf.most_def > 0).then_some(leaf.def.as_slice());
@@ -311,9 +337,10 @@ impl<W: Write + Send> ParquetExport<W> {
 
     /// Writes the rest and the footer.
     pub fn finish(mut self) -> io::Result<()> {
-        self.flush()?;
-        let mut to = self.to.into_inner().map_err(other)?;
-        to.flush()
+        let level = if self.rows <= SMALL { SMALL_LEVEL } else { GROUP_LEVEL };
+        self.flush(level)?;
+        let Some(to) = self.to else { return Ok(()) };
+        to.into_inner().map_err(other)?.flush()
     }
 }
 
