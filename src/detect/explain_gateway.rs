@@ -29,7 +29,8 @@ pub(super) const SNAT_COLLISION: Explanation = Explanation {
 entry of the loser fails to be confirmed (__nf_conntrack_confirm(), counted as insert_failed and drop).",
     causes: &["source NAT that keeps the port (the default of MASQUERADE) under simultaneous connects"],
     remedy: &[
-        "MASQUERADE or SNAT with --random-fully (nft: `masquerade random,fully-random`)",
+        "MASQUERADE or SNAT with --random-fully (nft: `masquerade fully-random`); where tuple_reuse_refused comes as well only with more addresses outside, \
+because it makes early reuse worse",
         "more addresses outside; fewer short connections",
     ],
     or_else: &[
@@ -101,7 +102,10 @@ open one means that its translation is lost (error).",
         "an entry that is gone while the connection lives",
         "a late RST or FIN, which conntrack calls INVALID and does not translate",
     ],
-    remedy: &["a rule that drops INVALID on the way out keeps strays in", "see nat_mapping_lost"],
+    remedy: &[
+        "a rule that drops packets in state INVALID on the way out, so that none leaves untranslated",
+        "see nat_mapping_lost",
+    ],
     or_else: &["routing without translation for some destinations"],
     peers: "none that joins both sides of a gateway",
 };

@@ -183,9 +183,9 @@ fn summary(
     let answered = if r.seen && a.stale.is_none() {
         "data of that connection came instead of an answer".to_owned()
     } else if r.seen {
-        format!("{} of {} SYNs got its old ACK", a.stale_acks, a.syns)
+        format!("{} of {} SYNs were answered with the old connection's last ACK", a.stale_acks, a.syns)
     } else {
-        "its old ACK shows in the originator's reset".to_owned()
+        "the old connection's last ACK shows in the originator's reset".to_owned()
     };
     let end = match (ended.outcome, a.stray_rst) {
         (Outcome::Accepted, _) => format!("opened after {}", duration(ended.at.since(a.first))),
@@ -193,7 +193,13 @@ fn summary(
         (Outcome::Aborted, _) => {
             format!("the originator gave up after {}", duration(ended.at.since(a.first)))
         }
-        (_, Some(_)) => "the originator reset and did not come back on this tuple".to_owned(),
+        (Outcome::Replaced, Some(_)) => {
+            format!(
+                "the originator reset that; {} after the SYN another attempt took the tuple",
+                duration(ended.at.since(a.first))
+            )
+        }
+        (_, Some(_)) => "the originator reset that and sent no other SYN on this tuple".to_owned(),
         (Outcome::Unfinished, None) => "still unanswered when the capture ended".to_owned(),
         _ => format!("no further SYN after {}", duration(a.last.since(a.first))),
     };
@@ -222,8 +228,10 @@ fn why(rule: Rule, held: OldState, a: &Attempt, rcv_nxt: Seq, ts_recent: Option<
         }
         (Rule::TimestampOlder, _) => {
             let (val, recent) = (a.tsval.unwrap_or(0), ts_recent.unwrap_or(0));
+            // They are compared as RFC 7323 has it: half of the numbers are older than any.
+            let wrapped = if val > recent { " (modulo 2^32)" } else { "" };
             format!(
-                "the SYN's timestamp {val} is {} older than the {recent} it has seen, so its ISN does not matter",
+                "the SYN's timestamp {val} is {} older than the {recent} it has seen{wrapped}, so its ISN does not matter",
                 recent.wrapping_sub(val)
             )
         }

@@ -60,6 +60,16 @@ impl Opened {
         quantile(&self.latencies, share).map(|us| us.min(longest))
     }
 
+    /// Attempts of which neither is known: they waited for an answer when the capture ended.
+    pub fn waiting(&self) -> u64 {
+        self.attempts.saturating_sub(self.handshakes).saturating_sub(self.failed)
+    }
+
+    /// Answers that took a second or more: a SYN had to be sent again.
+    pub fn slow(&self) -> u64 {
+        self.latencies.range(1_000_000..).map(|(_, n)| n).sum()
+    }
+
     /// Attempts that failed, in percent.
     pub fn failed_percent(&self) -> f64 {
         if self.attempts == 0 { 0.0 } else { self.failed as f64 * 100.0 / self.attempts as f64 }

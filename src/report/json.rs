@@ -44,6 +44,7 @@ pub fn of(report: &Report, since: Option<&str>) -> Value {
         .collect();
     json!({
         "records": report.records,
+        "sightings": report.occurrences(),
         "left_out": report.left_out,
         "unknown": report.unknown,
         "hosts": report.hosts,
@@ -53,7 +54,7 @@ pub fn of(report: &Report, since: Option<&str>) -> Value {
         "lost": own.collect::<Vec<_>>(),
         "short": short.sentences.iter().map(|s| json!({ "kind": s.kind.name(), "text": s.text })).collect::<Vec<_>>(),
         "timeline": { "cell_ns": axis.length_ns(), "first_ns": axis.begins(0), "cells": axis.count },
-        "causes": ranked.iter().map(|r| cause(r, &r.cause.timeline.on(axis))).collect::<Vec<_>>(),
+        "causes": ranked.iter().map(|r| cause(report, r, &r.cause.timeline.on(axis))).collect::<Vec<_>>(),
         "info": quiet,
         "connections": {
             "all": opened(&report.figures.total()),
@@ -77,7 +78,9 @@ fn opened(o: &Opened) -> Value {
         "attempts": o.attempts,
         "handshakes": o.handshakes,
         "failed": o.failed,
+        "waiting": o.waiting(),
         "resets": o.resets,
+        "slow": o.slow(),
         "median_us": o.quantile(0.5),
         "p95_us": o.quantile(0.95),
         "p99_us": o.quantile(0.99),
@@ -85,7 +88,7 @@ fn opened(o: &Opened) -> Value {
     })
 }
 
-fn cause(r: &Ranked<'_>, timeline: &[u64]) -> Value {
+fn cause(report: &Report, r: &Ranked<'_>, timeline: &[u64]) -> Value {
     let c = r.cause;
     let [possible, likely, proven] = c.certainties;
     let verdicts: Map<String, Value> =
@@ -105,6 +108,8 @@ fn cause(r: &Ranked<'_>, timeline: &[u64]) -> Value {
         "interfaces": rows(&c.interfaces),
         "nat": rows(&c.nat),
         "timeline": timeline,
+        "addresses": rows(&c.subjects),
+        "advice": report.advice(r),
         "remedy": explain(c.kind).remedy,
         "example": c.example(),
     })

@@ -10,6 +10,7 @@ pub mod json;
 mod line;
 mod reuse;
 mod short;
+mod sightings;
 mod timeline;
 mod top;
 mod words;
@@ -26,10 +27,11 @@ pub use figures::{Figures, Opened, Place};
 pub use line::{Facts, Line};
 pub use reuse::{AGES, Ages};
 pub use short::{Sentence, Short};
+use sightings::Sightings;
 pub use timeline::{Axis, CELLS, Cell, Timeline};
 pub use top::Top;
 use words::plus;
-pub use words::{fact_text, lost_words, many, packet_line, time};
+pub use words::{WORDS, fact_text, lost_words, many, packet_line, span_words, time};
 
 /// Places at which syntap itself may lose something, and hosts: they are few, but a file may claim any number.
 const PLACES: usize = 1024;
@@ -88,10 +90,10 @@ pub struct Cause {
     pub interfaces: Top<String>,
     /// By the gateway's address outside, of translated connections.
     pub nat: Top<IpAddr>,
-    /// By role of the interface.
-    roles: Top<String>,
+    /// Connections, seen wherever they were.
+    sightings: Sightings,
     /// By the address that it is about, where that is no responder (ARP).
-    subjects: Top<String>,
+    pub subjects: Top<String>,
     /// By the kind that the record itself names as what lies behind it.
     linked: Top<String>,
     /// When.
@@ -163,7 +165,7 @@ impl Cause {
             originators: Top::default(),
             interfaces: Top::default(),
             nat: Top::default(),
-            roles: Top::default(),
+            sightings: Sightings::default(),
             subjects: Top::default(),
             linked: Top::default(),
             timeline: Timeline::default(),
@@ -189,10 +191,9 @@ impl Cause {
         self.verdicts().first().map_or(Verdict::Unknown, |v| v.0)
     }
 
-    /// Connections hurt, as far as counts tell: what was seen on both sides of a gateway is one.
+    /// Connections hurt, as far as counts tell: one that was seen at several places is one.
     pub fn connections(&self) -> u64 {
-        let (inside, outside) = (self.roles.count_of("inside"), self.roles.count_of("outside"));
-        inside.max(outside) + self.count.saturating_sub(inside + outside)
+        self.sightings.connections()
     }
 
     /// One of them: of whom it mostly is the doing, if there is none more severe.
@@ -236,21 +237,22 @@ impl Cause {
         if let (Some(ip), Some(port)) = (r.dst_ip, r.dst_port) {
             self.responders.add(SocketAddr::new(ip, port), r.count);
         }
-        if let Some(ip) = r.src_ip {
-            self.originators.add(Net::of(ip), r.count);
-        }
         if let Some(i) = &r.interface {
             self.interfaces.add_ref(i.0.as_ref(), r.count);
         }
         let outside = r.role.as_ref().is_some_and(|role| role.0 == "outside");
-        if let Some(nat) = &r.nat
-            && let Some(address) = if outside { r.src_ip } else { Some(nat.src_ip) }
-        {
+        // Outside the source is the gateway's; whose connection it is the inside tells.
+        let (originator, nat) = match &r.nat {
+            Some(nat) if outside => (Some(nat.src_ip), r.src_ip),
+            nat => (r.src_ip, nat.as_ref().map(|n| n.src_ip)),
+        };
+        if let Some(ip) = originator {
+            self.originators.add(Net::of(ip), r.count);
+        }
+        if let Some(address) = nat {
             self.nat.add(address, r.count);
         }
-        if let Some(role) = &r.role {
-            self.roles.add_ref(role.0.as_ref(), r.count);
-        }
+        self.sightings.add(r);
         if let Some(address) = facts.request() {
             self.subjects.add_ref(address.as_ref(), r.count);
         }
@@ -271,7 +273,7 @@ impl Cause {
         self.originators.merge(o.originators);
         self.interfaces.merge(o.interfaces);
         self.nat.merge(o.nat);
-        self.roles.merge(o.roles);
+        self.sightings.merge(o.sightings);
         self.subjects.merge(o.subjects);
         self.linked.merge(o.linked);
         self.timeline.merge(o.timeline);
@@ -396,10 +398,9 @@ impl Report {
         };
         let hurt = |c: &Cause| match c.responders.is_empty() {
             false => c.connections(),
-            // Each port sees it: the one that saw most tells how many they were.
             true => {
                 let came = loud.iter().filter(|o| o.kind != c.kind && short::follows(o, c));
-                came.map(|o| o.connections().min(o.interfaces.most().max(1))).max().unwrap_or(0)
+                came.map(|o| o.connections()).max().unwrap_or(0)
             }
         };
         let mut all: Vec<Ranked<'_>> =
@@ -414,6 +415,22 @@ impl Report {
     /// What nobody was hurt by, the frequent kinds first.
     pub fn quiet(&self) -> Vec<&Cause> {
         self.causes().into_iter().filter(|c| c.severity == Severity::Info && !c.is_own()).collect()
+    }
+
+    /// What to do about one of these, in the words of the short answer.
+    pub fn advice(&self, r: &Ranked<'_>) -> String {
+        let loud: Vec<&Cause> = self.ranked().iter().map(|r| r.cause).collect();
+        match r.follows {
+            Some(root) => format!("what is said of {}", root.name()),
+            None => short::told(r.cause, &loud).1,
+        }
+    }
+
+    /// Occurrences: a record may stand for many of a kind.
+    pub fn occurrences(&self) -> u64 {
+        let mut sum = self.unknown;
+        self.causes.values().for_each(|c| plus(&mut sum, c.count));
+        sum
     }
 
     /// The time axis of this report with at most `most` cells.

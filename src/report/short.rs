@@ -43,7 +43,8 @@ impl Short {
             if follows.is_some() {
                 short.consequences.push((c.kind, c.count));
             } else if short.sentences.len() < SENTENCES {
-                short.sentences.push(Sentence { kind: c.kind, text: sentence(c, &causes) });
+                let (what, cure) = told(c, &causes);
+                short.sentences.push(Sentence { kind: c.kind, text: format!("{what}: {cure}.") });
             } else {
                 short.more += 1;
             }
@@ -95,7 +96,8 @@ fn named<K: Clone + Eq + Hash + Ord + Display>(top: &Top<K>) -> String {
     }
 }
 
-fn sentence(c: &Cause, all: &[&Cause]) -> String {
+/// What happened, and what to do about it.
+pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
     let n = c.connections();
     let many = |one: &str, more: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {more}") };
     let at = named(&c.responders);
@@ -103,21 +105,29 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
     let by_gateway = mostly == Verdict::Gateway;
     let of_gateway = |o: &Cause| o.verdicts().iter().any(|v| v.0 == Verdict::Gateway);
     let reuse_too = all.iter().any(|o| o.kind == Kind::TupleReuseRefused && of_gateway(o));
-    match c.kind {
+    let (what, cure): (String, &str) = match c.kind {
         Kind::TupleReuseRefused => {
+            let clients = c.verdicts().iter().find(|v| v.0 == Verdict::Originator).map_or(0, |v| v.1);
             let (who, cure) = if by_gateway {
+                let others = match clients {
+                    0 => String::new(),
+                    n => format!(" (in {n} of {} sightings it was the client's own)", c.count),
+                };
                 (
-                    "the gateway passes its few source ports on",
-                    "give it more ports or addresses towards that server",
+                    format!("the gateway passes its few source ports on too early{others}"),
+                    "keep connections open between requests, or give the gateway more ports or addresses towards that server",
                 )
             } else {
-                ("the clients take their source ports again", "let the clients close first")
+                (
+                    "the clients take their source ports again too early".to_owned(),
+                    "keep connections open between requests, or let the clients close first",
+                )
             };
-            format!(
-                "{at} refused {} because it had not yet forgotten the last one from the same address and port: {who} too \
-                 early; keep connections open between requests, or {cure}.",
-                many("new connection", "new connections")
-            )
+            let refused = many("new connection", "new connections");
+            let what = format!(
+                "{at} refused {refused} because it had not yet forgotten the last one from the same address and port: {who}"
+            );
+            (what, cure)
         }
         Kind::SnatCollision => {
             let cure = if reuse_too {
@@ -125,76 +135,101 @@ fn sentence(c: &Cause, all: &[&Cause]) -> String {
             } else {
                 "add --random-fully to its MASQUERADE rule"
             };
-            format!(
+            let what = format!(
                 "The gateway dropped {} to {at}, a second's wait each time, because two clients used one source port at the \
-                 same moment and it gave both the same port outside: {cure}.",
+                 same moment and it gave both the same port outside",
                 many("SYN", "SYNs")
-            )
+            );
+            (what, cure)
         }
         Kind::NatMappingLost => {
             let hurt = if n == 1 { "it hangs or is reset" } else { "they hang or are reset" };
             let (why, cure) = mapping_lost(c, all);
             let lost = many("open connection", "open connections");
-            format!("The gateway lost the translation of {lost} to {at}{why}, and {hurt}: {cure}.")
+            return (format!("The gateway lost the translation of {lost} to {at}{why}, and {hurt}"), cure);
         }
-        Kind::ArpTwoAnswers => {
-            let ports = c.fact_list("interfaces");
-            let two = if ports.len() > 1 { format!(" ({})", ports.join(" and ")) } else { String::new() };
-            let tied = all.iter().filter(|o| follows(o, c) && o.kind == Kind::SynUnanswered);
-            // Each port sees it: the one that saw most tells how many they were.
-            let at_one_port = tied.map(|o| o.interfaces.most()).filter(|&n| n > 0).max();
-            let silent = match at_one_port.unwrap_or(c.fact_number("silent_flows")) {
-                0 => "will be out of reach".to_owned(),
-                1 => "is out of reach, as it was for 1 connection".to_owned(),
-                n => format!("is out of reach, as it was for {n} connections"),
-            };
+        Kind::ArpTwoAnswers => return two_answers(c, all),
+        Kind::AddressConflict => (
             format!(
-                "Two ports of the bridge{two} answer ARP for {}, and whenever the wrong one answers last that machine {silent}: \
-                 delete the proxy's entry for it.",
+                "Two machines ({}) use the address {}, and connections reach one or the other by chance",
+                c.fact_list("macs").join(" and "),
                 named(&c.subjects)
-            )
-        }
-        Kind::AddressConflict => format!(
-            "Two machines ({}) use the address {}, and connections reach one or the other by chance: take it off one of them.",
-            c.fact_list("macs").join(" and "),
-            named(&c.subjects)
+            ),
+            "take it off one of them",
         ),
-        Kind::SnatPortsExhausted => format!(
-            "The gateway has no port left towards {at}, so {} failed: give it more ports or addresses.",
-            many("connection", "connections")
+        Kind::SnatPortsExhausted => (
+            format!(
+                "The gateway has no port left towards {at}, so {} failed",
+                many("connection", "connections")
+            ),
+            "give it more ports or addresses",
         ),
-        Kind::SynLostInGateway => format!(
-            "The gateway took {} to {at} in and did not send them on: look at its firewall rules and queues.",
-            many("SYN", "SYNs")
+        Kind::SynLostInGateway => (
+            format!("The gateway took {} to {at} in and did not send them on", many("SYN", "SYNs")),
+            "look at its firewall rules and queues",
         ),
-        Kind::SynUnanswered if mostly == Verdict::Network => format!(
-            "{} to {at} left the gateway and got no answer in time: packets are lost beyond the gateway, not in it.",
-            many("SYN", "SYNs")
+        Kind::SynUnanswered if mostly == Verdict::Network => (
+            format!("{} to {at} left the gateway and got no answer in time", many("SYN", "SYNs")),
+            "look for the loss beyond the gateway, not in it",
         ),
         _ => {
             let text = explain(c.kind);
             let times = if n == 1 { "once".to_owned() } else { format!("{n} times") };
             let at = if c.responders.is_empty() { String::new() } else { format!(", at {at}") };
-            let cure = text.remedy.first().copied().unwrap_or("");
-            format!("{} ({times}{at}): {cure}.", text.one_line.trim_end_matches('.'))
+            let what = format!("{} ({times}{at})", text.one_line.trim_end_matches('.'));
+            (what, text.remedy.first().copied().unwrap_or(""))
         }
-    }
+    };
+    (what, cure.to_owned())
+}
+
+/// Two ports that answer for one machine.
+fn two_answers(c: &Cause, all: &[&Cause]) -> (String, String) {
+    let ports = c.fact_list("interfaces");
+    let two = if ports.len() > 1 { format!(" ({})", ports.join(" and ")) } else { String::new() };
+    let tied = all.iter().filter(|o| follows(o, c) && o.kind == Kind::SynUnanswered);
+    let silent = match tied.map(|o| o.connections()).max().unwrap_or(c.fact_number("silent_flows")) {
+        0 => "will be out of reach".to_owned(),
+        1 => "is out of reach, as it was for 1 connection".to_owned(),
+        n => format!("is out of reach, as it was for {n} connections"),
+    };
+    let address = named(&c.subjects);
+    let mac = c.fact_text("mac").map_or_else(String::new, |mac| format!(" with its MAC address {mac}"));
+    let what = format!(
+        "Two ports of the bridge{two} answer ARP for {address}{mac}: the machine itself, and a proxy in its stead; whenever the \
+         proxy answers last that machine {silent}"
+    );
+    // A VXLAN device with `proxy` as a rule. What it is called is the only sign of which of them that is.
+    let one = c.subjects.len() == 1;
+    let mut tunnels = ports.iter().filter(|p| p.starts_with("vx"));
+    let device = tunnels.next().filter(|_| tunnels.next().is_none()).copied().unwrap_or("DEVICE");
+    let address = if one { address } else { "ADDRESS".into() };
+    let cure = format!(
+        "take its entry out of the proxy (`ip neigh del {address} dev {device}`), and find what wrote it there"
+    );
+    (what, cure)
 }
 
 /// Why a translation was lost, as far as the record or another one says, and what to do about it.
-fn mapping_lost(c: &Cause, all: &[&Cause]) -> (&'static str, &'static str) {
+fn mapping_lost(c: &Cause, all: &[&Cause]) -> (&'static str, String) {
     let before = c.fact_text("mac_before");
     let bridge = before.is_some() && before != c.fact_text("mac_after");
-    let hop = all.iter().any(|o| o.kind == Kind::NextHopChanged && follows(o, c));
+    let hop = all.iter().find(|o| o.kind == Kind::NextHopChanged && follows(o, c));
     match c.fact_text("path") {
-        _ if bridge || hop => {
-            (" when its bridge took another MAC address", "give the bridge a MAC address of its own")
+        _ if bridge || hop.is_some() => {
+            // The interface that was seen to change is the bridge, or lies behind it.
+            let of = hop.filter(|o| o.interfaces.len() == 1).map(|o| format!(" ({})", named(&o.interfaces)));
+            let cure = format!("give the bridge{} a MAC address of its own", of.unwrap_or_default());
+            (" when its bridge took another MAC address", cure)
         }
-        Some("uplink") => (" when its uplink changed", "close such connections when the uplink changes"),
-        Some("flush") => {
-            (" because their entries were deleted", "find what deletes them (`conntrack -E -e DESTROY`)")
+        Some("uplink") => {
+            (" when its uplink changed", "close such connections when the uplink changes".into())
         }
-        _ => ("", "see `syntap explain nat_mapping_lost`"),
+        Some("flush") => (
+            " because their entries were deleted",
+            "find what deletes them (`conntrack -E -e DESTROY`)".into(),
+        ),
+        _ => ("", "see `syntap explain nat_mapping_lost`".into()),
     }
 }
 
@@ -256,8 +291,9 @@ mod tests {
             "192.0.2.1:80 refused 1 new connection because",
             "--random-fully",
             "give the bridge a MAC address of its own",
-            "(vB1 and vxlan1) answer ARP for 10.0.0.3, and whenever the wrong one answers last that machine is out of reach, \
-             as it was for 5 connections",
+            "(vB1 and vxlan1) answer ARP for 10.0.0.3: the machine itself, and a proxy in its stead; whenever the proxy answers \
+             last that machine is out of reach, as it was for 1 connection: take its entry out of the proxy (`ip neigh del \
+             10.0.0.3 dev vxlan1`)",
         ] {
             assert_eq!(s.sentences.iter().filter(|t| t.text.contains(words)).count(), 1, "{words}: {s:#?}");
         }

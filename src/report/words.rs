@@ -11,6 +11,39 @@ use crate::wire::Nanos;
 /// A count stops here: no honest one comes near, and a few hundred of them can still be added up.
 const MOST: u64 = 1 << 55;
 
+/// What a report's words mean.
+pub const WORDS: &[(&str, &str)] = &[
+    ("originator, responder", "the end that sent the first SYN, and the end that it was sent to"),
+    (
+        "tuple",
+        "address and port of both ends; a connection is known by it, and it can be used again for another one",
+    ),
+    ("ISN", "the sequence number that a connection begins with"),
+    (
+        "TIME_WAIT",
+        "for 60 s after a close the end that closed first goes on knowing the tuple, to tell late packets of that connection from a new one",
+    ),
+    (
+        "inside, outside",
+        "the sides of the tapped gateway: where the originators are, and where it translates to",
+    ),
+    (
+        "hurt",
+        "connections that failed, were reset or waited for a second or more, as far as records tell; seen at several places \
+         one is counted once; one that two causes hurt counts for both",
+    ),
+    ("times", "sightings: each interface at which one was seen counts, and a record may stand for many"),
+    ("whose doing", "the end or device at which the cause is; not always the one that sent the packet"),
+    ("network", "a doing of neither end nor the gateway: what is between, or the segment itself"),
+    ("middlebox", "a device in between that answers or changes packets"),
+    (
+        "proven, likely, possible",
+        "no other cause makes these packets; other causes are unusual; there are others",
+    ),
+    ("part of", "the same trouble as that cause: a sign of it, or what set it off; it goes away with it"),
+    ("p95, p99", "what 95 or 99 of 100 did not exceed"),
+];
+
 /// Adds to a count whatever a record claims.
 pub(super) fn plus(sum: &mut u64, n: u64) {
     *sum = sum.saturating_add(n).min(MOST);
@@ -19,6 +52,17 @@ pub(super) fn plus(sum: &mut u64, n: u64) {
 /// A moment to the second.
 pub fn time(ns: u64) -> String {
     rfc3339(Nanos(ns / Nanos::SEC * Nanos::SEC)).replace(".000000000", "")
+}
+
+/// A stretch of time as people say it, cut to whole units.
+pub fn span_words(ns: u64) -> String {
+    let s = ns / Nanos::SEC;
+    match s {
+        0..120 => format!("{s} s"),
+        120..7_200 => format!("{} min", s / 60),
+        7_200..172_800 => format!("{} h", s / 3_600),
+        _ => format!("{} days", s / 86_400),
+    }
 }
 
 /// `1 record`, `2 records`.

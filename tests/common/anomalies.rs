@@ -198,7 +198,7 @@ impl Night {
         let (isn, expected) = (self.random() as u32, self.random() as u32);
         let since = self.below(60_000_000) as f64 / 1_000.0;
         let summary = format!(
-            "SYN refused by {}:{}, which still holds this tuple in TIME_WAIT, closed {:.1} s before: the new ISN {isn} lies before the {expected} it expects; 3 of 3 SYNs got its old ACK; the originator gave up after 3.0 s",
+            "SYN refused by {}:{}, which still holds this tuple in TIME_WAIT, closed {:.1} s before: the new ISN {isn} lies before the {expected} it expects; 3 of 3 SYNs were answered with the old connection's last ACK; the originator gave up after 3.0 s",
             tuple.dst.addr,
             tuple.dst.port,
             since / 1_000.0

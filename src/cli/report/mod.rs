@@ -4,13 +4,14 @@ mod read;
 mod text;
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::filter::Filter;
+use super::pager::Page;
 use super::text::Style;
 use super::{Fail, note};
 use crate::report::{html, json};
@@ -21,7 +22,7 @@ pub struct ReportArgs {
     #[command(flatten)]
     filter: Filter,
 
-    /// Leave out the example with its packets.
+    /// Leave out the example with its packets, and what the words mean.
     #[arg(long)]
     brief: bool,
 
@@ -33,6 +34,10 @@ pub struct ReportArgs {
     /// output.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     html: Option<PathBuf>,
+
+    /// Do not start $PAGER (or `less`) where standard output is a terminal.
+    #[arg(long)]
+    no_pager: bool,
 
     /// Directories of shards, or shards.
     #[arg(required = true, value_name = "DIR|SHARD")]
@@ -48,17 +53,16 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         write_html(path, &html::page(&report, since.as_deref()))?;
         return Ok(read.exit_code());
     }
-    let stdout = io::stdout();
-    let style = Style::of_stdout(stdout.is_terminal());
-    let mut out = BufWriter::new(stdout.lock());
-    if args.json {
+    let style = Style::of_stdout(io::stdout().is_terminal());
+    let mut out = Page::new(!args.json && !args.no_pager);
+    let printed = if args.json {
         serde_json::to_writer_pretty(&mut out, &json::of(&report, since.as_deref()))
-            .map_err(io::Error::from)?;
-        writeln!(out)?;
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
     } else {
-        text::print(&report, since, args.brief, &style, &mut out)?;
-    }
-    out.flush()?;
+        text::print(&report, since, args.brief, &style, &mut out)
+    };
+    out.finish().and(printed)?;
     Ok(read.exit_code())
 }
 

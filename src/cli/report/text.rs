@@ -6,9 +6,12 @@ use std::io::{self, Write};
 
 use crate::cli::text::{Style, wrap};
 use crate::cli::{many, show};
+use crate::detect::Verdict;
 use crate::detect::explain::explain;
 use crate::record::milliseconds;
-use crate::report::{Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, flags, lost_words, time};
+use crate::report::{
+    Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, WORDS, flags, lost_words, span_words, time,
+};
 
 /// Columns of the names in front of what is said.
 const NAMES: usize = 14;
@@ -35,7 +38,10 @@ pub fn print(
         return writeln!(to, "syntap itself lost and shed nothing.");
     };
     let records = many(report.records, "record");
-    lines(&format!("{records}, {} to {}{since}", time(first), time(last)), 0, style, to)?;
+    // Figures have no occurrence, and a record may stand for several.
+    let of = report.occurrences();
+    let of = if of > report.records { format!(" of {of} sightings") } else { String::new() };
+    lines(&format!("{records}{of}, {} to {}{since}", time(first), time(last)), 0, style, to)?;
     if report.left_out > 0 {
         lines(
             &format!("The filters left out {}: this is not all.", many(report.left_out, "record")),
@@ -51,12 +57,13 @@ pub fn print(
         let said = format!("{saw} above info: no connection was hurt in a way that these rules know.");
         lines(&said, 0, style, to)?;
     }
+    in_short(&Short::of(report), style, to)?;
     figures(report, style, to)?;
     // The axis of all timelines: one under the other they can be compared.
     let room = style.width().saturating_sub(NAMES + 2).max(10) as u64;
     let axis = report.axis(room);
     for r in &ranked {
-        print_cause(r, axis, style, to)?;
+        print_cause(report, r, axis, last, style, to)?;
     }
     ages(report, style, to)?;
     census(report, style, to)?;
@@ -79,7 +86,13 @@ pub fn print(
         writeln!(to)?;
         show::print(example, style, to)?;
     }
-    in_short(&Short::of(report), style, to)
+    if !brief && !ranked.is_empty() {
+        writeln!(to, "\n{}", style.bold("Words"))?;
+        for (word, means) in WORDS {
+            lines(&format!("{word}: {means}"), 2, style, to)?;
+        }
+    }
+    Ok(())
 }
 
 /// Text, wrapped and indented.
@@ -102,15 +115,20 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
         return Ok(());
     }
     writeln!(to, "\n{}", style.bold("All connections"))?;
-    row("opened", &opened_words(&all), style, to)?;
+    let counted = report.figures.where_counted();
+    let names: Vec<&str> = counted.iter().map(|(name, _)| *name).collect();
+    let places = report.figures.points.iter().filter(|(_, p)| p.total.attempts > 0);
+    let elsewhere = places.clone().count() > counted.len();
+    let at = if elsewhere { format!(" (at {})", names.join(", ")) } else { String::new() };
+    row("opened", &format!("{}{at}", opened_words(&all)), style, to)?;
     let (before, during) = report.before_and_during();
     row("latency", &latency_words(&all), style, to)?;
     if during.handshakes > 0 && before.handshakes > 0 {
         row("  before", &format!("{} (before the first was hurt)", latency_words(&before)), style, to)?;
         row("  during", &format!("{} (while some were hurt)", latency_words(&during)), style, to)?;
     }
-    let places = report.figures.where_counted();
-    for (name, place) in places.iter().filter(|_| places.len() > 1) {
+    let several = places.clone().count() > 1;
+    for (name, place) in places.filter(|_| several) {
         let role = place.role.as_deref().map_or_else(String::new, |r| format!(" ({r})"));
         let said = format!("{name}{role}: {}", opened_words(&place.total));
         row("at", &said, style, to)?;
@@ -125,8 +143,12 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
 fn opened_words(o: &Opened) -> String {
     let Opened { attempts, handshakes, failed, resets, .. } = o;
     let percent = o.failed_percent();
+    let waiting = match o.waiting() {
+        0 => String::new(),
+        n => format!(", {n} still waiting at the end"),
+    };
     format!(
-        "{handshakes} of {} answered, {failed} failed ({percent:.2} %), {} on open flows",
+        "{handshakes} of {} answered, {failed} failed ({percent:.2} %){waiting}, {} on open flows",
         many(*attempts, "attempt"),
         many(*resets, "reset")
     )
@@ -135,7 +157,12 @@ fn opened_words(o: &Opened) -> String {
 fn latency_words(o: &Opened) -> String {
     match [0.5, 0.95, 0.99].map(|q| o.quantile(q).map(milliseconds)) {
         [Some(median), Some(p95), Some(p99)] => {
-            format!("SYN to SYN-ACK median {median} p95 {p95} p99 {p99} max {} ms", milliseconds(o.max_us))
+            let slow = match o.slow() {
+                0 => String::new(),
+                n => format!(", {n} took a second or more"),
+            };
+            let max = milliseconds(o.max_us);
+            format!("SYN to SYN-ACK median {median} p95 {p95} p99 {p99} max {max} ms{slow}")
         }
         _ => "no answer was timed".into(),
     }
@@ -184,7 +211,7 @@ fn census(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
-/// Last, where a terminal leaves the eye: each cause in a sentence.
+/// First, as what most want to know: each cause in a sentence.
 fn in_short(short: &Short, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     if short.sentences.is_empty() {
         return Ok(());
@@ -197,7 +224,7 @@ fn in_short(short: &Short, style: &Style, to: &mut dyn Write) -> io::Result<()> 
         }
     }
     if short.more > 0 {
-        writeln!(to, "     And {} above.", many(short.more as u64, "more cause"))?;
+        writeln!(to, "     And {} below.", many(short.more as u64, "more cause"))?;
     }
     if !short.consequences.is_empty() {
         let list: Vec<String> =
@@ -226,7 +253,14 @@ fn own_losses(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<
     writeln!(to)
 }
 
-fn print_cause(r: &Ranked<'_>, axis: Axis, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+fn print_cause(
+    report: &Report,
+    r: &Ranked<'_>,
+    axis: Axis,
+    end: u64,
+    style: &Style,
+    to: &mut dyn Write,
+) -> io::Result<()> {
     let c = r.cause;
     let text = explain(c.kind);
     writeln!(
@@ -240,20 +274,28 @@ fn print_cause(r: &Ranked<'_>, axis: Axis, style: &Style, to: &mut dyn Write) ->
     if let Some(root) = r.follows {
         row("part of", root.name(), style, to)?;
     }
-    if r.hurt > 0 && r.hurt != c.count {
+    if r.hurt > 0 {
         row("hurt", &many(r.hurt, "connection"), style, to)?;
     }
+    if let Some(e) = c.example() {
+        let summary = format!("{}: {}", time(e.first_ns), e.summary);
+        row(if c.count > 1 { "one of them" } else { "what" }, &summary, style, to)?;
+    }
+    top("addresses", &c.subjects, style, to)?;
     let verdicts: Vec<String> = c.verdicts().iter().map(|(v, n)| format!("{} ({n})", v.name())).collect();
     let [possible, likely, proven] = c.certainties;
     let sure = [(proven, "proven"), (likely, "likely"), (possible, "possible")];
     let sure: Vec<String> = sure.iter().filter(|s| s.0 > 0).map(|(n, w)| format!("{n} {w}")).collect();
-    row("whose doing", &format!("{}; {}", verdicts.join(", "), sure.join(", ")), style, to)?;
+    // What it does not tell by itself, the cause that it is part of does.
+    let of = r.follows.filter(|_| c.mostly() == Verdict::Unknown);
+    let of = of.map_or_else(String::new, |root| format!("that of {}; by itself ", root.name()));
+    row("whose doing", &format!("{of}{}; {}", verdicts.join(", "), sure.join(", ")), style, to)?;
     top("responders", &c.responders, style, to)?;
     top("originators", &c.originators, style, to)?;
     top("seen at", &c.interfaces, style, to)?;
     top("NAT address", &c.nat, style, to)?;
-    when(c, axis, style, to)?;
-    row("what to do", text.remedy.first().copied().unwrap_or(""), style, to)?;
+    when(c, axis, end, style, to)?;
+    row("what to do", &report.advice(r), style, to)?;
     row("more", &format!("syntap explain {}", c.kind.name()), style, to)
 }
 
@@ -270,10 +312,11 @@ where
 }
 
 /// First and last time, and under them what came when.
-fn when(c: &Cause, axis: Axis, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+fn when(c: &Cause, axis: Axis, end: u64, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     let (first, last) = (time(c.first_ns), time(c.last_ns));
     let span = if first == last { first } else { format!("{first} to {last}") };
-    row("when", &span, style, to)?;
+    let before = span_words(end.saturating_sub(c.last_ns));
+    row("when", &format!("{span}; the last {before} before the records end"), style, to)?;
     let cells = c.timeline.on(axis);
     let most = cells.iter().copied().max().unwrap_or(0).max(1);
     if cells.len() > 1 {

@@ -9,7 +9,10 @@ use std::hash::Hash;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{Cause, Ranked, Report, Short, Top, VERDICTS, flags, lost_words, many, packet_line, time};
+use super::{
+    Cause, Ranked, Report, Short, Top, VERDICTS, WORDS, flags, lost_words, many, packet_line, span_words,
+    time,
+};
 use crate::detect::Certainty;
 use crate::detect::explain::explain;
 use crate::record::Record;
@@ -54,31 +57,6 @@ fn prose(text: &str) -> Markup {
         }
     }
 }
-
-/// What the page's words mean.
-const WORDS: &[(&str, &str)] = &[
-    ("originator, responder", "the end that sent the first SYN, and the end that it was sent to"),
-    (
-        "tuple",
-        "address and port of both ends; a connection is known by it, and it can be used again for another one",
-    ),
-    ("ISN", "the sequence number that a connection begins with"),
-    (
-        "inside, outside",
-        "the sides of the tapped gateway: where the originators are, and where it translates to; one connection seen on both is counted once",
-    ),
-    (
-        "hurt",
-        "connections that failed, were reset or waited for a second or more, as far as records tell; one that two causes hurt counts for both",
-    ),
-    ("whose doing", "the end or device at which the cause is; not always the one that sent the packet"),
-    (
-        "proven, likely, possible",
-        "no other cause makes these packets; other causes are unusual; there are others",
-    ),
-    ("part of", "the same trouble as that cause: a sign of it, or what set it off; it goes away with it"),
-    ("p95, p99", "what 95 or 99 of 100 did not exceed"),
-];
 
 /// The page. `since`: when the first shard was begun.
 pub fn page(report: &Report, since: Option<&str>) -> String {
@@ -138,7 +116,7 @@ fn head(report: &Report, since: Option<&str>, hosts: &str) -> Markup {
         p.dim {
             @if !hosts.is_empty() { "Tapped at " bdi { (hosts) } ". " }
             @match report.span {
-                Some((first, last)) => { (time(first)) " to " (time(last)) ", " (number(report.records)) (if report.records == 1 { " record." } else { " records." }) },
+                Some((first, last)) => { (time(first)) " to " (time(last)) ", " (number(report.records)) (if report.records == 1 { " record" } else { " records" }) @if report.occurrences() > report.records { " of " (number(report.occurrences())) " sightings" } "." },
                 None if report.left_out > 0 => { "There are none among those that were asked for." },
                 None => { "No records: nothing that these rules know went wrong, and no figures were written." },
             }
@@ -211,7 +189,7 @@ fn in_short(report: &Report) -> Markup {
         h2 #short { "In short" }
         ol.short {
             @for s in &short.sentences {
-                li { (clean(&s.text)) " " a href=(format!("#{}", s.kind.name())) aria-label=(format!("more on {}", s.kind.name())) { "more" } }
+                li { (prose(&clean(&s.text))) " " a href=(format!("#{}", s.kind.name())) aria-label=(format!("more on {}", s.kind.name())) { "more" } }
             }
         }
         @if short.more > 0 { p { "And " (many(short.more as u64, "more cause")) " in the table below." } }
@@ -303,7 +281,7 @@ fn trouble(report: &Report) -> Markup {
                 }
             }
         }
-        @for r in &ranked { (cause(r)) }
+        @for r in &ranked { (cause(report, r)) }
     }
 }
 
@@ -345,11 +323,13 @@ fn meaning(verdict: crate::detect::Verdict) -> &'static str {
     }
 }
 
-fn cause(r: &Ranked<'_>) -> Markup {
+fn cause(report: &Report, r: &Ranked<'_>) -> Markup {
     let c = r.cause;
     let text = explain(c.kind);
     let verdicts: Vec<String> =
         c.verdicts().iter().map(|(v, n)| format!("{} ({})", v.name(), number(*n))).collect();
+    let end = report.span.map_or(c.last_ns, |s| s.1);
+    let advice = report.advice(r);
     html! {
         section.cause aria-labelledby=(c.kind.name()) {
             h3 id=(c.kind.name()) { (severity(c)) " " (c.kind.name()) }
@@ -357,16 +337,20 @@ fn cause(r: &Ranked<'_>) -> Markup {
             p.dim { (prose(text.meaning)) }
             dl {
                 dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; " (many(r.hurt, "connection")) " hurt" } }
-                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } }
+                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; the last " (span_words(end.saturating_sub(c.last_ns))) " before the records end" }
                 dt { "whose doing" } dd { (verdicts.join(", ")) }
                 @if let Some(root) = r.follows { dt { "part of" } dd { a href=(format!("#{}", root.name())) { (root.name()) } } }
+                (list("addresses", &c.subjects))
                 (list("responders", &c.responders))
                 (list("originators", &c.originators))
                 (list("seen at", &c.interfaces))
                 (list("NAT address", &c.nat))
             }
             h4 { "What to do" }
-            ul { @for remedy in text.remedy { li { (prose(remedy)) } } }
+            ul {
+                li { (prose(&clean(&advice))) }
+                @if r.follows.is_none() { @for remedy in text.remedy.iter().filter(|t| **t != advice) { li { (prose(remedy)) } } }
+            }
             details {
                 summary { "Usual causes, and what else it could be" }
                 ul { @for cause in text.causes { li { (prose(cause)) } } }
