@@ -486,8 +486,12 @@ impl Found {
                 self.gap_ns as f64 / 1e9
             ),
             Kind::ArpSpoofSign => format!("an ARP packet from {a} says that {asked} is at {b}{times}"),
+            _ if self.count == 1 => format!(
+                "a request for {asked} was answered twice with the same MAC {a}, {gap_us} us apart: two ports answer for it"
+            ),
             _ => format!(
-                "one request for {asked} was answered twice with the same MAC {a}, {gap_us} us apart{times}: two ports answer for it"
+                "{} requests for {asked} were answered twice with the same MAC {a}, the last {gap_us} us apart: two ports answer for it",
+                self.count
             ),
         };
         let severity = match self.kind {

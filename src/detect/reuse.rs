@@ -195,7 +195,7 @@ fn summary(
         }
         (Outcome::Replaced, Some(_)) => {
             format!(
-                "the originator reset that; {} after the SYN another attempt took the tuple",
+                "the originator reset that; {} after it began, another attempt took the tuple",
                 duration(ended.at.since(a.first))
             )
         }

@@ -31,7 +31,7 @@ use sightings::Sightings;
 pub use timeline::{Axis, CELLS, Cell, Timeline};
 pub use top::Top;
 use words::plus;
-pub use words::{WORDS, fact_text, lost_words, many, packet_line, span_words, time};
+pub use words::{WORDS, fact_text, lost_words, many, packet_line, quiet_since, time};
 
 /// Places at which syntap itself may lose something, and hosts: they are few, but a file may claim any number.
 const PLACES: usize = 1024;

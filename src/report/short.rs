@@ -111,7 +111,7 @@ pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
             let (who, cure) = if by_gateway {
                 let others = match clients {
                     0 => String::new(),
-                    n => format!(" (in {n} of {} sightings it was the client's own)", c.count),
+                    n => format!(" (in {n} of {} sightings it was the client that did so)", c.count),
                 };
                 (
                     format!("the gateway passes its few source ports on too early{others}"),
@@ -131,9 +131,9 @@ pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
         }
         Kind::SnatCollision => {
             let cure = if reuse_too {
-                "add --random-fully to its MASQUERADE rule, and more outside addresses, without which it makes early reuse worse"
+                "give it more outside addresses first (SNAT to a range of them), then add --random-fully: with few ports that alone makes the early reuse above worse"
             } else {
-                "add --random-fully to its MASQUERADE rule"
+                "add --random-fully to its MASQUERADE or SNAT rule"
             };
             let what = format!(
                 "The gateway dropped {} to {at}, a second's wait each time, because two clients used one source port at the \
@@ -196,7 +196,7 @@ fn two_answers(c: &Cause, all: &[&Cause]) -> (String, String) {
     let address = named(&c.subjects);
     let mac = c.fact_text("mac").map_or_else(String::new, |mac| format!(" with its MAC address {mac}"));
     let what = format!(
-        "Two ports of the bridge{two} answer ARP for {address}{mac}: the machine itself, and a proxy in its stead; whenever the \
+        "Two ports of one bridge{two} answer ARP for {address}{mac}: the machine itself, and a proxy in its stead; whenever the \
          proxy answers last that machine {silent}"
     );
     // A VXLAN device with `proxy` as a rule. What it is called is the only sign of which of them that is.

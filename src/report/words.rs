@@ -29,10 +29,15 @@ pub const WORDS: &[(&str, &str)] = &[
     ),
     (
         "hurt",
-        "connections that failed, were reset or waited for a second or more, as far as records tell; seen at several places \
-         one is counted once; one that two causes hurt counts for both",
+        "connections that failed, were reset or opened late, by milliseconds (a refused SYN that was tried again on another port) or \
+         by seconds, as far as records tell; seen at several places one is counted once; one that two causes hurt counts for both",
     ),
     ("times", "sightings: each interface at which one was seen counts, and a record may stand for many"),
+    (
+        "attempt, failed",
+        "the SYNs of one tuple with one ISN; an attempt that was refused, given up or replaced by another. A gateway that tries again on another \
+         port makes two attempts outside of one inside",
+    ),
     ("whose doing", "the end or device at which the cause is; not always the one that sent the packet"),
     ("network", "a doing of neither end nor the gateway: what is between, or the segment itself"),
     ("middlebox", "a device in between that answers or changes packets"),
@@ -55,13 +60,21 @@ pub fn time(ns: u64) -> String {
 }
 
 /// A stretch of time as people say it, cut to whole units.
-pub fn span_words(ns: u64) -> String {
+fn span_words(ns: u64) -> String {
     let s = ns / Nanos::SEC;
     match s {
         0..120 => format!("{s} s"),
         120..7_200 => format!("{} min", s / 60),
         7_200..172_800 => format!("{} h", s / 3_600),
         _ => format!("{} days", s / 86_400),
+    }
+}
+
+/// Whether it goes on, as far as records tell.
+pub fn quiet_since(last_ns: u64, end_ns: u64) -> String {
+    match end_ns.saturating_sub(last_ns) {
+        ns if ns < Nanos::SEC => "it goes on when the records end".to_owned(),
+        ns => format!("none in the {} after it until the records end", span_words(ns)),
     }
 }
 

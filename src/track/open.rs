@@ -91,7 +91,7 @@ impl Flow {
         if self.attempt.pending {
             // After its originator reset it on a stale ACK, it is over; what comes now is another's turn.
             let reset = self.attempt.stray_rst.is_some();
-            step.ended = Some(self.end_attempt(if reset { Outcome::Expired } else { Outcome::Replaced }, ts));
+            step.ended = Some(self.end_attempt(Outcome::Replaced, ts));
             if !reset {
                 step.notes |= note::ISN_CHANGED;
                 isns = self.tallies.isns.max(1).saturating_add(1);

@@ -10,7 +10,7 @@ use crate::detect::Verdict;
 use crate::detect::explain::explain;
 use crate::record::milliseconds;
 use crate::report::{
-    Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, WORDS, flags, lost_words, span_words, time,
+    Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, WORDS, flags, lost_words, quiet_since, time,
 };
 
 /// Columns of the names in front of what is said.
@@ -24,7 +24,7 @@ pub fn print(
     style: &Style,
     to: &mut dyn Write,
 ) -> io::Result<()> {
-    let since = since.map_or_else(String::new, |t| format!("; the first shard was begun at {t}"));
+    let since = since.map_or_else(String::new, |t| format!("; recording began at {t}"));
     let Some((first, last)) = report.span else {
         if report.left_out > 0 {
             return lines(
@@ -67,12 +67,7 @@ pub fn print(
     }
     ages(report, style, to)?;
     census(report, style, to)?;
-    let quiet: Vec<String> =
-        report.quiet().iter().map(|c| format!("{} {}", c.count, c.kind.name())).collect();
-    if !quiet.is_empty() {
-        writeln!(to)?;
-        lines(&format!("Worth knowing, nobody hurt: {}.", quiet.join(", ")), 0, style, to)?;
-    }
+    quiet(report, style, to)?;
     if report.unknown > 0 {
         let of = many(report.unknown, "record");
         lines(&format!("{of} of kinds that this version does not know."), 0, style, to)?;
@@ -119,7 +114,11 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
     let names: Vec<&str> = counted.iter().map(|(name, _)| *name).collect();
     let places = report.figures.points.iter().filter(|(_, p)| p.total.attempts > 0);
     let elsewhere = places.clone().count() > counted.len();
-    let at = if elsewhere { format!(" (at {})", names.join(", ")) } else { String::new() };
+    let at = match names.len() {
+        _ if !elsewhere => String::new(),
+        1 => format!(" (at {})", names[0]),
+        _ => format!(" (the sum of {}: one that crosses two of them counts at each)", names.join(", ")),
+    };
     row("opened", &format!("{}{at}", opened_words(&all)), style, to)?;
     let (before, during) = report.before_and_during();
     row("latency", &latency_words(&all), style, to)?;
@@ -173,7 +172,7 @@ fn ages(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     if report.ages.is_empty() {
         return Ok(());
     }
-    writeln!(to, "\n{}", style.bold("Tuples used again, by the time since their last close"))?;
+    writeln!(to, "\n{}", style.bold("Tuples used again, by the time since their last close (sightings)"))?;
     for (n, (refused, accepted)) in report.ages.refused.iter().zip(report.ages.accepted).enumerate() {
         if refused + accepted > 0 {
             writeln!(to, "  {:<12} {refused:>8} refused {accepted:>8} accepted", Ages::label(n))?;
@@ -211,6 +210,22 @@ fn census(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
+/// What hurt nobody: the one that there was, or what it means.
+fn quiet(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+    let quiet = report.quiet();
+    if !quiet.is_empty() {
+        writeln!(to, "\n{}", style.bold("Worth knowing, nobody hurt"))?;
+    }
+    for c in quiet {
+        let text = match c.example().filter(|_| c.count == 1) {
+            Some(e) => &e.summary,
+            None => explain(c.kind).one_line,
+        };
+        lines(&format!("{}x {}: {text}", c.count, c.kind.name()), 2, style, to)?;
+    }
+    Ok(())
+}
+
 /// First, as what most want to know: each cause in a sentence.
 fn in_short(short: &Short, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     if short.sentences.is_empty() {
@@ -229,9 +244,8 @@ fn in_short(short: &Short, style: &Style, to: &mut dyn Write) -> io::Result<()> 
     if !short.consequences.is_empty() {
         let list: Vec<String> =
             short.consequences.iter().map(|(kind, n)| format!("{n} {}", kind.name())).collect();
-        for line in wrap(&format!("With these came {}.", list.join(", ")), style.width() - 5) {
-            writeln!(to, "     {line}")?;
-        }
+        writeln!(to)?;
+        lines(&format!("Part of these: {}.", list.join(", ")), 2, style, to)?;
     }
     Ok(())
 }
@@ -287,9 +301,11 @@ fn print_cause(
     let sure = [(proven, "proven"), (likely, "likely"), (possible, "possible")];
     let sure: Vec<String> = sure.iter().filter(|s| s.0 > 0).map(|(n, w)| format!("{n} {w}")).collect();
     // What it does not tell by itself, the cause that it is part of does.
-    let of = r.follows.filter(|_| c.mostly() == Verdict::Unknown);
-    let of = of.map_or_else(String::new, |root| format!("that of {}; by itself ", root.name()));
-    row("whose doing", &format!("{of}{}; {}", verdicts.join(", "), sure.join(", ")), style, to)?;
+    let doing = match r.follows.filter(|_| c.mostly() == Verdict::Unknown) {
+        Some(root) => format!("as {}; by itself it does not tell", root.name()),
+        None => format!("{}; {}", verdicts.join(", "), sure.join(", ")),
+    };
+    row("whose doing", &doing, style, to)?;
     top("responders", &c.responders, style, to)?;
     top("originators", &c.originators, style, to)?;
     top("seen at", &c.interfaces, style, to)?;
@@ -315,14 +331,13 @@ where
 fn when(c: &Cause, axis: Axis, end: u64, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     let (first, last) = (time(c.first_ns), time(c.last_ns));
     let span = if first == last { first } else { format!("{first} to {last}") };
-    let before = span_words(end.saturating_sub(c.last_ns));
-    row("when", &format!("{span}; the last {before} before the records end"), style, to)?;
+    row("when", &format!("{span}; {}", quiet_since(c.last_ns, end)), style, to)?;
     let cells = c.timeline.on(axis);
     let most = cells.iter().copied().max().unwrap_or(0).max(1);
     if cells.len() > 1 {
         let bars: String = cells.iter().map(|&n| bar(n, most)).collect();
         writeln!(to, "  {:<11} |{bars}|", "")?;
-        row("", &format!("{} a column, {most} at most", axis.cell_words()), style, to)?;
+        row("", &format!("{} a column, by when each began, {most} at most", axis.cell_words()), style, to)?;
     }
     Ok(())
 }

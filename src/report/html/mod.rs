@@ -10,7 +10,7 @@ use std::hash::Hash;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
-    Cause, Ranked, Report, Short, Top, VERDICTS, WORDS, flags, lost_words, many, packet_line, span_words,
+    Cause, Ranked, Report, Short, Top, VERDICTS, WORDS, flags, lost_words, many, packet_line, quiet_since,
     time,
 };
 use crate::detect::Certainty;
@@ -100,7 +100,7 @@ pub fn page(report: &Report, since: Option<&str>) -> String {
 }
 
 fn head(report: &Report, since: Option<&str>, hosts: &str) -> Markup {
-    let begun = since.map_or_else(String::new, |t| format!(" The first shard was begun at {t}."));
+    let begun = since.map_or_else(String::new, |t| format!(" Recording began at {t}."));
     let ranked = report.ranked();
     let hurt: u64 = ranked.iter().filter(|r| r.follows.is_none()).map(|r| r.hurt).sum();
     let causes = ranked.iter().filter(|r| r.follows.is_none()).count() as u64;
@@ -195,7 +195,7 @@ fn in_short(report: &Report) -> Markup {
         @if short.more > 0 { p { "And " (many(short.more as u64, "more cause")) " in the table below." } }
         @if !short.consequences.is_empty() {
             p.dim {
-                "With these came "
+                "Part of these: "
                 @for (n, (kind, count)) in short.consequences.iter().enumerate() {
                     @if n > 0 { ", " }
                     (number(*count)) " " a href=(format!("#{}", kind.name())) { (kind.name()) }
@@ -317,7 +317,7 @@ fn meaning(verdict: crate::detect::Verdict) -> &'static str {
         Verdict::Responder => "the end that was called",
         Verdict::Originator => "the end that called",
         Verdict::Gateway => "the machine that is tapped",
-        Verdict::Network => "the path beyond it",
+        Verdict::Network => "the path between, or the segment itself",
         Verdict::Middlebox => "a device in between",
         Verdict::Unknown => "the packets seen do not say",
     }
@@ -337,7 +337,7 @@ fn cause(report: &Report, r: &Ranked<'_>) -> Markup {
             p.dim { (prose(text.meaning)) }
             dl {
                 dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; " (many(r.hurt, "connection")) " hurt" } }
-                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; the last " (span_words(end.saturating_sub(c.last_ns))) " before the records end" }
+                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; " (quiet_since(c.last_ns, end)) }
                 dt { "whose doing" } dd { (verdicts.join(", ")) }
                 @if let Some(root) = r.follows { dt { "part of" } dd { a href=(format!("#{}", root.name())) { (root.name()) } } }
                 (list("addresses", &c.subjects))
