@@ -164,6 +164,11 @@ fn filters_of_a_replay_choose_what_is_printed_and_written_or_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     run(syntap().args(["replay", "--kind", "syn_refused", "-w"]).arg(dir.path()).arg(&capture));
     assert!(json_lines(&run(syntap().args(["show", "--json"]).arg(dir.path()))).is_empty());
+    // That nothing of it is there does not mean that nothing was.
+    let report = run(syntap().arg("report").arg(dir.path()));
+    let report = text(&report.stdout);
+    assert!(report.contains("Recorded with filters (--kind syn_refused)"), "{report}");
+    assert!(!report.contains("lost and shed nothing"), "{report}");
 
     let connections =
         |args: &[&str]| json_lines(&run(syntap().args(["replay", "--connections"]).args(args).arg(&capture)));

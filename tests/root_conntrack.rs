@@ -338,7 +338,7 @@ fn root_a_connection_that_goes_on_with_another_port_or_address_is_remapped() {
             // Outside it comes before anything shows whose doing it is.
             let outside = |r: &&Value| r["interface"] == "out0" && r["verdict"] == "unknown";
             assert!(
-                reset.iter().all(|r| r["verdict"] == "gateway" || outside(&r)),
+                reset.iter().all(|r| r["verdict"] == "gateway" || outside(r)),
                 "it is not the responder's doing: {reset:?}"
             );
         }

@@ -236,6 +236,11 @@ impl Filter {
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 
+    /// Whether figures of this time and place are of what was asked for. They are of all connections there.
+    pub fn passes_figures(&self, r: &Record) -> bool {
+        self.is_at(r.interface.as_deref()) && self.is_within(r.first_ns, r.last_ns)
+    }
+
     /// The option of time that was given, if one was.
     pub fn of_time(&self) -> Option<&'static str> {
         self.since.map(|_| "--since").or(self.until.map(|_| "--until"))

@@ -303,10 +303,17 @@ impl RecordSink for Output<'_> {
     }
 
     fn figures(&mut self, record: &Record) -> io::Result<()> {
-        // Whoever chooses anomalies of a capture does not want what is none. Of a run a report is made later, of whatever it wrote.
-        match &mut self.shards {
-            Some(shards) if self.filters.is_some() || self.filter.given().is_none() => shards.push(record),
-            _ => Ok(()),
+        let Some(shards) = &mut self.shards else { return Ok(()) };
+        // A report is made later, of whatever was written, and must not take what was left out for what did not happen.
+        match self.filter.given() {
+            None => shards.push(record),
+            Some(_) if !self.filter.passes_figures(record) => Ok(()),
+            Some(first) => {
+                let words = Some(self.filter.words()).filter(|w| !w.is_empty());
+                let mut record = record.clone();
+                record.facts.insert("filter".into(), words.unwrap_or_else(|| first.into()).into());
+                shards.push(&record)
+            }
         }
     }
 

@@ -58,7 +58,7 @@ impl Place {
         let span = at.since(self.first).max(TELL_EVERY) as f64 / 60e9;
         let per_minute = (self.moves as f64 / span * 10.0).round() / 10.0;
         let summary = format!(
-            "frames from {mac} come in at two ports in turn, {} moves so far: two machines use that address, or the link has a loop",
+            "frames from {mac} come in at two ports in turn, {} moves so far: two machines use that address, something answers in its owner's name, or the link has a loop",
             self.moves
         );
         let facts = vec![

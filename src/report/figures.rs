@@ -1,6 +1,6 @@
 //! What the records of figures add up to: how many connections, how long they took to open, which flags went by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::line::{FigureFacts, Line};
@@ -100,8 +100,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn add(&mut self, line: &Line<'_>) {
-        let facts = line.figures();
+    fn add(&mut self, line: &Line<'_>, facts: FigureFacts) {
         let opened = Opened::of(&facts);
         self.total.merge(&opened);
         self.timeline.at(line.first_ns).merge(&opened);
@@ -142,18 +141,25 @@ pub struct Figures {
     pub longest_ns: u64,
     /// Records of places beyond those that are counted apart.
     pub left_out: u64,
+    /// Filters that records were written with.
+    pub filters: BTreeSet<String>,
 }
+
+/// Filters told apart: a reload may change them.
+const FILTERS: usize = 16;
 
 impl Figures {
     /// Takes a record of figures.
     pub(super) fn add(&mut self, line: &Line<'_>) {
+        let facts = line.figures();
+        self.filters.extend(facts.filter.clone().filter(|_| self.filters.len() < FILTERS));
         let place = match (line.dst_ip.zip(line.dst_port), &line.interface) {
             (Some((ip, port)), _) => place_in(&mut self.responders, SocketAddr::new(ip, port)),
             (None, Some(interface)) => place_in(&mut self.points, interface.0.clone().into_owned()),
             (None, None) => None,
         };
         match place {
-            Some(place) => place.add(line),
+            Some(place) => place.add(line, facts),
             None => self.left_out += 1,
         }
         self.longest_ns = self.longest_ns.max(line.last_ns.saturating_sub(line.first_ns));
@@ -162,6 +168,8 @@ impl Figures {
     /// Adds all of another.
     pub(super) fn merge(&mut self, other: Figures) {
         self.left_out += other.left_out;
+        let room = FILTERS.saturating_sub(self.filters.len());
+        self.filters.extend(other.filters.into_iter().take(room));
         self.longest_ns = self.longest_ns.max(other.longest_ns);
         for (name, place) in other.points {
             match place_in(&mut self.points, name) {

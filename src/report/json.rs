@@ -48,6 +48,7 @@ pub fn of(report: &Report, since: Option<&str>) -> Value {
         "left_out": report.left_out,
         "unknown": report.unknown,
         "hosts": report.hosts,
+        "filters": report.figures.filters,
         "first_ns": report.span.map(|s| s.0),
         "last_ns": report.span.map(|s| s.1),
         "first_shard": since,

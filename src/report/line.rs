@@ -71,6 +71,7 @@ pub struct FigureFacts {
     pub resets: u64,
     pub max_us: Option<u64>,
     pub latencies: Vec<(u64, u64)>,
+    pub filter: Option<String>,
     pub flags: BTreeMap<String, BTreeMap<String, u64>>,
 }
 

@@ -31,10 +31,13 @@ use sightings::Sightings;
 pub use timeline::{Axis, CELLS, Cell, Timeline};
 pub use top::Top;
 use words::plus;
-pub use words::{WORDS, fact_text, lost_words, many, packet_line, quiet_since, time};
+pub use words::{WORDS, chosen_words, fact_text, lost_words, many, packet_line, quiet_since, time};
 
 /// Places at which syntap itself may lose something, and hosts: they are few, but a file may claim any number.
 const PLACES: usize = 1024;
+
+/// What a person notices, ns: a SYN that is sent again after a second, with some room for clocks.
+const SLOW: u64 = 900_000_000;
 
 /// A network of originators: /24, or /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,8 +93,11 @@ pub struct Cause {
     pub interfaces: Top<String>,
     /// By the gateway's address outside, of translated connections.
     pub nat: Top<IpAddr>,
-    /// Connections, seen wherever they were.
+    /// Connections, seen wherever they were; and those of them whose trouble lasted for a second or more.
     sightings: Sightings,
+    slow: Sightings,
+    /// The longest from the first packet of one to its end, ns.
+    longest_ns: u64,
     /// By the address that it is about, where that is no responder (ARP).
     pub subjects: Top<String>,
     /// By the kind that the record itself names as what lies behind it.
@@ -166,6 +172,8 @@ impl Cause {
             interfaces: Top::default(),
             nat: Top::default(),
             sightings: Sightings::default(),
+            slow: Sightings::default(),
+            longest_ns: 0,
             subjects: Top::default(),
             linked: Top::default(),
             timeline: Timeline::default(),
@@ -194,6 +202,21 @@ impl Cause {
     /// Connections hurt, as far as counts tell: one that was seen at several places is one.
     pub fn connections(&self) -> u64 {
         self.sightings.connections()
+    }
+
+    /// How many connections, and for how long.
+    pub fn hurt_words(&self, hurt: u64) -> String {
+        let connections = many(hurt, "connection");
+        match (self.slow.connections().min(hurt), self.longest_ns / 1_000_000) {
+            (_, 0) => connections,
+            (0, ms) => format!("{connections}, for {ms} ms at most"),
+            (n, ms) if n == hurt => {
+                format!("{connections}, for a second or more, {} s at most", ms as f64 / 1e3)
+            }
+            (n, ms) => {
+                format!("{connections}, {n} of them for a second or more, {} s at most", ms as f64 / 1e3)
+            }
+        }
     }
 
     /// One of them: of whom it mostly is the doing, if there is none more severe.
@@ -253,6 +276,14 @@ impl Cause {
             self.nat.add(address, r.count);
         }
         self.sightings.add(r);
+        let lasted = r.last_ns.saturating_sub(r.first_ns);
+        // What stands for many lasted as long as all of them together.
+        if r.count == 1 && r.src_ip.is_some() {
+            self.longest_ns = self.longest_ns.max(lasted);
+            if lasted >= SLOW {
+                self.slow.add(r);
+            }
+        }
         if let Some(address) = facts.request() {
             self.subjects.add_ref(address.as_ref(), r.count);
         }
@@ -274,6 +305,8 @@ impl Cause {
         self.interfaces.merge(o.interfaces);
         self.nat.merge(o.nat);
         self.sightings.merge(o.sightings);
+        self.slow.merge(o.slow);
+        self.longest_ns = self.longest_ns.max(o.longest_ns);
         self.subjects.merge(o.subjects);
         self.linked.merge(o.linked);
         self.timeline.merge(o.timeline);
@@ -417,6 +450,12 @@ impl Report {
         self.causes().into_iter().filter(|c| c.severity == Severity::Info && !c.is_own()).collect()
     }
 
+    /// When a cause, or something that is part of it, was last seen, ns since the epoch.
+    pub fn last_of(&self, c: &Cause) -> u64 {
+        let parts = self.ranked().into_iter().filter(|r| r.follows == Some(c.kind)).map(|r| r.cause.last_ns);
+        parts.max().unwrap_or(0).max(c.last_ns)
+    }
+
     /// What to do about one of these, in the words of the short answer.
     pub fn advice(&self, r: &Ranked<'_>) -> String {
         let loud: Vec<&Cause> = self.ranked().iter().map(|r| r.cause).collect();
@@ -463,6 +502,34 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_hurt_for_a_second_is_told_apart_and_a_root_goes_on_while_its_parts_do() {
+        use crate::record::Record;
+        let record = |kind: Kind, port: u16, from: u64, to: u64, facts: serde_json::Value| {
+            let json = serde_json::json!({
+                "kind": kind.name(), "severity": "warning", "verdict": "unknown", "certainty": "likely", "summary": "", "time": "",
+                "ts_ns": to, "first_ns": from, "last_ns": to, "mono_ns": null, "count": 1, "host": "h", "interface": "a",
+                "role": null, "direction": null, "src_ip": "10.0.0.1", "src_port": port, "dst_ip": "10.0.0.3", "dst_port": 80,
+                "vlan": null, "tunnel": null, "community_id": null, "nat": null, "history": null, "conn_state": null,
+                "facts": facts, "packets": [], "loss": null,
+            });
+            serde_json::from_value::<Record>(json).expect("a record")
+        };
+        let s = 1_000_000_000;
+        let mut report = Report::default();
+        let tied = || serde_json::json!({ "link": "arp_two_answers" });
+        report.add(&record(Kind::SynUnanswered, 1, 0, 12_000_000, tied()));
+        report.add(&record(Kind::SynUnanswered, 2, s, 4 * s, tied()));
+        let words = |report: &Report| report.ranked()[0].cause.hurt_words(2);
+        assert_eq!(words(&report), "2 connections, 1 of them for a second or more, 3 s at most");
+        let mut duel = record(Kind::ArpTwoAnswers, 0, 0, s, serde_json::json!({ "request": "10.0.0.3" }));
+        (duel.src_ip, duel.src_port, duel.dst_ip, duel.dst_port) = (None, None, None, None);
+        report.add(&duel);
+        let ranked = report.ranked();
+        assert_eq!((ranked[0].cause.kind, ranked[0].hurt), (Kind::ArpTwoAnswers, 2));
+        assert_eq!(report.last_of(ranked[0].cause), 4 * s);
+    }
 
     #[test]
     fn networks_are_those_of_their_addresses() {

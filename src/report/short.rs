@@ -217,10 +217,20 @@ fn mapping_lost(c: &Cause, all: &[&Cause]) -> (&'static str, String) {
     let hop = all.iter().find(|o| o.kind == Kind::NextHopChanged && follows(o, c));
     match c.fact_text("path") {
         _ if bridge || hop.is_some() => {
-            // The interface that was seen to change is the bridge, or lies behind it.
-            let of = hop.filter(|o| o.interfaces.len() == 1).map(|o| format!(" ({})", named(&o.interfaces)));
-            let cure = format!("give the bridge{} a MAC address of its own", of.unwrap_or_default());
-            (" when its bridge took another MAC address", cure)
+            // The interface that was seen to change is the bridge, or lies behind it. Any address that is set stays; the present one
+            // disturbs nobody.
+            let of = hop.filter(|o| o.interfaces.len() == 1).map(|o| named(&o.interfaces));
+            let mac = c.fact_text("mac_after").or_else(|| hop?.fact_text("after"));
+            let cure = match (of, mac) {
+                (Some(bridge), Some(mac)) => format!(
+                    "give the bridge {bridge} a MAC address of its own, the present one for instance (`ip link set {bridge} address {mac}`)"
+                ),
+                (Some(bridge), None) => format!("give the bridge {bridge} a MAC address of its own"),
+                (None, _) => "give the bridge a MAC address of its own".into(),
+            };
+            let why = " when its bridge took another MAC address, for what is still sent to the old one goes the bridge's own way, \
+                       without translation";
+            (why, cure)
         }
         Some("uplink") => {
             (" when its uplink changed", "close such connections when the uplink changes".into())

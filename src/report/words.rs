@@ -1,5 +1,6 @@
 //! Packets in tcpdump's words, facts and times for people.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -70,8 +71,21 @@ fn span_words(ns: u64) -> String {
     }
 }
 
+/// That records were written with filters; `None` if they were not.
+pub fn chosen_words(filters: &BTreeSet<String>) -> Option<String> {
+    let list = filters.iter().map(String::as_str).collect::<Vec<_>>().join("; ");
+    let text = format!(
+        "Recorded with filters ({list}): what did not pass them is not here, and its absence means nothing."
+    );
+    (!filters.is_empty()).then_some(text)
+}
+
 /// Whether it goes on, as far as records tell.
-pub fn quiet_since(last_ns: u64, end_ns: u64) -> String {
+pub fn quiet_since(last_ns: u64, parts_ns: u64, end_ns: u64) -> String {
+    if parts_ns > last_ns {
+        let its = quiet_since(parts_ns, parts_ns, end_ns);
+        return format!("what is part of it until {}: {its}", time(parts_ns));
+    }
     match end_ns.saturating_sub(last_ns) {
         ns if ns < Nanos::SEC => "it goes on when the records end".to_owned(),
         ns => format!("none in the {} after it until the records end", span_words(ns)),

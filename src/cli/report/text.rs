@@ -10,7 +10,8 @@ use crate::detect::Verdict;
 use crate::detect::explain::explain;
 use crate::record::milliseconds;
 use crate::report::{
-    Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, WORDS, flags, lost_words, quiet_since, time,
+    Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, WORDS, chosen_words, flags, lost_words,
+    quiet_since, time,
 };
 
 /// Columns of the names in front of what is said.
@@ -50,6 +51,9 @@ pub fn print(
             to,
         )?;
     }
+    if let Some(chosen) = chosen_words(&report.figures.filters) {
+        lines(&chosen, 0, style, to)?;
+    }
     own_losses(report, style, to)?;
     let ranked = report.ranked();
     if ranked.is_empty() {
@@ -73,7 +77,7 @@ pub fn print(
         lines(&format!("{of} of kinds that this version does not know."), 0, style, to)?;
     }
     // Among some of the records only, that there is none means nothing.
-    if report.own.is_empty() && report.left_out == 0 {
+    if report.own.is_empty() && report.left_out == 0 && report.figures.filters.is_empty() {
         writeln!(to, "\nsyntap itself lost and shed nothing.")?;
     }
     if !brief && let Some(example) = ranked.first().and_then(|r| r.cause.example()) {
@@ -119,7 +123,9 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
         1 => format!(" (at {})", names[0]),
         _ => format!(" (the sum of {}: one that crosses two of them counts at each)", names.join(", ")),
     };
-    row("opened", &format!("{}{at}", opened_words(&all)), style, to)?;
+    // What is reset outside the inside may never see: of several places each tells its own.
+    let resets = if elsewhere { String::new() } else { resets_words(&all) };
+    row("opened", &format!("{}{resets}{at}", opened_words(&all)), style, to)?;
     let (before, during) = report.before_and_during();
     row("latency", &latency_words(&all), style, to)?;
     if during.handshakes > 0 && before.handshakes > 0 {
@@ -129,7 +135,7 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
     let several = places.clone().count() > 1;
     for (name, place) in places.filter(|_| several) {
         let role = place.role.as_deref().map_or_else(String::new, |r| format!(" ({r})"));
-        let said = format!("{name}{role}: {}", opened_words(&place.total));
+        let said = format!("{name}{role}: {}{}", opened_words(&place.total), resets_words(&place.total));
         row("at", &said, style, to)?;
     }
     for (address, place) in &report.figures.responders {
@@ -140,17 +146,20 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
 }
 
 fn opened_words(o: &Opened) -> String {
-    let Opened { attempts, handshakes, failed, resets, .. } = o;
+    let Opened { attempts, handshakes, failed, .. } = o;
     let percent = o.failed_percent();
     let waiting = match o.waiting() {
         0 => String::new(),
         n => format!(", {n} still waiting at the end"),
     };
     format!(
-        "{handshakes} of {} answered, {failed} failed ({percent:.2} %){waiting}, {} on open flows",
-        many(*attempts, "attempt"),
-        many(*resets, "reset")
+        "{handshakes} of {} answered, {failed} failed ({percent:.2} %){waiting}",
+        many(*attempts, "attempt")
     )
+}
+
+fn resets_words(o: &Opened) -> String {
+    format!(", {} on open flows", many(o.resets, "reset"))
 }
 
 fn latency_words(o: &Opened) -> String {
@@ -289,7 +298,7 @@ fn print_cause(
         row("part of", root.name(), style, to)?;
     }
     if r.hurt > 0 {
-        row("hurt", &many(r.hurt, "connection"), style, to)?;
+        row("hurt", &c.hurt_words(r.hurt), style, to)?;
     }
     if let Some(e) = c.example() {
         let summary = format!("{}: {}", time(e.first_ns), e.summary);
@@ -310,7 +319,7 @@ fn print_cause(
     top("originators", &c.originators, style, to)?;
     top("seen at", &c.interfaces, style, to)?;
     top("NAT address", &c.nat, style, to)?;
-    when(c, axis, end, style, to)?;
+    when(c, axis, (report.last_of(c), end), style, to)?;
     row("what to do", &report.advice(r), style, to)?;
     row("more", &format!("syntap explain {}", c.kind.name()), style, to)
 }
@@ -328,10 +337,16 @@ where
 }
 
 /// First and last time, and under them what came when.
-fn when(c: &Cause, axis: Axis, end: u64, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+fn when(
+    c: &Cause,
+    axis: Axis,
+    (parts, end): (u64, u64),
+    style: &Style,
+    to: &mut dyn Write,
+) -> io::Result<()> {
     let (first, last) = (time(c.first_ns), time(c.last_ns));
     let span = if first == last { first } else { format!("{first} to {last}") };
-    row("when", &format!("{span}; {}", quiet_since(c.last_ns, end)), style, to)?;
+    row("when", &format!("{span}; {}", quiet_since(c.last_ns, parts, end)), style, to)?;
     let cells = c.timeline.on(axis);
     let most = cells.iter().copied().max().unwrap_or(0).max(1);
     if cells.len() > 1 {

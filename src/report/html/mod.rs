@@ -10,8 +10,8 @@ use std::hash::Hash;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
-    Cause, Ranked, Report, Short, Top, VERDICTS, WORDS, flags, lost_words, many, packet_line, quiet_since,
-    time,
+    Cause, Ranked, Report, Short, Top, VERDICTS, WORDS, chosen_words, flags, lost_words, many, packet_line,
+    quiet_since, time,
 };
 use crate::detect::Certainty;
 use crate::detect::explain::explain;
@@ -121,6 +121,7 @@ fn head(report: &Report, since: Option<&str>, hosts: &str) -> Markup {
                 None => { "No records: nothing that these rules know went wrong, and no figures were written." },
             }
             (begun)
+            @if let Some(chosen) = chosen_words(&report.figures.filters) { " " bdi { (clean(&chosen)) } }
             @if report.left_out > 0 { " The filters left out " (many(report.left_out, "record")) ": this is not all." }
         }
         (tiles(report, hurt))
@@ -336,8 +337,8 @@ fn cause(report: &Report, r: &Ranked<'_>) -> Markup {
             p { (text.one_line) }
             p.dim { (prose(text.meaning)) }
             dl {
-                dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; " (many(r.hurt, "connection")) " hurt" } }
-                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; " (quiet_since(c.last_ns, end)) }
+                dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; hurt " (c.hurt_words(r.hurt)) } }
+                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; " (quiet_since(c.last_ns, report.last_of(c), end)) }
                 dt { "whose doing" } dd { (verdicts.join(", ")) }
                 @if let Some(root) = r.follows { dt { "part of" } dd { a href=(format!("#{}", root.name())) { (root.name()) } } }
                 (list("addresses", &c.subjects))
