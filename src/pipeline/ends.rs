@@ -8,8 +8,11 @@ use crate::wire::{self, Body, Brief};
 pub(super) fn ends_of(p: &Packet<'_>) -> Option<(Endpoint, Endpoint)> {
     let mut brief = Brief::default();
     if wire::brief(p.link, p.bytes, p.vlan, &mut brief) {
-        let Brief { src, dst, sport, dport, .. } = brief;
-        return Some((Endpoint { addr: src, port: sport }, Endpoint { addr: dst, port: dport }));
+        let [src, dst] = brief.addresses();
+        return Some((
+            Endpoint { addr: src, port: brief.sport() },
+            Endpoint { addr: dst, port: brief.dport() },
+        ));
     }
     match &wire::decode(p.link, p.bytes, p.wire_len, p.vlan).body {
         Body::Tcp(s) => {
