@@ -86,12 +86,12 @@ fn push() -> usize {
     let mut recorder = Recorder::new(1024);
     // The ring is full and turns round.
     for n in 0..1024 {
-        recorder.push(Mark::default(), work::digest(n));
+        recorder.push(Mark::default(), &work::digest(n));
     }
     let mut mark = Mark::default();
     work_that_is_counted(&mut || {
         for n in 0..TIMES {
-            mark = recorder.push(mark, work::digest(n));
+            mark = recorder.push(mark, &work::digest(n));
         }
     });
     TIMES as usize

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use syntap::capture::{CaptureFile, Packet, Point, PortSet, ReplaySource};
 use syntap::flow::Seed;
 use syntap::pipeline::{Event, Worker, WorkerConfig};
-use syntap::wire::{Brief, LinkType, Nanos, OffloadedVlan, Way, brief, decode};
+use syntap::wire::{Brief, Digest, LinkType, Nanos, OffloadedVlan, Way, brief, decode};
 
 fn worker(no_lines: bool, recorder: usize) -> Worker {
     Worker::new(&WorkerConfig {
@@ -278,7 +278,8 @@ proptest! {
         let wire_len = bytes.len() as u32;
         bytes.truncate(cut);
         let slow = decode(LinkType::Ethernet, &bytes, wire_len, OffloadedVlan::default());
-        let mut b = Brief { mss: 7, has_ts: true, tsval: 9, ip_id: 3, vlan: 5, ..Brief::default() };
+        let left = Digest { mss: 7, has_ts: true, tsval: 9, ip_id: 3, vlan: 5, ..Digest::default() };
+        let mut b = Brief { digest: left, ..Brief::default() };
         if brief(LinkType::Ethernet, &bytes, OffloadedVlan::default(), &mut b) {
             let syntap::wire::Body::Tcp(mut seg) = slow.body else {
                 return Err(TestCaseError::fail(format!("{b:?} of {slow:?}")));
@@ -287,7 +288,8 @@ proptest! {
             (seg.text, seg.text_len, seg.options.nop_row) = ([0; 32], 0, 0);
             let slow_vlan = slow.vlans.id().map_or(0, |v| v + 1);
             prop_assert_eq!(b.segment(), seg);
-            prop_assert_eq!((b.src_mac, b.dst_mac, b.vlan), (slow.src_mac, slow.dst_mac, slow_vlan));
+            let d = &b.digest;
+            prop_assert_eq!((d.src_mac, d.dst_mac, d.vlan), (slow.src_mac, slow.dst_mac, slow_vlan));
         }
     }
 }
@@ -301,4 +303,21 @@ fn a_faultless_connection_is_never_whole_and_is_told_as_one() {
     let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC));
     assert_eq!(lines, wholes);
     assert_eq!(lines.len(), 6, "SYN, SYN-ACK, answered, completed, over, counters: {lines:#?}");
+}
+
+#[test]
+fn ipv4_addresses_in_ipv6_headers_are_a_flow_of_their_own() {
+    let life = LIFE.map(|_| (1_000, Fate::Comes)).to_vec();
+    let mut wire = wire_of(&[(1, false, true, life)]);
+    for (_, bytes) in &mut wire {
+        let mapped = |at: usize| [[0; 10].as_slice(), &[0xff; 2], &bytes[at..at + 4]].concat();
+        let length = u16::from_be_bytes([bytes[16], bytes[17]]) - 20;
+        let head = [[0x86, 0xdd, 0x60, 0, 0, 0].as_slice(), &length.to_be_bytes(), &[6, 64]].concat();
+        *bytes = [&bytes[..12], &head, &mapped(26), &mapped(30), &bytes[34..]].concat();
+    }
+    let packets = packets(&wire);
+    assert!(packets.iter().all(|p| brief(p.link, p.bytes, p.vlan, &mut Brief::default())));
+    let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC));
+    assert_eq!(lines, wholes);
+    assert!(lines[0].contains("10.0.0.1"), "{}", lines[0]);
 }

@@ -21,7 +21,7 @@ pub fn recorder(c: &mut Criterion) {
             b.iter(|| {
                 for mark in &mut newest {
                     n = n.wrapping_add(1);
-                    *mark = recorder.push(*mark, work::digest(n));
+                    *mark = recorder.push(*mark, &work::digest(n));
                 }
             });
         });

@@ -36,8 +36,8 @@ impl FlowKey {
 
     /// Of ends that are in order already.
     #[inline]
-    pub(super) fn ordered([a, b]: [Addr; 2], [a_port, b_port]: [u16; 2], point: u8) -> FlowKey {
-        FlowKey { a, b, a_port, b_port, point }
+    pub(super) fn ordered([a, b]: [Addr; 2], ports: u32, point: u8) -> FlowKey {
+        FlowKey { a, b, a_port: (ports >> 16) as u16, b_port: ports as u16, point }
     }
 
     /// The addresses of ends A and B.
@@ -46,10 +46,10 @@ impl FlowKey {
         [&self.a, &self.b]
     }
 
-    /// The ports of ends A and B.
+    /// The ports of ends A and B, A's in the high half.
     #[inline]
-    pub(super) fn ports(&self) -> [u16; 2] {
-        [self.a_port, self.b_port]
+    pub(super) fn ports(&self) -> u32 {
+        both(self.a_port, self.b_port)
     }
 
     /// The tap point.
@@ -63,10 +63,16 @@ impl FlowKey {
     /// need not be one, since its values never leave the process.
     #[inline]
     pub fn hash(&self, seed: Seed) -> u64 {
-        if let Some(narrow) = Narrow::of(self) {
-            return narrow.hash(seed);
+        match Narrow::of(self) {
+            Some(narrow) => narrow.hash(seed),
+            None => self.hash_wide(seed),
         }
-        let word = |a: &Addr, at: usize| {
+    }
+
+    /// The same of a key that is known to be no [`Narrow`] one.
+    #[inline]
+    pub(super) fn hash_wide(&self, seed: Seed) -> u64 {
+        let half = |a: &Addr, at: usize| {
             u64::from_le_bytes([
                 a.0[at],
                 a.0[at + 1],
@@ -78,59 +84,66 @@ impl FlowKey {
                 a.0[at + 7],
             ])
         };
-        let x = fold(word(&self.a, 0) ^ seed.0[0], word(&self.a, 8) ^ seed.0[1]);
-        let y = fold(word(&self.b, 0) ^ seed.0[2], word(&self.b, 8) ^ seed.0[3]);
-        fold(x ^ ports(self.a_port, self.b_port, self.point) ^ seed.0[1], y ^ seed.0[0])
+        let x = fold(half(&self.a, 0) ^ seed.0[0], half(&self.a, 8) ^ seed.0[1]);
+        let y = fold(half(&self.b, 0) ^ seed.0[2], half(&self.b, 8) ^ seed.0[3]);
+        fold(x ^ word(both(self.a_port, self.b_port), self.point) ^ seed.0[1], y ^ seed.0[0])
     }
 }
 
+/// Two ports in a word, the first in the high half.
 #[inline]
-fn ports(a: u16, b: u16, point: u8) -> u64 {
-    u64::from(a) << 32 | u64::from(b) << 16 | u64::from(point)
+pub(super) fn both(a: u16, b: u16) -> u32 {
+    u32::from(a) << 16 | u32::from(b)
 }
 
-/// The key of a flow over IPv4: the same as its [`FlowKey`], in 16 bytes. Nearly all flows are, and each packet of them looks one up.
+#[inline]
+fn word(ports: u32, point: u8) -> u64 {
+    u64::from(ports) << 16 | u64::from(point)
+}
+
+/// The key of a flow over IPv4: the same as its [`FlowKey`], in 16 bytes, as words. Nearly all flows are, and each packet of them looks one up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Narrow {
-    pub(super) a: u32,
-    pub(super) b: u32,
-    pub(super) a_port: u16,
-    pub(super) b_port: u16,
+    /// The addresses of ends A and B, A in the high half.
+    pub(super) pair: u64,
+    /// Their ports, likewise.
+    pub(super) ports: u32,
     pub(super) point: u8,
 }
 
 impl Narrow {
-    /// As [`FlowKey::new`], from addresses in host order and ports.
+    /// As [`FlowKey::new`], from addresses and ports in host order, the source's in the high half: as they stand in the headers.
     #[inline]
-    pub fn new(src: (u32, u16), dst: (u32, u16), point: u8) -> (Narrow, Side) {
-        let place = |e: (u32, u16)| u64::from(e.0) << 16 | u64::from(e.1);
-        let turned = place(src) > place(dst);
-        let (a, b) = if turned { (dst, src) } else { (src, dst) };
+    pub fn new(pair: u64, ports: u32, point: u8) -> (Narrow, Side) {
+        let (back, ports_back) = (pair.rotate_left(32), ports.rotate_left(16));
+        // Half of all packets go this way and half that one: no branch, which would be guessed wrongly every other time.
+        let turned = (pair > back) | ((pair == back) & (ports > ports_back));
+        let turn = u32::from(turned);
         let side = if turned { Side::Resp } else { Side::Orig };
-        (Narrow { a: a.0, b: b.0, a_port: a.1, b_port: b.1, point }, side)
+        (Narrow { pair: pair.rotate_left(32 * turn), ports: ports.rotate_left(16 * turn), point }, side)
     }
 
     /// `None` for IPv6.
     #[inline]
     pub fn of(key: &FlowKey) -> Option<Narrow> {
         let FlowKey { a, b, a_port, b_port, point } = *key;
-        (a.is_v4() && b.is_v4()).then(|| Narrow { a: v4(&a), b: v4(&b), a_port, b_port, point })
+        let pair = u64::from(v4(&a)) << 32 | u64::from(v4(&b));
+        (a.is_v4() && b.is_v4()).then_some(Narrow { pair, ports: both(a_port, b_port), point })
     }
 
     /// As [`FlowKey::hash`].
     #[inline]
     pub fn hash(&self, seed: Seed) -> u64 {
-        let addresses = u64::from(self.a) << 32 | u64::from(self.b);
-        let x = fold(addresses ^ seed.0[0], ports(self.a_port, self.b_port, self.point) ^ seed.0[1]);
-        fold(x ^ seed.0[2], addresses ^ seed.0[3])
+        let x = fold(self.pair ^ seed.0[0], word(self.ports, self.point) ^ seed.0[1]);
+        fold(x ^ seed.0[2], self.pair ^ seed.0[3])
     }
 }
 
 impl From<Narrow> for FlowKey {
     #[inline]
     fn from(n: Narrow) -> FlowKey {
-        let [a, b] = [n.a, n.b].map(|a| Addr::v4(a.to_be_bytes()));
-        FlowKey { a, b, a_port: n.a_port, b_port: n.b_port, point: n.point }
+        let [a, b] = [(n.pair >> 32) as u32, n.pair as u32].map(|a| Addr::v4(a.to_be_bytes()));
+        FlowKey { a, b, a_port: (n.ports >> 16) as u16, b_port: n.ports as u16, point: n.point }
     }
 }
 
@@ -195,9 +208,10 @@ mod tests {
     fn a_narrow_key_is_the_flows_key() {
         for (src, dst) in [((1, 4000), (2, 80)), ((2, 80), (1, 4000)), ((7, 9), (7, 8)), ((7, 8), (7, 8))] {
             let ends = [src, dst].map(|(a, port): (u8, u16)| end(a, port));
-            let plain = [src, dst].map(|(a, port)| (0xc000_0200 | u32::from(a), port));
+            let address = |end: (u8, u16)| 0xc000_0200 | u64::from(end.0);
+            let (pair, ports) = (address(src) << 32 | address(dst), both(src.1, dst.1));
             let ((key, side), (narrow, end)) =
-                (FlowKey::new(ends[0], ends[1], 3), Narrow::new(plain[0], plain[1], 3));
+                (FlowKey::new(ends[0], ends[1], 3), Narrow::new(pair, ports, 3));
             assert_eq!((FlowKey::from(narrow), end, Narrow::of(&key)), (key, side, Some(narrow)));
             assert_eq!(narrow.hash(Seed::FIXED), key.hash(Seed::FIXED));
         }

@@ -64,14 +64,12 @@ pub struct LineEnd {
     pub tsval: u32,
 }
 
-/// See the module. `a` and `b` are the addresses of the key's ends for IPv4, and the place of the IPv6 pair in `a`.
+/// See the module. `pair` is the addresses of the key's ends for IPv4, and the next free place where no flow is.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Line {
-    pub(super) a: u32,
-    pub(super) b: u32,
-    pub(super) a_port: u16,
-    pub(super) b_port: u16,
+    pub(super) pair: u64,
+    pub(super) ports: u32,
     pub(super) point: u8,
     /// Where it stands.
     pub phase: Phase,
@@ -232,23 +230,21 @@ impl Line {
     /// True if the key of an IPv4 flow is this one.
     #[inline]
     pub(super) fn is_narrow(&self, key: &Narrow) -> bool {
-        (self.a ^ key.a) | (self.b ^ key.b) == 0
-            && (self.a_port ^ key.a_port) | (self.b_port ^ key.b_port) == 0
-            && (self.point ^ key.point) | (self.bits & bit::WIDE) == 0
+        let rest = (self.point ^ key.point) | (self.bits & bit::WIDE);
+        (self.pair ^ key.pair) | u64::from(self.ports ^ key.ports) | u64::from(rest) == 0
     }
 
     /// True if the ports and the point of an IPv6 flow's key are these.
     #[inline]
     pub(super) fn may_be_wide(&self, key: &FlowKey) -> bool {
-        let [a, b] = key.ports();
-        (self.a_port, self.b_port, self.point) == (a, b, key.point()) && self.bits & bit::WIDE != 0
+        (self.ports, self.point) == (key.ports(), key.point()) && self.bits & bit::WIDE != 0
     }
 
     /// The key; `wide` is the pair of addresses of an IPv6 flow.
     #[inline]
     pub(super) fn key(&self, wide: Option<[Addr; 2]>) -> FlowKey {
         match wide {
-            Some(ends) => FlowKey::ordered(ends, [self.a_port, self.b_port], self.point),
+            Some(ends) => FlowKey::ordered(ends, self.ports, self.point),
             None => self.narrow().into(),
         }
     }
@@ -256,7 +252,7 @@ impl Line {
     /// The key of an IPv4 flow.
     #[inline]
     pub(super) fn narrow(&self) -> Narrow {
-        Narrow { a: self.a, b: self.b, a_port: self.a_port, b_port: self.b_port, point: self.point }
+        Narrow { pair: self.pair, ports: self.ports, point: self.point }
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Pure: no kernel, no threads, no clock. Memory is taken at start and never grows, but for a short list of tunnels.
 
-mod digest;
 mod key;
 mod line;
 mod recorder;
@@ -12,7 +11,6 @@ mod tunnels;
 mod tuple;
 mod wheel;
 
-pub use digest::{Digest, Side};
 pub use key::{FlowKey, Narrow, Seed};
 pub use line::{Line, LineEnd, Phase, bit};
 pub use recorder::{Mark, Recorder};
@@ -20,3 +18,5 @@ pub use table::{Class, FlowId, Table};
 pub use tunnels::{TunnelId, Tunnels};
 pub use tuple::{Endpoint, Tuple};
 pub use wheel::Wheel;
+
+pub use crate::wire::{Digest, Side};

@@ -46,16 +46,23 @@ impl Recorder {
 
     /// Stores `digest` as the newest of the flow whose newest was `before`; returns its mark.
     #[inline]
-    pub fn push(&mut self, before: Mark, digest: Digest) -> Mark {
+    pub fn push(&mut self, before: Mark, digest: &Digest) -> Mark {
         let mark = Mark(self.next);
         let at = (self.next - 1) as usize & (self.capacity - 1);
-        let entry = Entry { before, digest };
-        match self.ring.get_mut(at) {
-            Some(place) => *place = entry,
-            None => self.ring.push(entry),
+        if at >= self.ring.len() {
+            self.grow();
         }
+        let place = &mut self.ring[at];
+        place.before = before;
+        place.digest = *digest;
         self.next += 1;
         mark
+    }
+
+    /// One more place, of those that were reserved.
+    #[cold]
+    fn grow(&mut self) {
+        self.ring.push(Entry::default());
     }
 
     /// The mark that the next digest will get.
@@ -107,8 +114,8 @@ mod tests {
         let mut r = Recorder::new(64);
         let (mut a, mut b) = (Mark::default(), Mark::default());
         for n in 0..10 {
-            a = r.push(a, digest(n));
-            b = r.push(b, digest(100 + n));
+            a = r.push(a, &digest(n));
+            b = r.push(b, &digest(100 + n));
         }
         let seqs = |m, l| r.chain(m, l).iter().map(|d| d.seq.0).collect::<Vec<_>>();
         assert_eq!(seqs(a, 4), [6, 7, 8, 9]);
@@ -121,11 +128,11 @@ mod tests {
         let mut r = Recorder::new(64);
         let mut old = Mark::default();
         for n in 0..5 {
-            old = r.push(old, digest(n));
+            old = r.push(old, &digest(n));
         }
         let mut other = Mark::default();
         for n in 0..62 {
-            other = r.push(other, digest(1000 + n));
+            other = r.push(other, &digest(1000 + n));
         }
         assert_eq!(r.chain(old, 99).iter().map(|d| d.seq.0).collect::<Vec<_>>(), [3, 4]);
         assert_eq!(r.chain(other, 99).len(), 62);

@@ -111,6 +111,12 @@ impl Wide {
         [self.words[at], self.words[at + 1]].map(|w| Addr(w.to_ne_bytes()))
     }
 
+    #[inline]
+    fn is(&self, id: u32, pair: [&Addr; 2]) -> bool {
+        let at = self.first + id as usize * 2;
+        [self.words[at], self.words[at + 1]] == pair.map(|a| u128::from_ne_bytes(a.0))
+    }
+
     fn put(&mut self, id: u32, pair: [&Addr; 2]) {
         let at = self.first + id as usize * 2;
         [self.words[at], self.words[at + 1]] = pair.map(|a| u128::from_ne_bytes(a.0));
@@ -211,29 +217,40 @@ impl<V: Clone + Default> Table<V> {
         key.hash(self.seed)
     }
 
+    /// The same of the key of a flow over IPv6 that has no [`Narrow`] one.
+    #[inline]
+    pub fn hash_wide(&self, key: &FlowKey) -> u64 {
+        key.hash_wide(self.seed)
+    }
+
     /// The hash of a flow's key.
     #[inline]
     pub fn hash_of(&self, id: FlowId) -> u64 {
         let line = &self.lines[id.0 as usize];
-        if line.has(bit::WIDE) { self.hash(&self.key(id)) } else { line.narrow().hash(self.seed) }
+        if line.has(bit::WIDE) { self.hash_wide(&self.key(id)) } else { line.narrow().hash(self.seed) }
     }
 
     /// Where the look-up of this hash will read first: its two buckets.
     #[inline]
     pub fn buckets(&self, hash: u64) -> [&impl Sized; 2] {
-        self.places(hash).map(|p| &self.buckets[p])
+        self.places(hash).map(|p| self.bucket(p))
+    }
+
+    /// A bucket, of [`Table::places`].
+    #[inline]
+    pub fn bucket(&self, place: u32) -> &impl Sized {
+        &self.buckets[place as usize]
     }
 
     /// The flow that the key of this hash most likely is, if there is one; to be confirmed with [`Table::is`]. Found for a whole batch
     /// before its steps, the lines can be fetched all at once.
     #[inline]
-    pub fn guess(&self, hash: u64) -> Option<FlowId> {
+    pub fn guess(&self, hash: u64, [first, second]: [u32; 2]) -> Option<FlowId> {
         let tag = Self::tag(hash);
-        let found = |p: usize| {
-            let bucket = &self.buckets[p];
+        let found = |p: u32| {
+            let bucket = &self.buckets[p as usize];
             bucket.ids.get(bucket.matching(tag).trailing_zeros() as usize).copied()
         };
-        let [first, second] = self.places(hash);
         found(first).or_else(|| found(second)).map(FlowId)
     }
 
@@ -266,11 +283,16 @@ impl<V: Clone + Default> Table<V> {
     /// True if `key` is the key of the flow `id`, which may be gone.
     #[inline]
     pub fn is(&self, id: FlowId, key: &FlowKey) -> bool {
-        let line = &self.lines[id.0 as usize];
         match Narrow::of(key) {
-            Some(narrow) => line.is_narrow(&narrow) && line.phase != Phase::Free,
-            None => line.may_be_wide(key) && self.key(id) == *key,
+            Some(narrow) => self.is_narrow(id, &narrow),
+            None => self.is_wide(id, key),
         }
+    }
+
+    /// The same of a key that is no [`Narrow`] one.
+    #[inline]
+    pub fn is_wide(&self, id: FlowId, key: &FlowKey) -> bool {
+        self.line(id).may_be_wide(key) && self.wide.is(id.0, key.addresses())
     }
 
     /// The same for IPv4.
@@ -288,9 +310,9 @@ impl<V: Clone + Default> Table<V> {
 
     /// The two buckets of a hash. They may be the same one.
     #[inline]
-    fn places(&self, hash: u64) -> [usize; 2] {
+    pub fn places(&self, hash: u64) -> [u32; 2] {
         let n = self.buckets.len() as u64;
-        let place = |half: u64| ((half * n) >> 32) as usize;
+        let place = |half: u64| ((half * n) >> 32) as u32;
         [place(hash >> 32), place((hash.rotate_left(17) ^ hash) & 0xffff_ffff)]
     }
 
@@ -304,8 +326,14 @@ impl<V: Clone + Default> Table<V> {
     pub fn find(&self, key: &FlowKey, hash: u64) -> Option<FlowId> {
         match Narrow::of(key) {
             Some(narrow) => self.find_narrow(&narrow, hash),
-            None => self.find_by(hash, |id, line| line.may_be_wide(key) && self.key(id) == *key),
+            None => self.find_wide(key, hash),
         }
+    }
+
+    /// The flow of a key that is no [`Narrow`] one.
+    #[inline]
+    pub fn find_wide(&self, key: &FlowKey, hash: u64) -> Option<FlowId> {
+        self.find_by(hash, |id, _| self.is_wide(id, key))
     }
 
     /// The flow of an IPv4 key.
@@ -318,7 +346,7 @@ impl<V: Clone + Default> Table<V> {
     fn find_by(&self, hash: u64, same: impl Fn(FlowId, &Line) -> bool) -> Option<FlowId> {
         let tag = Self::tag(hash);
         for place in self.places(hash) {
-            let bucket = &self.buckets[place];
+            let bucket = &self.buckets[place as usize];
             let mut found = bucket.matching(tag);
             while found != 0 {
                 let id = FlowId(bucket.ids[found.trailing_zeros() as usize]);
@@ -338,24 +366,24 @@ impl<V: Clone + Default> Table<V> {
             return self.quietest(now);
         }
         let places = self.places(hash);
-        if places.iter().any(|&p| self.buckets[p].tags.contains(&0)) || self.relocate(places) {
+        if places.iter().any(|&p| self.buckets[p as usize].tags.contains(&0)) || self.relocate(places) {
             return None;
         }
         // Both buckets are full, and so are the other buckets of all that is in them: the cheapest class of these twenty, and of that the one that was quiet longest.
-        let ids = places.iter().flat_map(|&p| self.buckets[p].ids);
+        let ids = places.iter().flat_map(|&p| self.buckets[p as usize].ids);
         ids.min_by_key(|&id| (self.classes[id as usize], self.lines[id as usize].last(now))).map(FlowId)
     }
 
     /// Makes a place in one of these buckets by moving a flow to its other one.
-    fn relocate(&mut self, places: [usize; 2]) -> bool {
+    fn relocate(&mut self, places: [u32; 2]) -> bool {
         for place in places {
             for way in 0..WAYS {
-                let Bucket { ids, tags } = self.buckets[place];
+                let Bucket { ids, tags } = self.buckets[place as usize];
                 let [first, second] = self.places(self.hash_of(FlowId(ids[way])));
-                let other = &mut self.buckets[if place == first { second } else { first }];
+                let other = &mut self.buckets[if place == first { second } else { first } as usize];
                 let Some(room) = other.tags.iter().position(|&t| t == 0) else { continue };
                 (other.ids[room], other.tags[room]) = (ids[way], tags[way]);
-                self.buckets[place].tags[way] = 0;
+                self.buckets[place as usize].tags[way] = 0;
                 return true;
             }
         }
@@ -392,12 +420,21 @@ impl<V: Clone + Default> Table<V> {
 
     /// Puts a new flow in, half-open, with an empty line. [`Table::victim`] must have returned `None` for this hash.
     pub fn insert(&mut self, key: FlowKey, hash: u64) -> FlowId {
-        let mut line = Line { point: key.point(), ..Line::default() };
-        [line.a_port, line.b_port] = key.ports();
-        match Narrow::of(&key) {
-            Some(narrow) => (line.a, line.b) = (narrow.a, narrow.b),
-            None => line.bits = bit::WIDE,
+        if let Some(narrow) = Narrow::of(&key) {
+            return self.insert_narrow(narrow, hash);
         }
+        let line = Line { ports: key.ports(), point: key.point(), bits: bit::WIDE, ..Line::default() };
+        let id = self.put(line, hash);
+        self.wide.put(id.0, key.addresses());
+        id
+    }
+
+    /// The same of an IPv4 flow.
+    pub fn insert_narrow(&mut self, Narrow { pair, ports, point }: Narrow, hash: u64) -> FlowId {
+        self.put(Line { pair, ports, point, ..Line::default() }, hash)
+    }
+
+    fn put(&mut self, line: Line, hash: u64) -> FlowId {
         let id = match self.free {
             NONE => {
                 assert!(self.lines.len() < self.capacity, "the caller makes room first");
@@ -406,22 +443,19 @@ impl<V: Clone + Default> Table<V> {
                 self.lines.len() as u32 - 1
             }
             id => {
-                self.free = self.lines[id as usize].a;
+                self.free = self.lines[id as usize].pair as u32;
                 self.lines[id as usize] = line;
                 id
             }
         };
-        if self.lines[id as usize].has(bit::WIDE) {
-            self.wide.put(id, key.addresses());
-        }
-        let room = |p: usize| self.buckets[p].matching(0);
+        let room = |p: u32| self.buckets[p as usize].matching(0);
         let places = self.places(hash);
         let rooms = places.map(room);
         let [first, second] = rooms.map(u32::count_ones);
         let choice = usize::from(first < SPARE && second > first);
         let way = rooms[choice].trailing_zeros() as usize;
         assert!(way < WAYS, "the caller makes room first");
-        let bucket = &mut self.buckets[places[choice]];
+        let bucket = &mut self.buckets[places[choice] as usize];
         bucket.tags[way] = Self::tag(hash);
         bucket.ids[way] = id;
         self.len += 1;
@@ -437,7 +471,7 @@ impl<V: Clone + Default> Table<V> {
         let hash = self.hash_of(id);
         let tag = Self::tag(hash);
         'found: for place in self.places(hash) {
-            let bucket = &mut self.buckets[place];
+            let bucket = &mut self.buckets[place as usize];
             let mut alike = bucket.matching(tag);
             while alike != 0 {
                 let way = alike.trailing_zeros() as usize;
@@ -450,7 +484,7 @@ impl<V: Clone + Default> Table<V> {
         }
         self.give_back(id);
         let line = &mut self.lines[id.0 as usize];
-        *line = Line { a: self.free, ..Line::default() };
+        *line = Line { pair: self.free.into(), ..Line::default() };
         self.free = id.0;
         self.classes[id.0 as usize] = VACANT;
         self.counts[usize::from(class)] -= 1;
@@ -613,7 +647,7 @@ mod tests {
             let hash = t.hash(&many(n));
             assert!(t.find(&many(n), hash).is_some(), "{n}");
             let [first, _] = t.places(hash);
-            t.buckets[first].ids.contains(&n)
+            t.buckets[first as usize].ids.contains(&n)
         });
         let share = first.count() * 100 / capacity;
         assert!(share >= 75, "{share} % are in their first bucket");
@@ -650,7 +684,7 @@ mod tests {
         }
         let mut order = Vec::new();
         while let Some(id) = t.victim(t.hash(&key(500)), now).filter(|id| t.class(*id) != Some(Class::Open)) {
-            order.push(t.key(id).ports()[0]);
+            order.push(t.key(id).ports() >> 16);
             t.set_class(id, Class::Open); // Takes it out of the choice.
         }
         assert_eq!(order.len(), 16, "{order:?}");

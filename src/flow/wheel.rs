@@ -43,6 +43,8 @@ pub struct Wheel {
     now: Option<u64>,
     /// The end of that tick, ns; 0 before the first packet.
     idle_until: u64,
+    /// Entries, stale ones included.
+    entries: u64,
     /// Flows for which there was no room.
     unarmed: u64,
 }
@@ -65,6 +67,7 @@ impl Wheel {
             free: 0,
             now: None,
             idle_until: 0,
+            entries: 0,
             unarmed: 0,
         }
     }
@@ -101,6 +104,7 @@ impl Wheel {
             }
         }
         if self.push((tick % SLOTS as u64) as usize, id.0) {
+            self.entries += 1;
             *armed = Self::name(tick);
         } else {
             self.unarmed += 1;
@@ -128,6 +132,7 @@ impl Wheel {
         let head = self.heads[slot];
         let chunk = self.chunks.get_mut(head as usize)?;
         chunk.len -= 1;
+        self.entries -= 1;
         let flow = chunk.flows[chunk.len as usize];
         if chunk.len == 0 {
             self.heads[slot] = chunk.next;
@@ -164,12 +169,8 @@ impl Wheel {
                 return None;
             }
             // After a jump of more than a turn the slots are gone through once, each under the name of the tick it was filled for.
-            tick = if target - tick > SLOTS as u64 && self.is_idle() { target } else { tick + 1 };
+            tick = if target - tick > SLOTS as u64 && self.entries == 0 { target } else { tick + 1 };
         }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.heads.iter().all(|&h| h == NONE)
     }
 }
 

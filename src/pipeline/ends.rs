@@ -1,15 +1,18 @@
 //! Whose a packet is, before it is looked up: for those who share packets out to workers.
 
 use crate::capture::Packet;
-use crate::flow::Endpoint;
+use crate::flow::{Endpoint, FlowKey, Narrow, Seed};
 use crate::wire::{self, Body, Brief};
 
 /// Both ends of the tuple that a packet belongs to, its own or the one that it quotes; `None` if it belongs to none.
 pub(super) fn ends_of(p: &Packet<'_>) -> Option<(Endpoint, Endpoint)> {
     let mut brief = Brief::default();
     if wire::brief(p.link, p.bytes, p.vlan, &mut brief) {
-        let Brief { src, dst, sport, dport, .. } = brief;
-        return Some((Endpoint { addr: src, port: sport }, Endpoint { addr: dst, port: dport }));
+        let [src, dst] = brief.addresses();
+        return Some((
+            Endpoint { addr: src, port: brief.sport() },
+            Endpoint { addr: dst, port: brief.dport() },
+        ));
     }
     match &wire::decode(p.link, p.bytes, p.wire_len, p.vlan).body {
         Body::Tcp(s) => {
@@ -20,4 +23,14 @@ pub(super) fn ends_of(p: &Packet<'_>) -> Option<(Endpoint, Endpoint)> {
         }
         _ => None,
     }
+}
+
+/// The hash of the key of that tuple, at whatever tap point: the same in each run.
+#[inline]
+pub(super) fn hash_of(p: &Packet<'_>) -> Option<u64> {
+    let mut brief = Brief::default();
+    if wire::brief(p.link, p.bytes, p.vlan, &mut brief) && !brief.six {
+        return Some(Narrow::new(brief.four, brief.ports, 0).0.hash(Seed::FIXED));
+    }
+    ends_of(p).map(|(src, dst)| FlowKey::new(src, dst, 0).0.hash(Seed::FIXED))
 }

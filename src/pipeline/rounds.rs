@@ -8,13 +8,12 @@
 use std::io;
 
 use super::desk::{Desk, RecordSink};
-use super::ends::ends_of;
+use super::ends::hash_of;
 use super::event::{Event, Outlet};
 use super::fragments::Fragments;
 use super::latency::{Interval, figures_until};
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::{Packet, ReplaySource};
-use crate::flow::{FlowKey, Seed};
 use crate::wire::Nanos;
 
 /// Packets in a round: a few milliseconds of work for each worker, so that starting threads costs a hundredth of it.
@@ -35,6 +34,8 @@ pub enum RoundsError {
 /// See the module.
 pub struct Rounds {
     workers: Vec<Worker>,
+    /// What each of them had to say in a round.
+    events: Vec<Vec<Event>>,
     batch: usize,
     fragments: Fragments,
     /// Figures that are in records.
@@ -52,6 +53,7 @@ impl Rounds {
         };
         Rounds {
             workers: (0..count).map(|_| Worker::new(&each)).collect(),
+            events: (0..count).map(|_| Vec::new()).collect(),
             batch: batch.max(1),
             fragments: Fragments::default(),
             total: Interval::default(),
@@ -80,12 +82,12 @@ impl Rounds {
                 since = first;
                 until = figures_until(began_at, first);
             }
-            let made: Vec<_> = round.iter().map(|p| self.fragments.offer(p)).collect();
-            let round = with_made(&round, &made);
+            let offered = round.iter().enumerate();
+            let made: Vec<_> = offered.filter_map(|(n, p)| Some((n, self.fragments.offer(p)?))).collect();
+            let round = if made.is_empty() { round } else { with_made(&round, &made) };
             let (since, before) = (round.first().map_or(now, |p| p.now), self.counters().evicted_early);
-            for event in self.round(&round, now) {
-                desk.event(event)?;
-            }
+            self.round(&round, now);
+            self.events.iter_mut().flat_map(|events| events.drain(..)).try_for_each(|e| desk.event(e))?;
             let given_up = self.counters().evicted_early - before;
             if given_up > 0 {
                 desk.lost(since, now, given_up, 0);
@@ -148,39 +150,35 @@ impl Rounds {
     }
 
     /// Works one round off; `now` is the latest packet time so far.
-    fn round(&mut self, packets: &[Packet<'_>], now: Nanos) -> Vec<Event> {
+    fn round(&mut self, packets: &[Packet<'_>], now: Nanos) {
         let batch = self.batch;
-        let work = |worker: &mut Worker, packets: &[Packet<'_>]| {
-            let mut events = Vec::new();
-            packets.chunks(batch).for_each(|chunk| worker.batch(chunk, &mut events));
-            worker.settle(now, &mut events);
-            events
+        let work = |worker: &mut Worker, events: &mut Vec<Event>, packets: &[Packet<'_>]| {
+            packets.chunks(batch).for_each(|chunk| worker.batch(chunk, events));
+            worker.settle(now, events);
         };
-        let [_, others @ ..] = self.workers.as_slice() else { return Vec::new() };
-        if others.is_empty() {
-            return work(&mut self.workers[0], packets);
-        }
-        let threads = packets.len() >= WORTH_THREADS;
         let count = self.workers.len();
-        let mut lanes: Vec<Vec<Packet<'_>>> = vec![Vec::with_capacity(packets.len() / count); count];
+        let workers = self.workers.iter_mut().zip(&mut self.events);
+        if count == 1 {
+            return workers.for_each(|(worker, events)| work(worker, events, packets));
+        }
+        // Room for a share by a quarter larger than the others.
+        let room = packets.len() / count * 5 / 4;
+        let mut lanes: Vec<Vec<Packet<'_>>> = (0..count).map(|_| Vec::with_capacity(room)).collect();
         for p in packets {
             lanes[worker_of(p, count)].push(*p);
         }
-        if !threads {
-            let shares = self.workers.iter_mut().zip(&lanes);
-            return shares.flat_map(|(worker, lane)| work(worker, lane)).collect();
+        let shares = workers.zip(&lanes);
+        if packets.len() < WORTH_THREADS {
+            return shares.for_each(|((worker, events), lane)| work(worker, events, lane));
         }
         std::thread::scope(|scope| {
-            let jobs: Vec<_> = self
-                .workers
-                .iter_mut()
-                .zip(&lanes)
-                .map(|(worker, lane)| scope.spawn(move || work(worker, lane)))
+            let jobs: Vec<_> = shares
+                .map(|((worker, events), lane)| scope.spawn(move || work(worker, events, lane)))
                 .collect();
-            jobs.into_iter()
-                .flat_map(|job| job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        })
+            for job in jobs {
+                job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+        });
     }
 }
 
@@ -198,20 +196,24 @@ impl<S: RecordSink> Outlet for Straight<'_, S> {
     }
 }
 
+/// A packet made of pieces, and which one of its round completed it.
+type Made = (usize, (Vec<u8>, u32));
+
 /// The packets of a round, and behind each the one that it completed.
-fn with_made<'a>(round: &[Packet<'a>], made: &'a [Option<(Vec<u8>, u32)>]) -> Vec<Packet<'a>> {
-    let mut all = Vec::with_capacity(round.len());
-    for (p, made) in round.iter().zip(made) {
-        all.push(*p);
-        all.extend(made.iter().map(|(bytes, wire_len)| Packet { bytes, wire_len: *wire_len, ..*p }));
+fn with_made<'a>(round: &[Packet<'a>], made: &'a [Made]) -> Vec<Packet<'a>> {
+    let mut all = Vec::with_capacity(round.len() + made.len());
+    let mut from = 0;
+    for (n, (bytes, wire_len)) in made {
+        all.extend_from_slice(&round[from..=*n]);
+        all.push(Packet { bytes, wire_len: *wire_len, ..round[*n] });
+        from = n + 1;
     }
+    all.extend_from_slice(&round[from..]);
     all
 }
 
 /// The worker of a packet: both directions of a tuple, the errors that quote it, and its fragments' first go to one.
 fn worker_of(p: &Packet<'_>, count: usize) -> usize {
-    let Some((src, dst)) = ends_of(p) else { return 0 };
     // All points of a tuple go to one worker too, as the kernel side does it.
-    let hash = FlowKey::new(src, dst, 0).0.hash(Seed::FIXED);
-    (hash >> 32) as usize % count
+    hash_of(p).map_or(0, |hash| (hash >> 32) as usize % count)
 }

@@ -10,7 +10,7 @@ use super::state::State;
 use super::step::{FORGET_CLOSING, FORGET_OPEN, FORGET_OPENING, FORGET_OVER, GIVE_UP_AFTER};
 use super::zeek::Seen;
 use crate::flow::{Class, Digest, Line, Phase, Side, bit};
-use crate::wire::{Brief, Nanos, Segment, Seq, TcpFlags, TcpOptions};
+use crate::wire::{Nanos, Segment, Seq, TcpFlags, TcpOptions};
 
 /// Answers and last ACKs that take longer go the long way: from 5 s on, what counts as one connection is Zeek's question. An answer's
 /// time has 32 bits in a line.
@@ -55,26 +55,26 @@ pub fn role(line: &Line, end: Side) -> Side {
 
 /// The flags that decide; PSH and the ECN bits do not.
 #[inline]
-fn control(b: &Brief) -> u16 {
-    b.flags.0 & (SYN | ACK | FIN)
+fn control(d: &Digest) -> u16 {
+    d.flags.0 & (SYN | ACK | FIN)
 }
 
 /// True if a flow may begin with this packet in its line alone: a SYN that says nothing else.
 #[inline]
-pub fn begins(b: &Brief) -> bool {
-    control(b) == SYN && b.payload == 0 && b.ack.0 == 0
+pub fn begins(d: &Digest) -> bool {
+    control(d) == SYN && d.len == 0 && d.ack.0 == 0
 }
 
-/// A new line's first packet, for which [`begins`] is true. `end` of the key sent it; the caller notes its mark.
+/// A new line's first packet, for which [`begins`] is true, from an end of the key; the caller notes its mark.
 #[inline]
-pub fn begin(line: &mut Line, b: &Brief, end: Side, ts: Nanos) {
+pub fn begin(line: &mut Line, d: &Digest) {
     line.phase = Phase::SynSent;
-    if end == Side::Resp {
+    if d.from == Side::Resp {
         line.bits |= bit::TURNED;
     }
-    line.set_times(ts, ts);
-    line.same_mac(Side::Orig, b.src_mac);
-    numbers(line, b, Side::Orig);
+    line.set_times(d.ts, d.ts);
+    line.same_mac(Side::Orig, d.src_mac);
+    numbers(line, d, Side::Orig);
 }
 
 /// What a packet is asked for, a bit each.
@@ -108,10 +108,11 @@ struct Move {
     acked: Phase,
 }
 
-/// Flags that decide, as a number.
-const SYN_ACK: usize = 0;
-const ACK_ALONE: usize = 1;
-const FIN_ACK: usize = 2;
+/// Flags that decide, as a number: FIN and SYN as they stand in the header, or [`NO_ACK`].
+const ACK_ALONE: usize = 0;
+const FIN_ACK: usize = 1;
+const SYN_ACK: usize = 2;
+const NO_ACK: usize = 3;
 const FLAGS: usize = 4;
 const PHASES: usize = Phase::TimeWait as usize + 1;
 
@@ -165,81 +166,73 @@ const fn to(must: u8, phase: Phase) -> Option<Move> {
     Some(Move { must, to: phase, acked: phase })
 }
 
-/// Moves a line on by a packet that `end` sent at `ts`, if it is one of those that the module names; `now` is the newest packet time.
+/// Moves a line on by a packet from an end of the key, if it is one of those that the module names; `now` is the newest packet time.
 /// `None` changes nothing.
 #[inline]
-pub fn step(line: &mut Line, b: &Brief, end: Side, ts: Nanos, now: Nanos) -> Option<Folded> {
-    let role = role(line, end);
+pub fn step(line: &mut Line, d: &Digest, now: Nanos) -> Option<Folded> {
+    let role = role(line, d.from);
     let last = line.last(now);
-    if ts < last || deadline(line, now) <= now {
+    if d.ts < last || deadline(line, now) <= now {
         return None;
     }
-    // FIN is bit 0, SYN bit 1, ACK bit 4: with ACK they are 2, 0 and 1, without 3.
-    let flags = control(b);
-    let flags = match flags & ACK {
-        0 => FLAGS - 1,
-        _ => [ACK_ALONE, FIN_ACK, SYN_ACK, FLAGS - 1][usize::from(flags & (SYN | FIN))],
-    };
+    let flags = usize::from(d.flags.0 & (SYN | FIN)) | if d.flags.any(ACK) { 0 } else { NO_ACK };
     let closer = line.phase >= Phase::FinWait && role == closer(line);
     let sender = role as usize | usize::from(closer) << 1;
     let way = MOVES[at(line.phase, flags, sender)]?;
-    let waited = ts.since(last);
-    let what = what(line, b, role, waited);
-    if what & way.must != way.must || !line.same_mac(role, b.src_mac) {
+    let waited = d.ts.since(last);
+    let what = what(line, d, role, waited);
+    if what & way.must != way.must || !line.same_mac(role, d.src_mac) {
         return None;
     }
-    let phase = if what & is::ALL_ACKED != 0 { way.acked } else { way.to };
-    let folded = match (line.phase, phase) {
-        (Phase::SynSent, _) => Folded::Answered(waited),
-        (Phase::SynRecv, _) => {
-            Folded::Completed { after: waited, all: waited + u64::from(line.ends[0].ack.0) }
-        }
-        (Phase::Established, Phase::FinWait) if role == Side::Resp => {
-            line.bits |= bit::RESP_CLOSED;
-            Folded::Quiet
-        }
-        _ => Folded::Quiet,
-    };
-    line.phase = phase;
-    numbers(line, b, role);
-    if let Folded::Answered(waited) = folded {
-        // Nobody has acknowledged anything to the responder yet.
-        line.ends[0].ack = Seq(waited as u32);
+    let before = line.phase;
+    line.phase = if what & is::ALL_ACKED != 0 { way.acked } else { way.to };
+    if before >= Phase::Established {
+        let closes = (before == Phase::Established) & (line.phase == Phase::FinWait);
+        line.bits |= if closes & (role == Side::Resp) { bit::RESP_CLOSED } else { 0 };
+        numbers(line, d, role);
+        return Some(Folded::Quiet);
     }
-    Some(folded)
+    // While it opens, the originator's end keeps how long the answer took: nobody has acknowledged anything to the responder yet.
+    let answer = u64::from(line.ends[0].ack.0);
+    numbers(line, d, role);
+    if before == Phase::SynSent {
+        line.ends[0].ack = Seq(waited as u32);
+        return Some(Folded::Answered(waited));
+    }
+    Some(Folded::Completed { after: waited, all: waited + answer })
 }
 
 /// All of [`is`] that a packet is.
 #[inline]
-fn what(line: &Line, b: &Brief, role: Side, waited: u64) -> u8 {
+fn what(line: &Line, d: &Digest, role: Side, waited: u64) -> u8 {
     let (me, peer) = (&line.ends[role as usize], &line.ends[role.other() as usize]);
-    let (seq, ack, acked) = (b.seq.distance(me.next), b.ack.distance(me.ack), b.ack.distance(peer.next));
+    let (seq, ack, acked) = (d.seq.distance(me.next), d.ack.distance(me.ack), d.ack.distance(peer.next));
     let had = line.has(ts_bit(role));
-    let newer = had == b.has_ts && (!had || (b.tsval.wrapping_sub(me.tsval) as i32) >= 0);
+    let newer = had == d.has_ts && (!had || (d.tsval.wrapping_sub(me.tsval) as i32) >= 0);
     let onward = (0..FAR).contains(&seq) && (0..FAR).contains(&ack) && newer;
     let bit = |yes: bool, bit: u8| if yes { bit } else { 0 };
-    bit(b.payload == 0, is::EMPTY)
+    bit(d.len == 0, is::EMPTY)
         | bit(seq == 0, is::NEXT)
         | bit(acked == 0, is::ALL_ACKED)
         | bit(acked <= 0, is::ACKED)
         | bit(newer, is::NEWER)
         | bit(onward, is::ONWARD)
-        | bit(b.payload != 0 || ack != 0, is::FRESH)
+        | bit(d.len != 0 || ack != 0, is::FRESH)
         | bit(waited <= PROMPT, is::PROMPT)
 }
 
-fn numbers(line: &mut Line, b: &Brief, role: Side) {
+fn numbers(line: &mut Line, d: &Digest, role: Side) {
     let (me, peer) = (role as usize, role.other() as usize);
-    line.ttl[me] = b.ttl;
-    line.ends[me].next = b.end();
-    if b.has_ts {
-        line.ends[me].tsval = b.tsval;
+    line.ttl[me] = d.ttl;
+    line.ends[me].next = d.end();
+    if d.has_ts {
+        line.ends[me].tsval = d.tsval;
         line.bits |= ts_bit(role);
     }
-    if b.flags.any(ACK) {
-        line.ends[me].ack = b.ack;
-        if b.ack.after(line.ends[peer].next) {
-            line.ends[peer].next = b.ack;
+    if d.flags.any(ACK) {
+        line.ends[me].ack = d.ack;
+        if d.ack.after(line.ends[peer].next) {
+            line.ends[peer].next = d.ack;
         }
     }
 }

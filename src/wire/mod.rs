@@ -4,6 +4,7 @@
 
 mod brief;
 mod decode;
+mod digest;
 mod icmp;
 mod pcapng;
 mod seq;
@@ -12,6 +13,7 @@ mod types;
 
 pub use brief::{Brief, brief};
 pub use decode::decode;
+pub use digest::{Digest, Side};
 pub use pcapng::{Origin, PacketBlock, PcapngWriter};
 pub use seq::Seq;
 pub use types::*;

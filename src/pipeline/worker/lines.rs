@@ -6,7 +6,7 @@ use crate::detect::{Life, Listener, Seen, Sight};
 use crate::flow::{Class, Digest, FlowId, FlowKey, Line, Mark, Phase, Side, bit};
 use crate::pipeline::event::Outlet;
 use crate::track::fold::{self, Folded};
-use crate::wire::{Brief, Nanos, TcpFlags};
+use crate::wire::Nanos;
 
 /// VLANs that flows in lines may have: more distinct ones than a gateway has at work. Flows in others are whole.
 pub(super) const LABELS: usize = 256;
@@ -21,24 +21,23 @@ impl Worker {
         let Lookup { narrow, hash, end, guess, wide, .. } = self.lookups[i];
         let found = if wide {
             let key = &self.keys[i];
-            guess.filter(|id| self.table.is(*id, key)).or_else(|| self.table.find(key, hash))
+            guess.filter(|id| self.table.is_wide(*id, key)).or_else(|| self.table.find_wide(key, hash))
         } else {
             guess
                 .filter(|id| self.table.is_narrow(*id, &narrow))
                 .or_else(|| self.table.find_narrow(&narrow, hash))
         };
         let Some(id) = found else { return self.begin(i, p, out) };
-        let b = &self.briefs[i];
+        let d = &self.briefs[i].digest;
         let line = self.table.line_mut(id);
         if line.phase == Phase::Whole {
             return false;
         }
         let before = line.phase;
-        let Some(folded) = fold::step(line, b, end, p.ts, p.now) else { return false };
+        let Some(folded) = fold::step(line, d, p.now) else { return false };
         let (role, phase) = (fold::role(line, end), line.phase);
-        let digest = brief_digest(b, p, end);
-        let mark = self.recorder.push(line.mark(self.recorder.next()), digest);
-        line.packet(role, p.ts, mark, b.payload > 0);
+        let mark = self.recorder.push(line.mark(self.recorder.next()), d);
+        line.packet(role, p.ts, mark, d.len > 0);
         if line.armed == 0 {
             self.wheel.arm(id, fold::deadline(line, p.now), &mut line.armed);
         }
@@ -47,21 +46,28 @@ impl Worker {
         }
         self.counters.packets += 1;
         self.counters.segments += 1;
+        if folded != Folded::Quiet {
+            self.tell(i, folded, id, p, out);
+        }
+        true
+    }
+
+    /// What others want to know of a step on a line.
+    #[inline(always)]
+    fn tell(&mut self, i: usize, folded: Folded, id: FlowId, p: &Packet<'_>, out: &mut dyn Outlet) {
+        let (key, Lookup { hash, end, .. }) = (self.key(i), self.lookups[i]);
         match folded {
             Folded::Quiet => {}
             Folded::Completed { after, all } => {
                 self.interval.acks.record(after);
-                let orig = self.table.line(id).orig();
-                let asked = Nanos(p.ts.0.saturating_sub(all));
-                self.completed(&self.key(i), orig, asked, p, out);
+                let (orig, asked) = (self.table.line(id).orig(), Nanos(p.ts.0.saturating_sub(all)));
+                self.completed(&key, orig, asked, p, out);
             }
             Folded::Answered(ns) => {
-                let key = self.key(i);
-                let tuple = toward(&key, end.other());
-                self.answered(&key, hash, Seen { tuple, digest: Digest { from: role, ..digest } }, ns, out);
+                let digest = Digest { from: Side::Resp, ..self.briefs[i].digest };
+                self.answered(&key, hash, Seen { tuple: toward(&key, end.other()), digest }, ns, out);
             }
         }
-        true
     }
 
     /// The SYN-ACK of a connection in its line.
@@ -104,22 +110,21 @@ impl Worker {
 
     /// The first packet of a tuple: a connection that may be kept in a line alone begins with a SYN.
     pub(super) fn begin(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) -> bool {
-        let Lookup { hash, end, .. } = self.lookups[i];
+        let Lookup { narrow, hash, end, wide, .. } = self.lookups[i];
         let key = self.key(i);
-        let b = self.briefs[i];
-        let Some(label) = self.label(b.vlan).filter(|_| fold::begins(&b)) else { return false };
+        let digest = self.briefs[i].digest;
+        let Some(label) = self.label(digest.vlan).filter(|_| fold::begins(&digest)) else { return false };
         self.make_room(hash, p.ts, out);
         self.counters.packets += 1;
         self.counters.segments += 1;
         self.counters.flows += 1;
-        let id = self.table.insert(key, hash);
+        let id = if wide { self.table.insert(key, hash) } else { self.table.insert_narrow(narrow, hash) };
         if let Some(next) = self.table.vacant() {
             fetch(&self.table, next);
         }
-        let digest = brief_digest(&b, p, end);
-        let mark = self.recorder.push(Mark::default(), digest);
+        let mark = self.recorder.push(Mark::default(), &digest);
         let line = self.table.line_mut(id);
-        fold::begin(line, &b, end, p.ts);
+        fold::begin(line, &digest);
         line.label = label;
         line.packet(Side::Orig, p.ts, mark, false);
         self.wheel.arm(id, fold::deadline(line, p.ts), &mut line.armed);
@@ -265,31 +270,5 @@ impl Worker {
     pub(super) fn ends_well(&self, id: FlowId) -> bool {
         use Phase::{Established, FinWait, LastAck, TimeWait};
         matches!(self.table.line(id).phase, Established | FinWait | LastAck | TimeWait)
-    }
-}
-
-/// What the flight recorder keeps of a common packet, as [`digest`] has it.
-fn brief_digest(b: &Brief, p: &Packet<'_>, end: Side) -> Digest {
-    let syn = b.flags.any(TcpFlags::SYN);
-    Digest {
-        ts: p.ts,
-        seq: b.seq,
-        ack: b.ack,
-        tsval: b.tsval,
-        tsecr: b.tsecr,
-        len: b.payload,
-        flags: b.flags,
-        win: b.win,
-        ip_id: b.ip_id,
-        vlan: b.vlan,
-        src_mac: b.src_mac,
-        dst_mac: b.dst_mac,
-        ttl: b.ttl,
-        point: p.point.0,
-        way: p.way,
-        from: end,
-        has_ts: b.has_ts,
-        mss: if syn { b.mss } else { 0 },
-        wscale: if syn { b.wscale } else { 0 },
     }
 }

@@ -47,15 +47,17 @@ const LOOK_BACK: usize = 6;
 /// A packet of the batch after decoding: where its flow is, and by which end it was sent.
 #[derive(Clone, Copy)]
 struct Lookup {
-    /// Its key, unless it is `wide`, or was decoded in full: then it is in `keys`.
+    /// Its key, unless it is `wide`.
     narrow: Narrow,
     hash: u64,
     end: Side,
     form: Form,
     /// Its flow, most likely.
     guess: Option<FlowId>,
-    /// Its addresses are IPv6, for which a line has no room.
+    /// Its addresses are IPv6, for which a line has no room: its key is in `keys`.
     wide: bool,
+    /// Its buckets.
+    places: [u32; 2],
 }
 
 /// How far a packet was decoded.
@@ -81,6 +83,7 @@ struct Speaker<'a> {
 }
 
 impl Speaker<'_> {
+    #[inline(always)]
     fn say(&mut self, what: What) {
         *self.events += 1;
         let place = Place { at: self.at, age: self.age, lane: self.lane, count: *self.events };
@@ -93,6 +96,7 @@ impl Listener for Speaker<'_> {
         self.say(What::Anomaly(Box::new(anomaly)));
     }
 
+    #[inline(always)]
     fn sight(&mut self, sight: Sight) {
         self.say(What::Sight(sight));
     }
@@ -145,6 +149,7 @@ impl Worker {
             form: Form::Other,
             guess: None,
             wide: false,
+            places: [0; 2],
         };
         let mut labels = Vec::with_capacity(LABELS);
         labels.push(0);
@@ -213,20 +218,8 @@ impl Worker {
     /// Works through one batch: decode all, hash all, touch all buckets, then all lines, then look up and step one by one.
     pub fn batch(&mut self, packets: &[Packet<'_>], out: &mut dyn Outlet) {
         for chunk in packets.chunks(BATCH) {
-            for (i, p) in chunk.iter().enumerate() {
-                self.read(i, p);
-            }
-            for look in &mut self.lookups[..chunk.len()] {
-                if matches!(look.form, Form::Brief | Form::Tcp)
-                    && let Some(id) = self.table.guess(look.hash)
-                {
-                    look.guess = Some(id);
-                    fetch(&self.table, id);
-                    if look.wide {
-                        prefetch(self.table.wide(id));
-                    }
-                }
-            }
+            self.read_all(chunk);
+            self.guess_all(chunk.len());
             for (i, p) in chunk.iter().enumerate() {
                 self.advance(p.now, out);
                 if self.lookups[i].form == Form::Brief {
@@ -244,28 +237,55 @@ impl Worker {
         self.counters.untimed = self.wheel.unarmed();
     }
 
+    /// Decodes a batch.
+    #[inline(never)]
+    fn read_all(&mut self, chunk: &[Packet<'_>]) {
+        for (i, p) in chunk.iter().enumerate() {
+            self.read(i, p);
+        }
+    }
+
+    /// Has the lines fetched that the first `count` packets most likely belong to.
+    #[inline(never)]
+    fn guess_all(&mut self, count: usize) {
+        for look in &mut self.lookups[..count] {
+            if matches!(look.form, Form::Brief | Form::Tcp)
+                && let Some(id) = self.table.guess(look.hash, look.places)
+            {
+                look.guess = Some(id);
+                fetch(&self.table, id);
+                if look.wide {
+                    prefetch(self.table.wide(id));
+                }
+            }
+        }
+    }
+
     /// Decodes one packet of the batch as far as it needs, and has its buckets fetched.
     #[inline]
     fn read(&mut self, i: usize, p: &Packet<'_>) {
         let b = &mut self.briefs[i];
         if self.lines && wire::brief(p.link, p.bytes, p.vlan, b) {
-            if !self.ports.contains(b.sport) && !self.ports.contains(b.dport) {
+            if !self.ports.contains(b.sport()) && !self.ports.contains(b.dport()) {
                 self.lookups[i].form = Form::PassedOver;
                 return;
             }
             if self.census {
-                count_flags(&mut self.interval, p, b.flags);
+                count_flags(&mut self.interval, p, b.digest.flags);
             }
+            let d = &mut b.digest;
+            (d.ts, d.point, d.way) = (p.ts, p.point.0, p.way);
             if !b.six {
-                let [src, dst] = b.narrow();
-                let (narrow, end) = Narrow::new(src, dst, p.point.0);
+                let (narrow, end) = Narrow::new(b.four, b.ports, p.point.0);
+                b.digest.from = end;
                 let hash = self.table.hash_narrow(&narrow);
-                return self
-                    .look(i, Lookup { narrow, hash, end, form: Form::Brief, guess: None, wide: false });
+                return self.look(i, narrow, hash, end, Form::Brief, false);
             }
-            let src = Endpoint { addr: b.src, port: b.sport };
-            let dst = Endpoint { addr: b.dst, port: b.dport };
-            return self.look_whole(i, src, dst, p.point.0, Form::Brief);
+            let src = Endpoint { addr: b.pair[0], port: b.sport() };
+            let dst = Endpoint { addr: b.pair[1], port: b.dport() };
+            let end = self.look_whole(i, src, dst, p.point.0, Form::Brief);
+            self.briefs[i].digest.from = end;
+            return;
         }
         let d = &mut self.decoded[i];
         *d = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
@@ -282,18 +302,22 @@ impl Worker {
         }
     }
 
-    fn look_whole(&mut self, i: usize, src: Endpoint, dst: Endpoint, point: u8, form: Form) {
+    fn look_whole(&mut self, i: usize, src: Endpoint, dst: Endpoint, point: u8, form: Form) -> Side {
         let (key, end) = FlowKey::new(src, dst, point);
         self.keys[i] = key;
-        let (hash, wide) = (self.table.hash(&key), !src.addr.is_v4());
-        self.look(i, Lookup { narrow: Narrow::default(), hash, end, form, guess: None, wide });
+        match Narrow::of(&key) {
+            Some(narrow) => self.look(i, narrow, self.table.hash_narrow(&narrow), end, form, false),
+            None => self.look(i, Narrow::default(), self.table.hash_wide(&key), end, form, true),
+        }
+        end
     }
 
     #[inline]
-    fn look(&mut self, i: usize, look: Lookup) {
-        self.lookups[i] = look;
-        for bucket in self.table.buckets(look.hash) {
-            prefetch(bucket);
+    fn look(&mut self, i: usize, narrow: Narrow, hash: u64, end: Side, form: Form, wide: bool) {
+        let places = self.table.places(hash);
+        self.lookups[i] = Lookup { narrow, hash, end, form, guess: None, wide, places };
+        for place in places {
+            prefetch(self.table.bucket(place));
         }
     }
 
@@ -301,7 +325,7 @@ impl Worker {
     #[inline]
     fn key(&self, i: usize) -> FlowKey {
         let look = &self.lookups[i];
-        if look.wide || look.form != Form::Brief { self.keys[i] } else { look.narrow.into() }
+        if look.wide { self.keys[i] } else { look.narrow.into() }
     }
 
     /// Concludes everything at `now`, the end of a recording; another may follow.
@@ -378,7 +402,7 @@ impl Worker {
             return;
         }
         let flow = self.table.get_mut(id);
-        flow.newest = self.recorder.push(flow.newest, digest);
+        flow.newest = self.recorder.push(flow.newest, &digest);
         let before = flow.deadline;
         let was_known = is_known(flow);
         let mut began = false;

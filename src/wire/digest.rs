@@ -1,6 +1,6 @@
-//! What the flight recorder keeps of a packet.
+//! What the flight recorder keeps of a packet. The short decoder writes it at once, so that it is stored as it was read.
 
-use crate::wire::{Mac, Nanos, Seq, TcpFlags, Way};
+use super::{Mac, Nanos, Seq, TcpFlags, Way};
 
 /// Which end of a flow sent a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -55,10 +55,10 @@ pub struct Digest {
     pub ip_id: u16,
     /// VLAN identifier plus 1; 0 without a tag.
     pub vlan: u16,
-    /// Ethernet source.
-    pub src_mac: Mac,
     /// Ethernet destination.
     pub dst_mac: Mac,
+    /// Ethernet source.
+    pub src_mac: Mac,
     /// TTL or hop limit.
     pub ttl: u8,
     /// Tap point.
@@ -73,4 +73,13 @@ pub struct Digest {
     pub mss: u16,
     /// Window scale option plus 1; 0 without.
     pub wscale: u8,
+}
+
+impl Digest {
+    /// The sequence number after the segment.
+    #[inline]
+    pub fn end(&self) -> Seq {
+        let flags = u32::from(self.flags.any(TcpFlags::SYN)) + u32::from(self.flags.any(TcpFlags::FIN));
+        self.seq.add(self.len.wrapping_add(flags))
+    }
 }
