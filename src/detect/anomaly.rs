@@ -72,6 +72,13 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
+    /// True if it rests on something that was not seen. A lost translation does, unless connection tracking told of it or the packets
+    /// themselves show it: that a tuple was never opened outside, or that no reset came in inside.
+    pub fn rests_on_absence(&self) -> bool {
+        let lost = matches!(self.kind, Kind::NatRemapped | Kind::NatMappingLost);
+        self.kind.rests_on_absence() || lost && self.certainty < Certainty::Proven
+    }
+
     /// One that belongs to no flow: what it says, its first moment and its last, which is also when the rule could be sure. The rest
     /// is for the caller to set where it differs: `info`, nobody's doing, proven, once, nowhere in particular.
     pub fn new(kind: Kind, summary: String, first: Nanos, last: Nanos) -> Anomaly {

@@ -11,7 +11,7 @@ use super::sight::Seen;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::flow::{Digest, Endpoint, Side, Tuple};
 use crate::track::SegClass;
-use crate::wire::{Mac, Nanos, Seq, Way};
+use crate::wire::{Mac, Nanos, Seq, TcpFlags, Way};
 
 use super::bounded::Bounded;
 
@@ -172,7 +172,7 @@ impl Gateway {
                 self.remapped(seen);
             }
             Some(1) => {
-                if d.way != Way::Egress {
+                if d.way != Way::Egress && !answers_syn(d) {
                     let sender = sender(seen);
                     self.answers.put((sender.src, d.seq), (sender.dst, *d));
                 }
@@ -219,7 +219,8 @@ impl Gateway {
             return;
         }
         let Some(c) = self.join.crossing(0, &seen.tuple).filter(|c| c.from == 0) else { return };
-        let Some(before) = c.tuples[1] else { return };
+        // What was never answered has no translation that could be lost while it lived.
+        let Some(before) = c.tuples[1].filter(|_| c.syn_ack[0].is_some() && !answers_syn(d)) else { return };
         let Some(&(to, at)) = self.answers.get(&(before.dst, d.seq)) else { return };
         let now = Tuple { src: to, dst: before.dst };
         let opened = c.had(&now) || self.join.crossing(1, &now).is_some();
@@ -527,6 +528,12 @@ impl Gateway {
             a.summary.push_str("; they were not seen to leave the gateway");
         }
     }
+}
+
+/// True for a reset that answers a segment without an acknowledgement, which is a SYN: its number is 0 (RFC 9293 3.10.7.1), so that all
+/// refusals of a responder look alike.
+fn answers_syn(d: &Digest) -> bool {
+    d.flags.any(TcpFlags::ACK) && d.seq == Seq(0)
 }
 
 /// All SYNs crossed: it was not the gateway, unless the answer got lost in it.

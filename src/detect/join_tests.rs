@@ -1,9 +1,11 @@
 //! Translations of every sort, and what must not be taken for one.
 
+use super::Kind;
+use super::gateway::Gateway;
 use super::join::{Join, Role};
 use super::sight::Seen;
-use crate::flow::{Digest, Endpoint, Tuple};
-use crate::wire::{Addr, Nanos, Seq};
+use crate::flow::{Digest, Endpoint, Side, Tuple};
+use crate::wire::{Addr, Nanos, Seq, TcpFlags, Way};
 
 const US: u64 = 1_000;
 
@@ -190,4 +192,42 @@ fn a_service_of_the_gateway_itself_is_no_loss_and_many_answers_without_a_crossin
     j.syn(&syn(tuple(end(CLIENT, 40_000), end(SERVER, 80)), 1, 0, 0));
     j.syn(&syn(tuple(end(GATEWAY, 40_000), end(SERVER, 80)), 999, 1, 20));
     assert_eq!(j.pattern(), "isn_rewritten");
+}
+
+/// A gateway whose client opened a connection on a tuple outside, and what it makes of resets: outside of `to`, then inside.
+fn remapped(answered: bool, flags: u16, seq: u32, to: Tuple) -> Vec<Kind> {
+    let inside = tuple(end(CLIENT, 40_000), end(SERVER, 80));
+    let outside = tuple(end(GATEWAY, 50_000), end(SERVER, 80));
+    let mut g = Gateway::new(vec![Role::Inside, Role::Outside]);
+    g.join.syn(&syn(inside, 77, 0, 0));
+    g.join.syn(&syn(outside, 77, 1, 20));
+    if answered {
+        for (t, point) in [(outside, 1), (inside, 0)] {
+            let mut seen = syn(t, 500, point, 40);
+            (seen.digest.ack, seen.digest.from) = (Seq(78), Side::Resp);
+            g.join.syn_ack(&seen);
+        }
+    }
+    for (t, point, way) in [(to, 1, Way::Ingress), (inside, 0, Way::Egress)] {
+        let mut seen = syn(t, seq, point, 60 + 10 * u64::from(1 - point));
+        (seen.digest.flags, seen.digest.from, seen.digest.way) = (TcpFlags(flags), Side::Resp, way);
+        g.rst(&seen, None, false);
+    }
+    let mut told = Vec::new();
+    g.finish(&mut |a| told.push(a.kind));
+    told
+}
+
+#[test]
+fn a_refusal_of_another_tuple_is_no_change_of_translation() {
+    let other = tuple(end(GATEWAY, 50_001), end(SERVER, 80));
+    let both = [Kind::NatRemapped, Kind::NatMappingLost];
+    // The responder knows nothing of the tuple that an open connection went on with.
+    assert_eq!(remapped(true, TcpFlags::RST, 501, other), both);
+    // Refusals of SYNs have the number 0, all of them: the other one is another client's, whose SYN was not seen outside.
+    assert_eq!(remapped(true, TcpFlags::RST | TcpFlags::ACK, 0, other), []);
+    assert_eq!(remapped(false, TcpFlags::RST | TcpFlags::ACK, 0, other), []);
+    // What was never answered was not open.
+    assert_eq!(remapped(false, TcpFlags::RST, 501, other), []);
+    assert_eq!(remapped(true, TcpFlags::RST, 501, tuple(end(GATEWAY, 50_000), end(SERVER, 80))), []);
 }

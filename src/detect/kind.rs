@@ -150,7 +150,7 @@ kinds! {
 }
 
 impl Kind {
-    /// True for a kind that rests on something that was not seen: with packets lost it may be the one that was.
+    /// True for a kind that always rests on something that was not seen: with packets lost it may be the one that was.
     pub const fn rests_on_absence(self) -> bool {
         matches!(
             self,

@@ -230,10 +230,10 @@ impl<S: RecordSink> Desk<S> {
     pub fn anomaly(&mut self, mut a: Anomaly) -> std::io::Result<()> {
         let mut more = Vec::new();
         // A reset may be the gateway's own: that none came in inside is an absence, too.
-        let waits = a.kind.rests_on_absence() || a.kind == Kind::ResetMidFlow;
+        let waits = a.rests_on_absence() || a.kind == Kind::ResetMidFlow;
         let told = self.survey.judge(&mut a, &mut |a| more.push(a));
         for more in more {
-            let waits = more.kind.rests_on_absence();
+            let waits = more.rests_on_absence();
             self.judged(more, waits)?;
         }
         if told { self.judged(a, waits) } else { Ok(()) }
@@ -259,7 +259,7 @@ impl<S: RecordSink> Desk<S> {
             return Ok(());
         }
         let loss = self.loss_in(a.first, a.last);
-        if loss.is_some() && a.kind.rests_on_absence() {
+        if loss.is_some() && a.rests_on_absence() {
             // It rests on an absence, and something is absent that was there.
             a.certainty = Certainty::Possible;
             a.severity = Severity::Info;

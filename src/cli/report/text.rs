@@ -181,7 +181,7 @@ fn ages(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     if report.ages.is_empty() {
         return Ok(());
     }
-    writeln!(to, "\n{}", style.bold("Tuples used again, by the time since their last close (sightings)"))?;
+    writeln!(to, "\n{}", style.bold("Tuples used again, by time since their close (sightings)"))?;
     for (n, (refused, accepted)) in report.ages.refused.iter().zip(report.ages.accepted).enumerate() {
         if refused + accepted > 0 {
             writeln!(to, "  {:<12} {refused:>8} refused {accepted:>8} accepted", Ages::label(n))?;
