@@ -4,6 +4,7 @@
 //! means the same in both and is checked in one place; a name that is none is an error, and so is a value of another kind.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -19,16 +20,25 @@ const COMMAND: &str = "run";
 /// The option that names the file.
 const OPTION: &str = "config";
 
+/// How the bytes of a file are had.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
+
 /// A command line with what its configuration file adds; the same if it names none.
-pub fn expanded(args: Vec<OsString>) -> Result<Vec<OsString>, Fail> {
+pub fn expanded(args: Vec<OsString>, file: ReadFile) -> Result<Vec<OsString>, Fail> {
     let Some(path) = named(&args) else { return Ok(args) };
-    let text = std::fs::read_to_string(&path).map_err(|e| {
+    let bytes = file(&path).map_err(|e| {
         Fail::new(format!("cannot read {}: {e}", path.display()))
             .hint("--config takes a TOML file; docs/operations.md has one")
     })?;
+    let at_byte = |n: usize, what: &str| {
+        let line = bytes.iter().take(n).filter(|b| **b == b'\n').count() + 1;
+        Fail::new(format!("{}, line {line}: {what}", path.display()))
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|e| {
+        at_byte(e.valid_up_to(), "this is no UTF-8").hint("--config takes a TOML file, which is UTF-8 text")
+    })?;
     let table = text.parse::<Table>().map_err(|e| {
-        let line = e.span().map_or(0, |at| text[..at.start.min(text.len())].lines().count().max(1));
-        Fail::new(format!("{}, line {line}: {}", path.display(), e.message().replace('\n', "; ")))
+        at_byte(e.span().map_or(0, |at| at.start), &shown(&e.message().replace('\n', "; ")))
             .hint("write NAME = VALUE, with text in quotes")
     })?;
     let given = on_the_command_line(&args);
@@ -125,7 +135,7 @@ fn option(name: &str, path: &Path) -> Result<Arg, Fail> {
     if let Some(found) = all.iter().find(|a| long(a) == name) {
         return Ok(found.clone());
     }
-    let fail = Fail::new(format!("{}: there is no option '{name}'", path.display()));
+    let fail = Fail::new(format!("{}: there is no option '{}'", path.display(), shown(name)));
     let near = all.iter().map(&long).min_by_key(|l| distance(l, name)).filter(|l| distance(l, name) <= 3);
     Err(match near {
         Some(near) => fail.hint(format!("'{near}' is one")),
@@ -159,6 +169,12 @@ fn words(option: &Arg, name: &str, value: &Value, path: &Path) -> Result<Vec<OsS
             _ => Err(wrong("true or false", format!("{name} = true"))),
         };
     }
+    // A message that quotes it would be more than a line, or steer a terminal.
+    let is_odd = |value: &Value| value.as_str().is_some_and(|text| text.contains(char::is_control));
+    if is_odd(value) || value.as_array().is_some_and(|list| list.iter().any(is_odd)) {
+        return Err(Fail::new(format!("{}: {name} holds a control character", path.display()))
+            .hint("end the text on its line, and write no \\n, \\t or \\u00.. in it"));
+    }
     let one = |value: &Value| match value {
         Value::String(text) => Some(format!("--{name}={text}").into()),
         Value::Integer(n) => Some(format!("--{name}={n}").into()),
@@ -171,6 +187,11 @@ fn words(option: &Arg, name: &str, value: &Value, path: &Path) -> Result<Vec<OsS
         }
         value => one(value).map(|word| vec![word]).ok_or_else(wants),
     }
+}
+
+/// What stands in a file, in a message.
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -200,7 +221,7 @@ mod tests {
             args[2..args.len() - 2].iter().map(|a| a.to_str().unwrap().to_owned()).collect()
         };
         let shown = |e: Fail| e.to_string().replace(&*dir.path().to_string_lossy(), "");
-        expanded(all).map(text).map_err(shown)
+        expanded(all, &|path| std::fs::read(path)).map(text).map_err(shown)
     }
 
     #[test]
@@ -217,7 +238,6 @@ mod tests {
 
     #[test]
     fn the_file_is_named_where_it_is_to_blame() {
-        use clap::Parser as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f.toml");
         std::fs::write(&path, "ports = \"99999\"\nworkers = 0").unwrap();
@@ -225,9 +245,7 @@ mod tests {
             let mut typed: Vec<OsString> = vec!["syntap".into(), "run".into()];
             typed.extend(args.iter().map(OsString::from));
             typed.extend(["--config".into(), path.clone().into()]);
-            let all = expanded(typed.clone()).unwrap();
-            let e = Cli::try_parse_from(&all).unwrap_err();
-            in_file(super::super::usage::house(&e, Some("run")), &e, &typed, &all).to_string()
+            super::super::given(&typed, &|path| std::fs::read(path)).unwrap_err().to_string()
         };
         let named = format!("(with {})", path.display());
         for (args, what, by_file) in [
@@ -253,12 +271,26 @@ mod tests {
             ("workers = [1, 2]", "workers is a list", "hint: "),
             ("workers = 1.5", "workers is a number with a point", "hint: "),
             ("ports = 80\nworkers = ", "/f.toml, line 2: ", "NAME = VALUE"),
+            ("ports = 80\n= 1", "/f.toml, line 2: ", "NAME = VALUE"),
+            ("ports = 80\n\nports = 81", "/f.toml, line 3: ", "NAME = VALUE"),
+            ("ports = \"a\\n\\nb\"", "/f.toml: ports holds a control character", "on its line"),
+            ("net = [\"::/0\", \"\\u001b[2J\"]", "/f.toml: net holds a control character", "on its line"),
+            ("\"a\\n\\nb\" = 1", "there is no option 'a\u{fffd}\u{fffd}b'", "hint: "),
         ] {
             let said = with(file, &[]).expect_err(file);
             assert!(
                 said.contains(message) && said.contains("\nhint: ") && said.contains(hint),
                 "{file}: {said}"
             );
+            assert_eq!(said.lines().count(), 2, "{said}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_refused_with_the_line() {
+        let typed: Vec<OsString> = ["syntap", "run", "--config", "f.toml"].map(OsString::from).into();
+        let said =
+            expanded(typed, &|_| Ok(b"ports = 80\nwrite = \"\xff\"".to_vec())).unwrap_err().to_string();
+        assert!(said.starts_with("f.toml, line 2: ") && said.contains("\nhint: "), "{said}");
     }
 }

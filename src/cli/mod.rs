@@ -45,7 +45,7 @@ use crate::record::{Merged, Record, ShardError, ShardState, Wanted, shard_paths}
 pub(crate) use crate::report::many;
 
 pub use fail::{Fail, is_broken_pipe, words};
-pub use usage::parse;
+pub use usage::{Given, given, parse};
 
 /// A packet tap for busy Linux gateways: names what went wrong with TCP connections, with the packets that prove it.
 #[derive(Debug, Parser)]
@@ -53,6 +53,17 @@ pub use usage::parse;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+impl Cli {
+    /// What a run begins with, as far as nothing of this machine is asked: options that fit each by itself may not fit together. Nothing for
+    /// another command.
+    pub fn settings(&self) -> Result<Option<impl std::fmt::Debug + use<>>, Fail> {
+        match &self.command {
+            Command::Run(args) => args.meant().map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 const AFTER_HELP: &str = "\

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use clap::{Args as _, Parser};
+use clap::Args as _;
 
 use super::budget::{self, BudgetArg};
 use super::filter::{Choice, Filter};
 use super::run::RunArgs;
-use super::{Cli, Command, Fail, config, usage};
+use super::usage::{self, Given};
+use super::{Command, Fail, config};
 use crate::bpf::Budget;
 use crate::capture::{PortSet, TapConfig, TapInterface};
 
@@ -60,7 +61,8 @@ impl Reload {
     /// Of this process, which has just read its file.
     pub fn of_process() -> Reload {
         let words: Vec<OsString> = std::env::args_os().collect();
-        let options = config::expanded(words.clone()).map_or_else(|_| BTreeMap::new(), |all| options(&all));
+        let options = config::expanded(words.clone(), &|path| std::fs::read(path));
+        let options = options.map_or_else(|_| BTreeMap::new(), |all| self::options(&all));
         Reload { words, options }
     }
 
@@ -72,9 +74,7 @@ impl Reload {
                     .hint("put the file back, readable for the user of the run, and send SIGHUP again")
             })?;
         }
-        let words = config::expanded(self.words.clone())?;
-        let cli = Cli::try_parse_from(&words)
-            .map_err(|e| config::in_file(usage::house(&e, Some("run")), &e, &self.words, &words))?;
+        let Given { cli, words } = usage::given(&self.words, &|path| std::fs::read(path))?;
         let Command::Run(RunArgs { ports, budget, filter, .. }) = &cli.command else {
             return Err(Fail::new("the command line is none of run"));
         };

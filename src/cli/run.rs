@@ -210,10 +210,19 @@ impl Wanted {
     }
 }
 
+impl RunArgs {
+    /// What they mean together, whatever machine this is.
+    pub(super) fn meant(&self) -> Result<(Wanted, Settings), Fail> {
+        let wanted = Wanted::parse(&self.interfaces)?;
+        let settings = Settings::of(&self.ports, &self.budget, &self.filter, &wanted.taps)?;
+        Ok((wanted, settings))
+    }
+}
+
 /// Runs it.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // What was typed wrong is said before what the machine lacks.
-    let Wanted { taps, interfaces } = Wanted::parse(&args.interfaces)?;
+    let (Wanted { taps, interfaces }, first) = args.meant()?;
     let manager = Manager::from_env();
     let reload = args.config.as_ref().map(|_| Reload::of_process());
     let mut guard = confine::plan(&args.confine)?;
@@ -221,7 +230,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(name) = &args.netns {
         super::netns::enter(name)?;
     }
-    let ports = PortSet::union(&args.ports);
+    let ports = first.ports.clone();
     let host = host_name();
     // What can fail without touching an interface is tried first.
     let rings = usize::from(args.workers);
@@ -240,7 +249,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         note(format!("{rings} workers share {} CPUs: more than one for each gain nothing", cpus.len()));
     }
     let mut output = Output::new();
-    let first = Settings::of(&args.ports, &args.budget, &args.filter, &taps)?;
     let filter = first.filter.words();
     let filters = output.only_by_ring(first.filter);
     let retention = Retention { max_bytes: args.keep_bytes, max_age: args.keep_age };

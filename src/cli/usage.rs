@@ -5,17 +5,39 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
+use super::config::ReadFile;
 use super::{Cli, Fail, config};
 use crate::capture::PortError;
 
-/// Reads the command line. Help and version are answered and end the program, with success.
+/// A command line that was read, with its configuration file.
+#[derive(Debug)]
+pub struct Given {
+    /// What it says.
+    pub cli: Cli,
+    /// The words that both came to: those of the file stand behind the command, as `--NAME=VALUE` each.
+    pub words: Vec<OsString>,
+}
+
+/// Reads the command line of this process.
 pub fn parse() -> Result<Cli, Fail> {
     let typed: Vec<OsString> = std::env::args_os().collect();
-    let args = config::expanded(typed.clone())?;
-    Cli::try_parse_from(&args).map_err(|e| match e.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => e.exit(),
-        _ => config::in_file(house(&e, std::env::args().nth(1).as_deref()), &e, &typed, &args),
-    })
+    given(&typed, &|path| std::fs::read(path)).map(|given| given.cli)
+}
+
+/// Reads a command line, and what `file` says of the configuration that it names. Help and version are answered and end the program,
+/// with success.
+pub fn given(typed: &[OsString], file: ReadFile) -> Result<Given, Fail> {
+    let words = config::expanded(typed.to_vec(), file)?;
+    match Cli::try_parse_from(&words) {
+        Ok(cli) => Ok(Given { cli, words }),
+        Err(e) => match e.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => e.exit(),
+            _ => {
+                let command = typed.get(1).and_then(|c| c.to_str());
+                Err(config::in_file(house(&e, command), &e, typed, &words))
+            }
+        },
+    }
 }
 
 /// What is wrong in one line, and the way out.

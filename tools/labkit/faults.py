@@ -1,7 +1,8 @@
 """What happens to machines, as faults of a soak: each is begun, lasts, is mended, and says what the tap must have told of it.
 
-`said` are pieces of lines that the tap must print within seconds, `gap` is the cause and the source of a `capture_gap`, and
-`disturbs` means that the fault itself may lose packets of the forwarded traffic, so long as it lasts.
+`said` are pieces of lines that the tap must print within seconds, `gap` is the cause and the source of a `capture_gap` (any source if that is
+None), and `disturbs` means that the fault itself may lose packets of the forwarded traffic, so long as it lasts. `seen` is an interface whose
+packets the tap must go on mirroring while the fault lasts, and `written` that records of that time must be found. `may` and `may_gap` are what may be told of it besides.
 """
 
 import os
@@ -10,10 +11,13 @@ import signal
 from . import kernel
 from .bpf import Foreign, wipe
 from .net import sh
+from .scenarios import lines, python
 
 # In the gateway, beside in0 and out0; their far ends are the server's.
 AUX = [f"aux{n}" for n in range(4)]
 FULL = "filler"
+# A ring has room for some 20,000 packets, and each of these SYNs is mirrored four times: in, out, and its refusal.
+FLOOD, FLOOD_RATE = 9_000, 4_000
 
 
 def aux_far(n):
@@ -36,7 +40,8 @@ def add_aux(lab, n):
 
 
 class Fault:
-    said, gap, disturbs, kills = (), None, False, False
+    said, gap, disturbs, kills, seen, written = (), None, False, False, None, False
+    may, may_gap = (), None
     # Whether it is one of an interface that carries the healthy traffic, of one beside it, or of none.
     where = (None,)
 
@@ -92,6 +97,7 @@ class Renamed(Fault):
 
     def __init__(self, *args):
         super().__init__(*args)
+        self.seen = self.on
         self.said = (f"{self.on} is called other0 now", f"{self.on} has its name again")
 
     def begin(self):
@@ -105,6 +111,10 @@ class Mtu(Fault):
     """MTU changed, and back"""
     where = (*AUX, "in0", "out0")
 
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.seen = self.on
+
     def begin(self):
         self.gw("link", "set", self.on, "mtu", "1400")
 
@@ -115,6 +125,10 @@ class Mtu(Fault):
 class Queues(Fault):
     """queues changed, and back"""
     where = AUX
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.seen = self.on
 
     def set(self, count):
         sh("ip", "netns", "exec", self.lab.gateway, "ethtool", "-L", self.on, "rx", str(count), "tx", str(count))
@@ -132,6 +146,7 @@ class ForeignXdp(Fault):
 
     def __init__(self, *args):
         super().__init__(*args)
+        self.seen = self.on
         self.said = (f"is on {self.on}: what it takes", f"no XDP program is on {self.on} any more")
 
     def begin(self):
@@ -144,6 +159,10 @@ class ForeignXdp(Fault):
 class ForeignTcx(Fault):
     """somebody's tcx program comes in front, goes"""
     where = (*AUX, "in0", "out0")
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.seen = self.on
 
     def begin(self):
         self.foreign = Foreign(self.lab.gateway, self.on, "tcx")
@@ -168,6 +187,9 @@ class Wiped(Fault):
 class Suspended(Fault):
     """SIGSTOP, SIGCONT"""
 
+    # The rings hold some seconds of ordinary traffic.
+    may_gap = ("ring_full", None)
+
     def begin(self):
         os.kill(self.soak.tap.pid, signal.SIGSTOP)
 
@@ -175,8 +197,24 @@ class Suspended(Fault):
         os.kill(self.soak.tap.pid, signal.SIGCONT)
 
 
+class Overrun(Fault):
+    """SIGSTOP under a flood of SYNs, SIGCONT"""
+
+    gap = ("ring_full", None)
+
+    def begin(self):
+        os.kill(self.soak.tap.pid, signal.SIGSTOP)
+        (sent,) = lines(python(self.lab, self.lab.client(2), "steady", "fill", 2, FLOOD, FLOOD_RATE), 60)
+        assert sent["filled"] == FLOOD
+
+    def end(self):
+        os.kill(self.soak.tap.pid, signal.SIGCONT)
+
+
 class Moved(Fault):
     """directory of records moved away, and back"""
+
+    seen, written = "in0", True
 
     def begin(self):
         self.soak.records.rename(self.soak.records.with_suffix(".away"))
@@ -188,7 +226,7 @@ class Moved(Fault):
 class DiskFull(Fault):
     """disk full, then not"""
 
-    said = ("No space left on device", "records are written again")
+    said, seen = ("No space left on device", "records are written again"), "in0"
 
     def begin(self):
         self.file = self.soak.disk / FULL
@@ -206,6 +244,9 @@ class DiskFull(Fault):
 class NetlinkBurst(Fault):
     """400 links and addresses come and go"""
 
+    seen, written = "in0", True
+    may = ("no room for some link-layer events",)
+
     def begin(self):
         add = [f"link add b{n} type bridge" for n in range(100)]
         add += [f"addr add 10.99.{n}.{m}/32 dev b{n}" for n in range(100) for m in range(1, 4)]
@@ -219,7 +260,7 @@ class NetlinkBurst(Fault):
 class Flushed(Fault):
     """connection tracking flushed"""
     # What is open at that moment loses its translation.
-    disturbs = True
+    disturbs, seen, written = True, "in0", True
 
     def begin(self):
         with kernel.netlink(self.lab.gateway) as s:
@@ -230,7 +271,7 @@ class Flushed(Fault):
 class Reloaded(Fault):
     """SIGHUP with other ports, and back"""
 
-    said = ("following ports 1-60000", "following all ports")
+    said, seen = ("following ports 1-60000", "following all ports"), "in0"
 
     def begin(self):
         self.reload("1-60000")
@@ -254,7 +295,7 @@ class Killed(Fault):
         self.soak.start()
 
 
-KINDS = (Down, Removed, Renamed, Mtu, Queues, ForeignXdp, ForeignTcx, Wiped, Suspended, Moved, DiskFull, NetlinkBurst, Flushed,
+KINDS = (Down, Removed, Renamed, Mtu, Queues, ForeignXdp, ForeignTcx, Wiped, Suspended, Overrun, Moved, DiskFull, NetlinkBurst, Flushed,
          Reloaded, Killed)
 
 

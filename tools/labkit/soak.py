@@ -20,6 +20,12 @@ from .verdict import records_in
 
 # A message may be late by a look of the tap, and on a busy machine by more.
 LATE_S = 6
+# What the tap counts is shown after a look, each second.
+LOOK_S = 1.2
+# What is said often of one interface, or of the disk, is held back for a minute; the last of it is said then, with how many came before.
+HELD_S = 62
+# A translation that is lost by a flush is told within this time: 60 s that it gathers, and some.
+FLUSH_S = 90
 # What a disturbing fault explains goes on for a while after it: TCP waits twice as long with each try.
 AFTER_S = 6
 # Tables that remember tuples have room for 262,144; memory grows until they are full, and is judged from then on. They are filled by
@@ -54,6 +60,7 @@ class Soak:
         self.disk.mkdir()
         sh("mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "syntap-soak", str(self.disk))
         self.records, self.config = self.disk / "records", Path(directory) / "syntap.toml"
+        self.metrics, self.cut = Path(directory) / "metrics.sock", []
         self.tap, self.said, self.memory, self.kills, self.left = None, [], [], 0, []
         self.begun, self.filled = time.monotonic(), None
         self.over, self.trouble = threading.Event(), Counter()
@@ -64,7 +71,7 @@ class Soak:
     def start(self):
         # Those beside carry no forwarded traffic.
         which = "in0=inside,out0=outside," + ",".join(f"{name}=inside" for name in faults.AUX)
-        more = ("--config", self.config, "--reattach", "--max-flows", 4096, "--status", 0)
+        more = ("--config", self.config, "--reattach", "--max-flows", 4096, "--status", 0, "--metrics", self.metrics)
         self.tap = Told(self.lab, self.syntap, self.records, *more, interfaces=which)
         self.memory.append([])
 
@@ -80,9 +87,22 @@ class Soak:
         self.said += self.tap.times
         self.kills += 1
         self.left.append(self.attached())
+        self.cut.append(max(verified(self.syntap, self.records), key=lambda shard: shard["shard"]))
 
     def attached(self):
         return attached(self.lab.gateway, ["in0", "out0", *faults.AUX])
+
+    def mirrored(self, name):
+        """How many packets of an interface the tap has put into its rings, as it said last: it looks each second."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(5)
+            s.connect(str(self.metrics))
+            s.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            text = b"".join(iter(lambda: s.recv(1 << 16), b"")).decode()
+        counts = re.findall(rf'^syntap_mirrored_packets_total{{[^}}]*interface="{name}"[^}}]*}} (\d+)', text, re.M)
+        if not counts:
+            raise RuntimeError(f"the tap shows no packets of {name}")
+        return sum(map(int, counts))
 
     def fill(self):
         """Fills the tap's tables once no kill will empty them again."""
@@ -135,24 +155,104 @@ class Soak:
                 self.trouble["broken"] += 1
 
 
+def verified(syntap, path):
+    """What `verify` says of each shard."""
+    out = subprocess.run([str(syntap), "verify", "--json", str(path)], capture_output=True, text=True).stdout
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
 def around(fault, at):
     return fault["from"] - 0.5 <= at <= fault["to"] + LATE_S
 
 
-def judge_fault(fault, said, gaps):
+def is_gap_of(fault, gap):
+    """Whether a fault accounts for a `capture_gap`."""
+    cause, source = fault["gap"] or fault["may_gap"] or (None, None)
+    facts = gap["facts"]
+    return facts["cause"] == cause and facts["source"] == (source or facts["source"]) \
+        and gap["first_ns"] / 1e9 <= fault["to"] + LATE_S and gap["last_ns"] / 1e9 >= fault["from"] - 2
+
+
+def nearest(done, gap):
+    """The fault that shares most of its time with a gap that it accounts for."""
+    def shared(fault):
+        return min(gap["last_ns"] / 1e9, fault["to"]) - max(gap["first_ns"] / 1e9, fault["from"])
+
+    return max((f for f in done if is_gap_of(f, gap)), key=shared, default={"what": "no fault"})["what"]
+
+
+def judge_fault(fault, said, gaps, ends):
     """What of a fault was told, and whether that is what it must be."""
     heard = [text for at, text in said if around(fault, at)]
     missing = [want for want in fault["said"] if not any(want in text for text in heard)]
-    # What is said too often of an interface is counted instead.
-    counted = [re.search(r"\((\d+) messages? on this", text) for text in heard if fault["on"] and f" {fault['on']} " in text]
-    missing = missing[sum(int(m.group(1)) for m in counted if m):]
     if fault["gap"]:
         cause, source = fault["gap"]
-        in_time = [g for g in gaps if g["facts"]["cause"] == cause and g["facts"]["source"] == source
-                   and g["first_ns"] / 1e9 <= fault["to"] + LATE_S and g["last_ns"] / 1e9 >= fault["from"] - 2]
-        if not in_time:
-            missing.append(f"capture_gap {cause} of {source}")
+        if not any(is_gap_of(fault, g) for g in gaps):
+            missing.append(f"capture_gap {cause} of {source or 'any interface'}")
+    if fault["blind"]:
+        missing.append(f"nothing of {fault['seen']} was mirrored meanwhile")
+    if fault["written"] and not any(fault["from"] <= at <= fault["to"] for at in ends):
+        missing.append("no record of that time is there")
     return missing
+
+
+LEFT_OUT = re.compile(r"\((\d+) messages? on this")
+
+
+def held_back(done, said):
+    """Takes from what was not told of faults what was held back: said within the minute, counted in what was, or killed with the tap."""
+    def subject(text):
+        return next((f["on"] for f in done if f["on"] and f"{f['on']} " in text), "")
+
+    left = Counter()
+    for _, text in said:
+        if m := LEFT_OUT.search(text):
+            left[subject(text)] += int(m.group(1))
+    kills = [f["from"] for f in done if f["kills"]]
+    for f in done:
+        late = [text for at, text in said if f["to"] < at <= f["to"] + HELD_S]
+        killed = any(f["to"] <= at <= f["to"] + HELD_S for at in kills)
+        still = []
+        for want in f["missing"]:
+            if want in f["said"] and (killed or any(want in text for text in late)):
+                continue
+            if want in f["said"] and left[f["on"]]:
+                left[f["on"]] -= 1
+                continue
+            still.append(want)
+        f["missing"] = still
+
+
+def lost_translations(done, records):
+    """Translations that were told to be lost though nobody flushed connection tracking or took an interface down."""
+    kinds = ("nat_remapped", "nat_mapping_lost", "reset_by_gateway", "untranslated_packet")
+    told = [r for r in records if r["kind"] in kinds and r["severity"] != "info"]
+    flushes = [f for f in done if f["disturbs"]]
+    return [f"{r['kind']} {r['src_ip']}:{r['src_port']} at {r['time']}" for r in told
+            if not any(f["from"] - 1 <= r["first_ns"] / 1e9 <= f["to"] + FLUSH_S for f in flushes)]
+
+
+# What a run says whatever happens: as it begins, and of an interface of which it has much to say, once it is quiet.
+ANYWAY = ("runs as ", "tapping ", "listening to ", "following all ports; records go to ", "messages on this", "message on this")
+
+
+def unasked(done, said):
+    """What the tap said without a fault that accounts for it: it cried wolf."""
+    def accounted(at, text):
+        pieces = [piece for f in done if around(f, at) for piece in (*f["said"], *f["may"])]
+        return any(piece in text for piece in (*ANYWAY, *pieces))
+
+    return [text for at, text in said if text.startswith("syntap: ") and not accounted(at, text)]
+
+
+def goes_on(soak, fault, lasts):
+    """Waits, and whether the tap has mirrored packets of the fault's interface since the fault was there."""
+    time.sleep(LOOK_S)
+    before, until = soak.mirrored(fault.seen), time.monotonic() + LATE_S
+    time.sleep(max(0, lasts - LOOK_S))
+    while soak.mirrored(fault.seen) == before and time.monotonic() < until:
+        time.sleep(0.1)
+    return soak.mirrored(fault.seen) > before
 
 
 def inject(soak, rng, begun, tell):
@@ -162,10 +262,14 @@ def inject(soak, rng, begun, tell):
         time.sleep(max(0, begun + at - time.time()))
         fault = kind(soak, on)
         row = {"what": kind.__doc__, "on": on or "", "planned": at, "from": time.time(), "lasts": lasts, "said": fault.said,
-               "gap": fault.gap, "disturbs": fault.disturbs, "kills": kind.kills}
+               "gap": fault.gap, "disturbs": fault.disturbs, "kills": kind.kills, "seen": fault.seen, "blind": False,
+               "written": fault.written, "may": fault.may, "may_gap": fault.may_gap}
         tell(f"{at:7.2f} s  {kind.__doc__} {on or ''}")
         fault.begin()
-        time.sleep(lasts)
+        if fault.seen:
+            row["blind"] = not goes_on(soak, fault, lasts)
+        else:
+            time.sleep(lasts)
         fault.end()
         row["to"] = time.time()
         done.append(row)
@@ -221,12 +325,12 @@ def run(s, server, rng, tell):
     server.stdin.close()
     threads[-1].join(60)
     left = s.attached()
-    verify = subprocess.run([str(s.syntap), "verify", "--json", str(s.records)], capture_output=True, text=True)
+    shards = verified(s.syntap, s.records)
     records = records_in(s.syntap, s.records)
-    return judge(s, done, heard, records, verify, cell, last, code, left, rss_end) | {"seconds": round(lasted)}
+    return judge(s, done, heard, records, shards, cell, last, code, left, rss_end) | {"seconds": round(lasted)}
 
 
-def judge(s, done, heard, records, verify, cell, last, code, left, rss_end):
+def judge(s, done, heard, records, shards, cell, last, code, left, rss_end):
     checks = []
 
     def check(what, wanted, found, ok=None):
@@ -247,10 +351,19 @@ def judge(s, done, heard, records, verify, cell, last, code, left, rss_end):
           served["answered"], ok <= served["answered"] <= ok + failed)
 
     gaps = [r for r in records if r["kind"] == "capture_gap"]
+    ends = [r["last_ns"] / 1e9 for r in records]
     for f in done:
-        f["missing"] = judge_fault(f, s.said, gaps)
+        f["missing"] = judge_fault(f, s.said, gaps, ends)
+    held_back(done, s.said)
     missed = [f"{f['what']} {f['on']}: {', '.join(f['missing'])}" for f in done if f["missing"]]
     check("faults that were not told of as they must be", "none", "; ".join(missed) or "none")
+
+    wolf = unasked(done, s.said) + [f"capture_gap {g['facts']['cause']} of {g['facts']['source']}" for g in gaps
+                                    if g["facts"]["cause"] != "ring_full" and not any(is_gap_of(f, g) for f in done)]
+    check("messages and gaps, but for full rings, that no fault accounts for", "none", "; ".join(wolf) or "none")
+
+    wolf = lost_translations(done, records)
+    check("translations called lost though nothing was done to them", "none", "; ".join(wolf[:9]) or "none")
 
     if s.filled and s.memory[-1]:
         life = s.memory[-1]
@@ -258,16 +371,20 @@ def judge(s, done, heard, records, verify, cell, last, code, left, rss_end):
         half = max(after[:len(after) // 2])
         check(f"RSS with all tables full, {len(after)} s: most in the first half, then in the second",
               f"grows by {GROWTH_KIB >> 10} MiB at most", f"{half / 1024:.1f}, {max(after) / 1024:.1f} MiB", max(after) <= half + GROWTH_KIB)
-    torn = [json.loads(line) for line in verify.stdout.splitlines() if line.startswith("{")]
-    bad = [t for t in torn if not t["whole"] or t["lost_bytes"] or t["lost_records"] or t["odd_lines"]]
+    bad = [t for t in shards if not t["whole"] or t["lost_bytes"] or t["lost_records"] or t["odd_lines"]]
     check("shards with something lost, at most one for each kill -9", f"at most {s.kills}", len(bad), len(bad) <= s.kills)
+    later = {shard["shard"]: shard for shard in shards}
+    kept = [c for c in s.cut if c["end"] == "not closed" and later.get(c["shard"]) == c]
+    check("shards of killed runs that are called not closed, and are at the end what they were after the kill", s.kills, len(kept))
     check("programs left on hooks after each kill -9, and at the end", 0, sum(s.left) + left)
     check("exit code of the last run", 0, code)
     refused = [r for r in records if r["kind"] == "tuple_reuse_refused" and r["last_ns"] / 1e9 > last]
     check(f"the story's reuse after the last fault ({cell['outcome']}), as tuple_reuse_refused", True, bool(refused))
     kinds = Counter(r["kind"] for r in records)
     lost_by = Counter(g["facts"]["cause"] for g in gaps)
+    full = [g for g in gaps if g["facts"]["cause"] == "ring_full"]
+    full_by = Counter(nearest(done, g) for g in full)
     return {"checks": checks, "faults": done, "unexplained": unexplained, "explained": len(explained), "kinds": kinds,
-            "gaps": lost_by, "asked": asked, "ok": ok, "kills": s.kills, "mixed": dict(s.trouble), "said": s.said,
+            "gaps": lost_by, "full": full_by, "asked": asked, "ok": ok, "kills": s.kills, "mixed": dict(s.trouble), "said": s.said,
             "rss_end": rss_end, "memory": s.memory}
 
