@@ -364,6 +364,8 @@ def judge(s, done, heard, records, shards, cell, last, code, left, rss_end):
 
     wolf = lost_translations(done, records)
     check("translations called lost though nothing was done to them", "none", "; ".join(wolf[:9]) or "none")
+    blind = [r for r in records if r["kind"] == "nat_remapped" and r["loss"] and r["severity"] != "info"]
+    check("changed translations, above info, of a time in which the tap lost packets", 0, len(blind))
 
     if s.filled and s.memory[-1]:
         life = s.memory[-1]
