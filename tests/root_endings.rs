@@ -428,6 +428,46 @@ fn root_a_killed_tap_leaves_no_program_map_link_or_namespace() {
 }
 
 #[test]
+fn root_without_more_memory_the_traffic_goes_on_whatever_becomes_of_the_tap() {
+    if skip("root_without_more_memory") {
+        return;
+    }
+    let (wire, dir) = (Wire::new(), tempfile::tempdir().unwrap());
+    let mut tap = Tap::start(&wire.near, &format!("-i near -w {}", dir.path().display()));
+    let pid = tap.child.id();
+    knock(&wire, net::NEAR_IP, 5001..5002);
+    // Written within a second, before it may all end.
+    let begun = Instant::now();
+    while !has(&records(dir.path()), "syn_refused", 5001) && begun.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let links = held(pid, "link_id");
+    assert!(!links.is_empty());
+    sh(&format!("prlimit --pid {pid} --as=1"));
+    // What is remembered of tuples may want room with each of these; all of them are refused.
+    for first in (10_000..60_000).step_by(500) {
+        knock(&wire, net::NEAR_IP, first..first + 500);
+    }
+    match tap.child.try_wait().unwrap() {
+        None => {
+            let (code, said) = tap.stop();
+            assert!(code == Some(0) || said.contains("memory allocation of"), "{said}");
+        }
+        Some(status) => {
+            let (_, said) = tap.end();
+            assert!(!status.success() && said.contains("memory allocation of"), "{status:?} {said}");
+        }
+    }
+    let begun = Instant::now();
+    let left = || LinkInfoIter::default().filter(|l| links.contains(&l.id)).count();
+    while left() > 0 && begun.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(left(), 0, "hooks");
+    assert!(has(&records(dir.path()), "syn_refused", 5001), "what was written is read");
+}
+
+#[test]
 fn root_what_the_budget_sheds_is_told_with_the_kernel_sides_own_threshold() {
     if skip("root_what_the_budget_sheds") {
         return;

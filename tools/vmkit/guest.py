@@ -11,7 +11,8 @@ import time
 import traceback
 
 from labkit import scenarios
-from labkit.net import sh
+from labkit.net import Lab, sh
+from labkit.scenarios import Tap, lines, short, start_server
 
 from . import nics
 
@@ -104,6 +105,29 @@ def refusals(_):
     return good == len(CELLS), seen, {"too_slow": wanted}, lines
 
 
+def stepped(_):
+    """Somebody sets the clock an hour on and an hour back: times are told apart by the clock that nobody sets."""
+    os.environ["SYNTAP_TRANSPORT"], records, hour = "ringbuf", "/tmp/stepped", 3600
+    with Lab() as lab:
+        start_server(lab)
+        tap = Tap(lab, SYNTAP, records)
+        whole = 0
+        for by in (0, hour, -hour):
+            time.clock_settime(time.CLOCK_REALTIME, time.time() + by)
+            time.sleep(2.5)
+            whole += lines(short(lab, 0, 100), 120)[0]["ok"]
+        code = tap.stop()
+        said = tap.lines
+    all_ = [json.loads(x) for x in sh(SYNTAP, "show", "--json", records).splitlines()]
+    loud = [r["kind"] for r in all_ if r["severity"] != "info"]
+    odd = [r["kind"] for r in all_ if r["last_ns"] < r["first_ns"] or r["last_ns"] - r["first_ns"] > hour * 1e9 / 2]
+    verified = subprocess.run([SYNTAP, "verify", records], capture_output=True, text=True)
+    ok = whole == 300 and code == 0 and not loud and not odd and verified.returncode == 0
+    seen = (f"{whole} of 300 connections whole; above info: {', '.join(loud) or 'none'}; records of impossible length: "
+            f"{', '.join(odd) or 'none'}; ended with {code}; shards {'whole' if verified.returncode == 0 else 'NOT WHOLE'}")
+    return ok, seen, {}, said + verified.stdout.splitlines()
+
+
 def modules():
     """Loads what udev would for the machine's devices, and what nftables asks for by itself: a failure is worth a line here."""
     for name in ("crc32c_generic", "nf_tables", "nft_chain_nat", "nft_masq", "nf_conntrack_netlink", "virtio_pci", "virtio_net", "e1000e", "vmxnet3"):
@@ -119,6 +143,7 @@ def on_veth():
     yield "killed", "veth", "inline, killed with -9", killed, "kill"
     yield "stopped", "veth", "inline, stopped and continued", killed, "stop"
     yield "refusals", "veth", "a refused reuse is named", refusals, None
+    yield "stepped", "veth", "the clock set an hour on, and back", stepped, None
 
 
 def main(argv):
