@@ -440,11 +440,10 @@ fn beside_the_model(program: Program, budget: Budget) -> (Bench, u64) {
             hard += moved(Counter::ShedHard);
         }
         if one_in == 20 && nap_us == 0 && budget.share == 0 {
-            assert_eq!(
-                bench.counters(0)[Counter::ShedKnown as usize],
-                0,
-                "there was room for all known ones"
-            );
+            // There was room for all known ones. On a CPU that others use, too, a window may hold so few packets that chance takes
+            // some of these 400 for too many; if they were shed as the others are it would be most of them.
+            let shed = bench.counters(0)[Counter::ShedKnown as usize];
+            assert!(shed <= 40, "{shed} known ones shed");
         }
     }
     assert!(rolled > 5, "{rolled} windows");
