@@ -45,12 +45,26 @@ const FINDINGS: usize = 256;
 /// Points that answered one address within one window, at most this many are named.
 const POINTS: usize = 8;
 
+/// Where and when an ARP packet was seen. An address belongs to one machine of a broadcast domain; in another VLAN it is another's.
+#[derive(Clone, Copy, Debug)]
+pub struct ArpAt {
+    /// Tap point.
+    pub point: u8,
+    /// The broadcast domain there: [`crate::wire::Vlans::segment`].
+    pub segment: u32,
+    /// Which way it went.
+    pub way: Way,
+    /// When.
+    pub ts: Nanos,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Request {
     used: bool,
     asked: Addr,
     asker: Addr,
     point: u8,
+    segment: u32,
     at: Nanos,
     /// The same request seen again (both sides of a hop, or asked again) before its answer.
     times: u32,
@@ -64,6 +78,7 @@ struct Request {
 struct Found {
     kind: Kind,
     asked: Addr,
+    segment: u32,
     told: Nanos,
     first: Nanos,
     last: Nanos,
@@ -94,6 +109,7 @@ struct Binding {
     used: bool,
     ip: Addr,
     point: u8,
+    segment: u32,
     mac: Mac,
     before: Mac,
     moved_at: Nanos,
@@ -108,9 +124,7 @@ struct Binding {
 struct Unasked {
     claimed: Addr,
     mac: Mac,
-    point: u8,
-    way: Way,
-    at: Nanos,
+    at: ArpAt,
 }
 
 /// Two answers with different MACs, not told yet.
@@ -119,9 +133,7 @@ struct Conflict {
     asked: Addr,
     gap_ns: u64,
     macs: [Mac; 2],
-    point: u8,
-    way: Way,
-    at: Nanos,
+    at: ArpAt,
 }
 
 /// The table of requests, of bindings and of what was found.
@@ -134,9 +146,9 @@ struct Conflict {
 /// | `arp_spoof_sign` | Snort 112:2 and 112:3; Zeek `bad_arp` |
 pub struct ArpWatch {
     /// The newest answer for an address that came in at any port: its port, MAC, asker and time.
-    came_in: Bounded<Addr, (u8, Mac, Addr, Nanos)>,
+    came_in: Bounded<(Addr, u32), (u8, Mac, Addr, Nanos)>,
     /// The newest request for an address, at any port: an answer from before it answered another one.
-    asked: Bounded<Addr, Nanos>,
+    asked: Bounded<(Addr, u32), Nanos>,
     /// The newest answers that nobody asked for.
     unasked: std::collections::VecDeque<Unasked>,
     held: std::collections::VecDeque<Conflict>,
@@ -162,10 +174,10 @@ impl Default for ArpWatch {
     }
 }
 
-/// FNV-1a over the address and one more byte; addresses here are the local link's own.
-fn place(addr: &Addr, with: u8, size: usize) -> usize {
+/// FNV-1a over the address, its segment and one more byte; addresses here are the local link's own.
+fn place(addr: &Addr, segment: u32, with: u8, size: usize) -> usize {
     let mut h = 0xcbf2_9ce4_8422_2325u64;
-    for b in addr.0.iter().chain([&with]) {
+    for b in addr.0.iter().chain(&segment.to_le_bytes()).chain([&with]) {
         h = (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
     }
     (h ^ h >> 32) as usize & (size - 1)
@@ -173,44 +185,34 @@ fn place(addr: &Addr, with: u8, size: usize) -> usize {
 
 impl ArpWatch {
     /// Looks at one packet; `src_mac` is the Ethernet source.
-    pub fn packet(
-        &mut self,
-        arp: &Arp,
-        src_mac: Mac,
-        point: u8,
-        way: Way,
-        ts: Nanos,
-        out: &mut dyn FnMut(Anomaly),
-    ) {
-        self.release(ts, out);
-        self.binding(arp, src_mac, point, way, ts, out);
+    pub fn packet(&mut self, arp: &Arp, src_mac: Mac, at: ArpAt, out: &mut dyn FnMut(Anomaly)) {
+        self.release(at.ts, out);
+        // Several machines may answer for an anycast address, and a proxy for any.
+        if arp.yields {
+            return;
+        }
+        self.binding(arp, src_mac, at, out);
         if arp.request {
-            self.request(arp, point, ts);
+            self.request(arp, at);
         } else {
-            self.answer(arp, point, way, ts, out);
+            self.answer(arp, at, out);
         }
     }
 
     /// Learns who has the sender's address, and whether that changed.
-    fn binding(
-        &mut self,
-        arp: &Arp,
-        src_mac: Mac,
-        point: u8,
-        way: Way,
-        ts: Nanos,
-        out: &mut dyn FnMut(Anomaly),
-    ) {
+    fn binding(&mut self, arp: &Arp, src_mac: Mac, at: ArpAt, out: &mut dyn FnMut(Anomaly)) {
+        let ArpAt { point, segment, ts, .. } = at;
         // Probes have no sender (RFC 5227); neighbour messages may carry no MAC.
         if arp.sender_ip == Addr::default() || arp.sender_ip == Addr::v4([0; 4]) || arp.sender_mac.is_zero() {
             return;
         }
-        let b = &mut self.bindings[place(&arp.sender_ip, point, BINDINGS)];
-        let known = b.used && b.ip == arp.sender_ip && b.point == point;
+        let b = &mut self.bindings[place(&arp.sender_ip, segment, point, BINDINGS)];
+        let known = b.used && b.ip == arp.sender_ip && b.point == point && b.segment == segment;
         let now = Binding {
             used: true,
             ip: arp.sender_ip,
             point,
+            segment,
             mac: arp.sender_mac,
             seen: ts,
             target: arp.target_ip,
@@ -239,27 +241,19 @@ impl ArpWatch {
             *b = Binding { before: was, moved_at: ts, ..now };
             let kind = if back { Kind::AddressFlapping } else { Kind::AddressMoved };
             let first = if back { moved_at } else { ts };
-            self.found(kind, arp.sender_ip, ts.since(first), [was, arp.sender_mac], &[point], way, ts, out);
+            self.found(kind, arp.sender_ip, ts.since(first), [was, arp.sender_mac], &[point], at, out);
             return;
         }
         if !src_mac.is_zero() && src_mac != arp.sender_mac && !arp.ipv6 {
-            self.found(
-                Kind::ArpSpoofSign,
-                arp.sender_ip,
-                0,
-                [src_mac, arp.sender_mac],
-                &[point],
-                way,
-                ts,
-                out,
-            );
+            self.found(Kind::ArpSpoofSign, arp.sender_ip, 0, [src_mac, arp.sender_mac], &[point], at, out);
         }
     }
 
-    fn request(&mut self, arp: &Arp, point: u8, ts: Nanos) {
-        self.asked.put(arp.target_ip, ts);
-        let r = &mut self.requests[place(&arp.target_ip, point, REQUESTS)];
-        let same = r.used && r.asked == arp.target_ip && r.asker == arp.sender_ip && r.point == point;
+    fn request(&mut self, arp: &Arp, ArpAt { point, segment, ts, .. }: ArpAt) {
+        self.asked.put((arp.target_ip, segment), ts);
+        let r = &mut self.requests[place(&arp.target_ip, segment, point, REQUESTS)];
+        let here = r.used && r.point == point && r.segment == segment;
+        let same = here && r.asked == arp.target_ip && r.asker == arp.sender_ip;
         if same && r.answers == 0 && ts.since(r.at) < ANSWER_WITHIN {
             r.times += 1;
         } else {
@@ -268,6 +262,7 @@ impl ArpWatch {
                 asked: arp.target_ip,
                 asker: arp.sender_ip,
                 point,
+                segment,
                 at: ts,
                 times: 1,
                 ..Request::default()
@@ -275,25 +270,27 @@ impl ArpWatch {
         }
     }
 
-    fn answer(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        self.unasked(arp, point, way, ts);
+    fn answer(&mut self, arp: &Arp, at: ArpAt, out: &mut dyn FnMut(Anomaly)) {
+        let ArpAt { point, segment, way, ts } = at;
+        self.unasked(arp, at);
         if way == Way::Ingress && arp.solicited {
             let now = (point, arp.sender_mac, arp.target_ip, ts);
-            if let Some((port, mac, asker, at)) = self.came_in.put(arp.sender_ip, now)
+            let key = (arp.sender_ip, segment);
+            if let Some((port, mac, asker, before)) = self.came_in.put(key, now)
                 && port != point
                 && asker == arp.target_ip
-                && ts.since(at) <= PORTS_TOGETHER
-                && self.asked.get(&arp.sender_ip).is_none_or(|asked| *asked <= at)
+                && ts.since(before) <= PORTS_TOGETHER
+                && self.asked.get(&key).is_none_or(|asked| *asked <= before)
             {
                 let same = mac == arp.sender_mac;
                 let kind = if same { Kind::ArpTwoAnswers } else { Kind::AddressConflict };
                 let macs = [mac, arp.sender_mac];
-                self.found(kind, arp.sender_ip, ts.since(at), macs, &[port, point], way, ts, out);
+                self.found(kind, arp.sender_ip, ts.since(before), macs, &[port, point], at, out);
                 return;
             }
         }
-        let r = &mut self.requests[place(&arp.sender_ip, point, REQUESTS)];
-        let mine = r.used && r.asked == arp.sender_ip && r.point == point;
+        let r = &mut self.requests[place(&arp.sender_ip, segment, point, REQUESTS)];
+        let mine = r.used && r.asked == arp.sender_ip && r.point == point && r.segment == segment;
         let mine = mine
             && match r.answers {
                 0 => ts.since(r.at) <= ANSWER_WITHIN,
@@ -325,22 +322,23 @@ impl ArpWatch {
             if self.held.len() == HELD {
                 self.tell(out);
             }
-            self.held.push_back(Conflict { asked: arp.sender_ip, gap_ns, macs, point, way, at: ts });
+            self.held.push_back(Conflict { asked: arp.sender_ip, gap_ns, macs, at });
         } else {
-            self.found(kind, arp.sender_ip, gap_ns, macs, &[point], way, ts, out);
+            self.found(kind, arp.sender_ip, gap_ns, macs, &[point], at, out);
         }
     }
 
     /// Remembers an answer that nobody asked for, if the machine that it is sent to would be seen to ask here: other ARP packets
     /// of it were.
-    fn unasked(&mut self, arp: &Arp, point: u8, way: Way, ts: Nanos) {
-        let r = &self.requests[place(&arp.sender_ip, point, REQUESTS)];
+    fn unasked(&mut self, arp: &Arp, at: ArpAt) {
+        let ArpAt { point, segment, ts, .. } = at;
+        let r = &self.requests[place(&arp.sender_ip, segment, point, REQUESTS)];
         let asked = r.used
             && r.asked == arp.sender_ip
-            && r.point == point
+            && (r.point, r.segment) == (point, segment)
             && ts.since(r.at.max(r.first_answer)) <= ANSWER_WITHIN;
-        let b = &self.bindings[place(&arp.target_ip, point, BINDINGS)];
-        let visible = b.used && b.ip == arp.target_ip && b.point == point;
+        let b = &self.bindings[place(&arp.target_ip, segment, point, BINDINGS)];
+        let visible = b.used && b.ip == arp.target_ip && (b.point, b.segment) == (point, segment);
         if arp.ipv6 || !arp.solicited || asked || !visible {
             return;
         }
@@ -348,7 +346,7 @@ impl ArpWatch {
             self.unasked.pop_front();
         }
         let mac = arp.sender_mac;
-        self.unasked.push_back(Unasked { claimed: arp.sender_ip, mac, point, way, at: ts });
+        self.unasked.push_back(Unasked { claimed: arp.sender_ip, mac, at });
     }
 
     /// A flow's MAC changed: `arp_spoof_sign`, if it is the one that an answer claimed which nobody had asked for. A machine
@@ -359,26 +357,18 @@ impl ArpWatch {
         };
         let Some(before) = a.packets.iter().map(|p| p.src_mac).find(|m| is("before", m)) else { return };
         let claim = self.unasked.iter().rev().find(|u| {
-            let lately = a.time.since(u.at) <= OVERWRITES_WITHIN && u.at <= a.time;
-            is("after", &u.mac) && Some(u.point) == a.point && lately
+            let lately = a.time.since(u.at.ts) <= OVERWRITES_WITHIN && u.at.ts <= a.time;
+            is("after", &u.mac) && Some(u.at.point) == a.point && lately
         });
-        if let Some(&Unasked { claimed, mac, point, way, at }) = claim {
-            self.found(
-                Kind::ArpSpoofSign,
-                claimed,
-                a.time.since(at),
-                [before, mac],
-                &[point],
-                way,
-                a.time,
-                out,
-            );
+        if let Some(&Unasked { claimed, mac, at }) = claim {
+            let (gap_ns, now) = (a.time.since(at.ts), ArpAt { ts: a.time, ..at });
+            self.found(Kind::ArpSpoofSign, claimed, gap_ns, [before, mac], &[at.point], now, out);
         }
     }
 
     /// Tells the conflicts that waited long enough.
     pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        while self.held.front().is_some_and(|c| now.since(c.at) >= HOLD) {
+        while self.held.front().is_some_and(|c| now.since(c.at.ts) >= HOLD) {
             self.tell(out);
         }
     }
@@ -387,7 +377,7 @@ impl ArpWatch {
     fn tell(&mut self, out: &mut dyn FnMut(Anomaly)) {
         let Some(c) = self.held.pop_front() else { return };
         if !c.macs.iter().any(|m| self.relays.contains(m)) {
-            self.found(Kind::AddressConflict, c.asked, c.gap_ns, c.macs, &[c.point], c.way, c.at, out);
+            self.found(Kind::AddressConflict, c.asked, c.gap_ns, c.macs, &[c.at.point], c.at, out);
         }
     }
 
@@ -399,13 +389,13 @@ impl ArpWatch {
         gap_ns: u64,
         macs: [Mac; 2],
         points: &[u8],
-        way: Way,
-        ts: Nanos,
+        at: ArpAt,
         out: &mut dyn FnMut(Anomaly),
     ) {
         let Some(&point) = points.last() else { return };
-        let slot = &mut self.found[place(&asked, kind as u8, FINDINGS)];
-        if slot.is_some_and(|f| f.kind != kind || f.asked != asked)
+        let ArpAt { segment, way, ts, .. } = at;
+        let slot = &mut self.found[place(&asked, segment, kind as u8, FINDINGS)];
+        if slot.is_some_and(|f| (f.kind, f.asked, f.segment) != (kind, asked, segment))
             && let Some(old) = slot.take()
             && old.count > 0
         {
@@ -414,6 +404,7 @@ impl ArpWatch {
         let f = slot.get_or_insert(Found {
             kind,
             asked,
+            segment,
             told: Nanos(0),
             first: ts,
             last: ts,
@@ -527,6 +518,7 @@ impl Found {
             count: self.count,
             point: Some(self.last_point),
             way: self.way,
+            vlan: Some((self.segment & 0x0fff) as u16).filter(|v| *v != 0),
             facts,
             ..Anomaly::new(self.kind, summary, self.first, self.last)
         }
@@ -552,6 +544,7 @@ mod tests {
             target_mac: Mac::default(),
             ipv6: false,
             solicited: false,
+            yields: false,
         }
     }
 
@@ -564,6 +557,7 @@ mod tests {
             target_mac: mac,
             ipv6: false,
             solicited: true,
+            yields: false,
         }
     }
 
@@ -571,7 +565,10 @@ mod tests {
         let mut w = ArpWatch::default();
         let mut out = Vec::new();
         for (at, arp, way) in packets {
-            w.packet(arp, arp.sender_mac, 0, *way, Nanos(1_000 * Nanos::SEC + at * US), &mut |a| out.push(a));
+            let ts = Nanos(1_000 * Nanos::SEC + at * US);
+            w.packet(arp, arp.sender_mac, ArpAt { point: 0, segment: 0, way: *way, ts }, &mut |a| {
+                out.push(a)
+            });
         }
         w.finish(&mut |a| out.push(a));
         out
@@ -586,6 +583,47 @@ mod tests {
         assert_eq!(duel[0].facts[1], ("gap_us", Fact::U64(6)));
         let conflict = run(&[(0, request(), i), (30, answer(OWNER), i), (44, answer(OTHER), i)]);
         assert_eq!(conflict[0].kind, Kind::AddressConflict);
+    }
+
+    #[test]
+    fn one_address_in_two_vlans_is_two_machines() {
+        let (mut w, mut out) = (ArpWatch::default(), Vec::new());
+        for n in 0..6 {
+            // The same asker and the same asked in both, at the same moment.
+            for (segment, mac, us) in [(10, OWNER, 0), (20, OTHER, 50)] {
+                let ts = Nanos((1_000 + 10 * n) * Nanos::SEC + us * US);
+                let at = ArpAt { point: 0, segment, way: Way::Ingress, ts };
+                w.packet(&request(), Mac([2, 0, 0, 0, 0, 1]), at, &mut |a| out.push(a));
+                let at = ArpAt { ts: ts.add(100 * US), ..at };
+                w.packet(&answer(mac), mac, at, &mut |a| out.push(a));
+            }
+        }
+        w.finish(&mut |a| out.push(a));
+        assert!(out.is_empty(), "{out:?}");
+        // In one of them it is a conflict, and says where.
+        for (mac, us) in [(OWNER, 30), (OTHER, 60)] {
+            let ts = Nanos(2_000 * Nanos::SEC + us * US);
+            let at = ArpAt { point: 0, segment: 10, way: Way::Ingress, ts };
+            if us == 30 {
+                w.packet(&request(), Mac([2, 0, 0, 0, 0, 1]), at, &mut |a| out.push(a));
+            }
+            w.packet(&answer(mac), mac, ArpAt { ts: ts.add(US), ..at }, &mut |a| out.push(a));
+        }
+        w.finish(&mut |a| out.push(a));
+        assert!(out.iter().any(|a| (a.kind, a.vlan) == (Kind::AddressConflict, Some(10))), "{out:?}");
+    }
+
+    #[test]
+    fn several_may_answer_for_an_anycast_address() {
+        let i = Way::Ingress;
+        let yields = |mac| Arp { ipv6: true, yields: true, ..answer(mac) };
+        let told = run(&[
+            (0, request(), i),
+            (300, yields(OWNER), i),
+            (700, yields(OTHER), i),
+            (900, yields(OWNER), i),
+        ]);
+        assert!(told.is_empty(), "{told:?}");
     }
 
     #[test]

@@ -120,6 +120,8 @@ pub enum Sight {
         src_mac: Mac,
         /// Tap point.
         point: u8,
+        /// Its broadcast domain there ([`crate::wire::Vlans::segment`]).
+        segment: u32,
         /// Which way it went.
         way: Way,
     },

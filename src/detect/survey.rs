@@ -3,6 +3,7 @@
 //! One survey sees the sights of all workers in the order of time, so that what it says does not depend on how flows
 //! are spread over workers.
 
+use super::arp::ArpAt;
 use super::flood::Floods;
 use super::gateway::Gateway;
 use super::link::Links;
@@ -104,8 +105,9 @@ impl Survey {
                 self.shape.over(life, out);
                 self.storms.over(life, out);
             }
-            Sight::Arp { arp, src_mac, point, way } => {
-                self.arp.packet(arp, *src_mac, *point, *way, at, out);
+            Sight::Arp { arp, src_mac, point, segment, way } => {
+                let at = ArpAt { point: *point, segment: *segment, way: *way, ts: at };
+                self.arp.packet(arp, *src_mac, at, out);
             }
             Sight::Malformed { reason, point } => self.shape.malformed(*point, *reason, at, out),
             Sight::Conntrack(entry) => self.gateway.entry(entry, at),

@@ -388,6 +388,7 @@ fn arp(b: &[u8], cut: bool) -> Body {
         target_mac: mac(p, 18),
         ipv6: false,
         solicited: op == 2 && sender_ip != target_ip,
+        yields: false,
     })
 }
 
@@ -423,5 +424,6 @@ fn neighbour(b: &[u8], at: usize, src: Addr, hops: u8, cut: bool) -> Body {
         target_mac: Mac::default(),
         ipv6: true,
         solicited: !request && p[4] & 0x40 != 0,
+        yields: !request && p[4] & 0x20 == 0,
     })
 }

@@ -264,6 +264,12 @@ impl Vlans {
             n => Some(self.tci[usize::from(n) - 1] & 0x0fff),
         }
     }
+
+    /// The broadcast domain that these tags name, as a number: 0 without a tag, or with one that names none (a priority tag).
+    pub fn segment(&self) -> u32 {
+        let tags = &self.tci[..usize::from(self.count).min(self.tci.len())];
+        tags.iter().fold(0, |all, tci| all << 12 | u32::from(tci & 0x0fff))
+    }
 }
 
 /// TCP options that the rules read. A malformed list keeps what stood before the fault.
@@ -366,6 +372,9 @@ pub struct Arp {
     pub ipv6: bool,
     /// The advertisement's solicited flag; true for every ARP answer that is not gratuitous.
     pub solicited: bool,
+    /// True for an advertisement that does not ask to be believed over another one: of an anycast address, or a proxy's (no override flag;
+    /// RFC 4861 sections 7.2.7 and 7.2.8).
+    pub yields: bool,
 }
 
 /// Why a packet could not be decoded; counted one by one, and often itself a finding.

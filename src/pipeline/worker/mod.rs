@@ -368,7 +368,9 @@ impl Worker {
             }
             Body::Arp(arp) => {
                 self.counters.arp += 1;
-                to.sight(Sight::Arp { arp, src_mac: self.decoded[i].src_mac, point, way: p.way });
+                let segment = self.decoded[i].vlans.segment();
+                let src_mac = self.decoded[i].src_mac;
+                to.sight(Sight::Arp { arp, src_mac, point, segment, way: p.way });
             }
             Body::LaterFragment => self.counters.later_fragments += 1,
             Body::Icmp(error) => self.icmp(&error, p, out),
