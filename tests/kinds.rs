@@ -509,6 +509,15 @@ fn a_lone_reset_is_counted() {
 
 #[test]
 fn resets_after_the_same_silence_are_a_timeout() {
+    // The responder's own, or that of a device in between, which counts hops of its own.
+    for (ttl, judgement) in
+        [(None, ("info", "responder", "possible")), (Some(97), ("warning", "middlebox", "likely"))]
+    {
+        resets_after_silence(ttl, judgement);
+    }
+}
+
+fn resets_after_silence(ttl: Option<u8>, (severity, verdict, certainty): (&str, &str, &str)) {
     let mut c = Capture::default();
     for n in 0..3u16 {
         let mut t = Talk::new(20_000 + n);
@@ -523,11 +532,12 @@ fn resets_after_the_same_silence_are_a_timeout() {
         t = Talk::new(20_100 + n);
         t.open(&mut c);
         t.exchange(&mut c);
-        c.after(60_000.0 + f64::from(n) * 300.0, t.server(RST | ACK, 0).frame());
+        let reset = t.server(RST | ACK, 0);
+        c.after(60_000.0 + f64::from(n) * 300.0, Tcp { ttl: ttl.unwrap_or(reset.ttl), ..reset }.frame());
     }
     let all = c.records();
     let r = only(&all, "reset_after_idle");
-    judged(r, "warning", "middlebox", "likely");
+    judged(r, severity, verdict, certainty);
     let responder = format!("{SERVER}:{}", t.server.1);
     says(r, json!({"responder": responder, "idle_ms": 60_600, "cluster": 3}));
 }

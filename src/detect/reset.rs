@@ -12,6 +12,9 @@ pub fn foreign(view: &View<'_>, seg: &Segment, by: Side) -> bool {
     sender.packets > 1 && sender.ttl != 0 && sender.ttl != seg.ttl && sender.ttl_first != seg.ttl
 }
 
+/// Ports below this are responders'.
+const PRIVILEGED: u16 = 1024;
+
 /// Idle for this long with nothing under way, a responder that resets only tidies up; the same timeout again and again is
 /// `reset_after_idle`.
 const IDLE: u64 = 10 * Nanos::SEC;
@@ -33,9 +36,14 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     let stranger = flow.picked_up && flow.end(by).packets <= 1;
     let [o, r] = &flow.ends;
     let settled = o.has(seen::ACK) && r.has(seen::ACK) && o.ack == r.next && r.ack == o.next;
-    let tidied = reset.idle_ns >= IDLE && settled && !foreign;
+    let tidied = reset.idle_ns >= IDLE && settled;
+    // Met in its middle a connection does not say who began it, but for a port that only responders have.
+    let tuple = view.tuple(flow.orig);
+    let guessed = flow.picked_up
+        && ![o, r].iter().any(|e| e.has(seen::SYN))
+        && !(tuple.dst.port < PRIVILEGED && tuple.src.port >= PRIVILEGED);
     let severity = match by {
-        _ if after_fin || out_of_window || stranger || tidied => Severity::Info,
+        _ if after_fin || out_of_window || stranger || tidied || guessed => Severity::Info,
         Side::Orig if !foreign => Severity::Info,
         _ => Severity::Warning,
     };
@@ -47,6 +55,7 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
         _ if out_of_window => (Verdict::Unknown, Certainty::Likely),
         (_, false) if knows_none => (Verdict::Unknown, Certainty::Likely),
         (_, true) => (Verdict::Middlebox, Certainty::Possible),
+        _ if guessed => (Verdict::Unknown, Certainty::Possible),
         (Side::Orig, false) => (Verdict::Originator, Certainty::Likely),
         (Side::Resp, false) => (Verdict::Responder, Certainty::Likely),
     };

@@ -88,7 +88,7 @@ pub fn refused(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
         return None;
     }
     // One SYN, and it was accepted: the old ACK before that was on its way already, and answered something else.
-    if ended.outcome == Outcome::Accepted && a.syns == 1 && a.stray_rst.is_none() {
+    if ended.outcome == Outcome::Accepted && a.syns == 1 {
         return None;
     }
     let past = &ended.past;

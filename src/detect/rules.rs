@@ -80,7 +80,8 @@ pub fn segment(
         to.anomaly(reset::mid_flow(view, r, seg, step.from, ts));
         let fins = view.flow.ends.iter().any(|e| e.has(seen::FIN));
         let own = step.from == Side::Orig && !reset::foreign(view, seg, step.from);
-        to.sight(Sight::Reset { tuple, point, idle_ns: r.idle_ns, cut: !own && !fins });
+        let foreign = reset::foreign(view, seg, step.from);
+        to.sight(Sight::Reset { tuple, point, idle_ns: r.idle_ns, cut: !own && !fins, foreign });
     }
     if step.notes & note::PROBE != 0 {
         to.sight(Sight::Probe { originator: tuple.src, point });

@@ -87,6 +87,8 @@ pub enum Sight {
         idle_ns: u64,
         /// It cut a connection that its originator meant to keep: not the originator's own, and not after a FIN.
         cut: bool,
+        /// Its TTL is none that its sender's other packets have.
+        foreign: bool,
     },
     /// A reset, whatever it did.
     Rst {

@@ -50,6 +50,8 @@ struct Place {
     /// Idle times before resets.
     idles: [u64; 8],
     nidles: u8,
+    /// One of these had a TTL of its own.
+    foreign: bool,
     idle_at: Nanos,
     /// Closed connections, and those with one request at most.
     closed: u32,
@@ -142,7 +144,7 @@ impl Storms {
     pub fn reset(
         &mut self,
         responder: Endpoint,
-        idle_ns: u64,
+        (idle_ns, foreign): (u64, bool),
         point: u8,
         ts: Nanos,
         out: &mut dyn FnMut(Anomaly),
@@ -158,6 +160,7 @@ impl Storms {
         p.idle_at = ts;
         let n = usize::from(p.nidles) % p.idles.len();
         p.idles[n] = idle_ns;
+        p.foreign |= foreign;
         p.nidles = p.nidles.saturating_add(1);
         let near = |i: &&u64| **i > 0 && i.abs_diff(idle_ns) * IDLE_SPREAD <= idle_ns;
         let alike = p.idles.iter().filter(near).count();
@@ -174,7 +177,11 @@ impl Storms {
                 ("cluster", Fact::U64(alike as u64)),
             ];
             let a = anomaly(Kind::ResetAfterIdle, point, (ts, ts), alike as u64, text, facts);
-            out(Anomaly { severity: Severity::Warning, verdict: Verdict::Middlebox, ..a });
+            // A reset that is like its sender's other packets is the responder's own timeout, as far as packets tell.
+            out(match p.foreign {
+                true => Anomaly { severity: Severity::Warning, verdict: Verdict::Middlebox, ..a },
+                false => Anomaly { verdict: Verdict::Responder, certainty: Certainty::Possible, ..a },
+            });
         }
     }
 

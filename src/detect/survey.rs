@@ -64,7 +64,14 @@ impl Survey {
         }
         self.arp.release(at, out);
         self.gateway.release(at, out);
-        self.floods.pass(at, out);
+        // Where only originators are seen no connection opens.
+        let shape = &self.shape;
+        let both = |a: &Anomaly| !a.point.is_some_and(|p| shape.one_sided(p));
+        self.floods.pass(at, &mut |a| {
+            if both(&a) {
+                out(a);
+            }
+        });
         if let Some((mac, point, way)) = sight.came_from() {
             let join = &self.gateway.join;
             let alike = |a, b| join.role(a) == join.role(b);
@@ -91,9 +98,9 @@ impl Survey {
             Sight::Counted { point, syns, mirrored, known_shed } => {
                 self.floods.counted(*point, *syns, *mirrored, *known_shed);
             }
-            Sight::Reset { tuple, point, idle_ns, cut } => {
+            Sight::Reset { tuple, point, idle_ns, cut, foreign } => {
                 let idle_ns = if *cut { *idle_ns } else { 0 };
-                self.storms.reset(tuple.dst, idle_ns, *point, at, out);
+                self.storms.reset(tuple.dst, (idle_ns, *foreign), *point, at, out);
             }
             Sight::Stray(s) => {
                 if let Some(told) = self.without_flow.count(s.digest.point, s.tuple, s.digest) {
@@ -153,7 +160,13 @@ impl Survey {
     /// What was counted and not told.
     pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
         self.gateway.finish(out);
-        self.floods.finish(out);
+        let shape = &self.shape;
+        let both = |a: &Anomaly| !a.point.is_some_and(|p| shape.one_sided(p));
+        self.floods.finish(&mut |a| {
+            if both(&a) {
+                out(a);
+            }
+        });
         self.without_flow.finish(out);
         self.arp.finish(out);
         self.shape.finish(out);

@@ -35,8 +35,9 @@ impl Flow {
             if seg.flags.any(TcpFlags::ACK) && a.accepts(seg.ack) && !foreign_echo {
                 step.ended = Some(self.end_attempt(Outcome::Refused, ts));
             } else if self.state == State::SynSent {
-                // Not an answer to this SYN: a SYN_SENT end drops it (RFC 9293 3.10.7.3).
-                self.tallies.unbelieved = true;
+                // Not an answer to this SYN: a SYN_SENT end drops it (RFC 9293 3.10.7.3). Without an acknowledgement it answers a segment
+                // of the tuple's life before, and whoever accepts the SYN may well have sent it.
+                self.tallies.unbelieved |= seg.flags.any(TcpFlags::ACK);
                 self.tallies.reset_ttl = seg.ttl;
                 step.notes |= note::RST_UNBELIEVED;
                 return;

@@ -258,7 +258,8 @@ fn a_reset_that_a_waiting_originator_does_not_believe_ends_nothing() {
         let mut t = Talk::new();
         t.say(0, O, "S", 100, 0, 0).say(1, R, flags, 0, ack, 0).say(2, R, "S.", 500, 101, 0);
         assert_eq!(t.ended[0].outcome, Outcome::Accepted);
-        assert!(t.flow.tallies.unbelieved);
+        // One without an acknowledgement may be the responder's own, of the life before.
+        assert_eq!(t.flow.tallies.unbelieved, ack != 0);
     }
     // Linux asks for its own timestamp first.
     let mut t = Talk::new();
