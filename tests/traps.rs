@@ -566,6 +566,30 @@ fn one_that_answers_that_it_knows_no_such_connection_is_not_to_blame() {
 }
 
 #[test]
+fn a_reset_that_the_originators_fin_crosses_cuts_nobody_off() {
+    // Windows' directory servers end so what their clients end: everything is acknowledged, and the client closes as well.
+    for (ms, severity) in [(0.004, "info"), (200.0, "info"), (400.0, "warning")] {
+        let (mut c, mut t) = opened();
+        c.after(5.0, t.client(PSH | ACK, 43).frame());
+        c.after(0.1, t.server(RST | ACK, 0).frame());
+        c.after(ms, t.client(FIN | ACK, 0).frame());
+        let all = c.records();
+        only(&all, &[("reset_mid_flow", 1)]);
+        assert_eq!(
+            (&all[0]["severity"], &all[0]["verdict"]),
+            (&severity.into(), &"responder".into()),
+            "{all:#?}"
+        );
+    }
+    // One that goes on was cut off.
+    let (mut c, mut t) = opened();
+    c.after(5.0, t.client(PSH | ACK, 43).frame());
+    c.after(0.1, t.server(RST | ACK, 0).frame());
+    c.after(0.1, t.client(PSH | ACK, 43).frame());
+    assert_eq!(of_kind(&c.records(), "reset_mid_flow")[0]["severity"], "warning");
+}
+
+#[test]
 fn resets_after_different_silences_or_all_at_one_moment_are_no_timeout() {
     let mut c = Capture::default();
     for (n, idle) in [15_000.0, 40_000.0, 90_000.0, 200_000.0].into_iter().enumerate() {

@@ -21,7 +21,7 @@ mod kind;
 mod link;
 mod mapping;
 mod opening;
-mod reset;
+pub mod reset;
 mod reuse;
 mod rings;
 pub mod rules;

@@ -1,6 +1,7 @@
 //! Resets: on an established flow, and on no known flow.
 
 use super::evidence::{EVIDENCE, Finding, View, duration, ms};
+use super::sight::Seen;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::flow::{Digest, Side, Tuple};
 use crate::track::{ResetSeen, seen};
@@ -18,6 +19,29 @@ const PRIVILEGED: u16 = 1024;
 /// Idle for this long with nothing under way, a responder that resets only tidies up; the same timeout again and again is
 /// `reset_after_idle`.
 const IDLE: u64 = 10 * Nanos::SEC;
+
+/// A FIN that its sender sent before it could know of a reset passes this long after it at most: a round trip, as a rule far less.
+pub const FIN_CROSSES: u64 = 300 * Nanos::MS;
+
+/// True if a FIN may show that nobody was cut off by this reset: a responder's, with nothing else amiss.
+pub fn may_cross(a: &Anomaly) -> bool {
+    let reset =
+        a.packets.last().is_some_and(|p| p.flags.all(TcpFlags::RST | TcpFlags::ACK) && p.from == Side::Resp);
+    let responders = a.severity == Severity::Warning && a.verdict == Verdict::Responder;
+    a.kind == Kind::ResetMidFlow && responders && reset
+}
+
+/// The originator's FIN begins where the reset's acknowledgement ends: both were closing.
+pub fn crossed(a: &mut Anomaly, fin: &Seen) -> bool {
+    let same = a.point == Some(fin.digest.point) && a.tuple == Some(fin.tuple);
+    let soon = fin.digest.ts.since(a.time) < FIN_CROSSES;
+    let here = same && soon && a.packets.last().is_some_and(|reset| reset.ack == fin.digest.seq);
+    if here {
+        a.severity = Severity::Info;
+        a.summary.push_str("; the originator's FIN crossed it: it was closing, too");
+    }
+    here
+}
 
 /// `reset_mid_flow`: a reset while at least one direction was open; `reset_out_of_window` if its receiver has that behind it.
 ///

@@ -83,6 +83,9 @@ pub fn segment(
         let foreign = reset::foreign(view, seg, step.from);
         to.sight(Sight::Reset { tuple, point, idle_ns: r.idle_ns, cut: !own && !fins, foreign });
     }
+    if class == SegClass::Fin && step.from == Side::Orig && view.flow.state == State::Reset {
+        to.sight(Sight::FinAfterReset(Seen { tuple, digest: *digest }));
+    }
     if step.notes & note::PROBE != 0 {
         to.sight(Sight::Probe { originator: tuple.src, point });
     }

@@ -105,6 +105,8 @@ pub enum Sight {
     Unheard(Seen),
     /// A reset on a tuple of which nothing else is known.
     Stray(Seen),
+    /// An originator's FIN on a connection that was reset before.
+    FinAfterReset(Seen),
     /// A handshake that its originator reset at once.
     Probe {
         /// The originator.
@@ -174,7 +176,8 @@ impl Sight {
             | Sight::Rst { seen: s, .. }
             | Sight::Met(s)
             | Sight::Unheard(s)
-            | Sight::Stray(s) => s.digest.point,
+            | Sight::Stray(s)
+            | Sight::FinAfterReset(s) => s.digest.point,
             Sight::Over(life) => life.point,
             Sight::Answered { point, .. }
             | Sight::Completed { point, .. }
@@ -200,7 +203,8 @@ impl Sight {
             | Sight::Rst { seen: s, .. }
             | Sight::Met(s)
             | Sight::Unheard(s)
-            | Sight::Stray(s) => Some((s.digest.src_mac, s.digest.point, s.digest.way)),
+            | Sight::Stray(s)
+            | Sight::FinAfterReset(s) => Some((s.digest.src_mac, s.digest.point, s.digest.way)),
             Sight::Arp { src_mac, point, way, .. } => Some((*src_mac, *point, *way)),
             _ => None,
         }

@@ -107,6 +107,8 @@ impl Survey {
                     out(told);
                 }
             }
+            // The desk looks for the reset.
+            Sight::FinAfterReset(_) => {}
             Sight::Probe { originator, point } => self.storms.probe(*originator, *point, at, out),
             Sight::Over(life) => {
                 self.shape.over(life, out);

@@ -7,7 +7,7 @@ use super::latency::Durations;
 use super::onlook::Onlooker;
 use super::waiting::Waiting;
 use crate::capture::PortSet;
-use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Survey};
+use crate::detect::{Anomaly, Certainty, Kind, Rings, Role, Severity, Sight, Survey, reset};
 use crate::flow::{Side, Tuple};
 use crate::record::{Coalescer, ConnectionRecord, Context, FigureSet, Loss, Nat, Record};
 use crate::wire::Nanos;
@@ -18,6 +18,9 @@ const LOSSES: usize = 256;
 
 /// Anomalies held at most while news of losses may come.
 const HELD: usize = 4096;
+
+/// Resets that wait for a FIN at most: a thousand a second make it 300 of them.
+const CROSSING: usize = 1024;
 
 /// Events that wait for their turn at most: two seconds of 100,000 handshakes a second; half a second of them waits as a rule. Beyond that the earliest are looked at
 /// before their time, which can only mistake the order of what happened at the same moment on two workers.
@@ -97,6 +100,8 @@ pub struct Desk<S> {
     /// How long what rests on an absence waits for news of losses; 0 where nothing can be lost.
     hold_ns: u64,
     held: VecDeque<(Anomaly, Option<Tuple>)>,
+    /// Resets that a FIN may still cross, and whether they wait for news of losses after that.
+    crossing: VecDeque<(Anomaly, bool)>,
     /// Whoever watches the run.
     onlooker: Option<Onlooker>,
     /// Ports that are followed, once they have changed.
@@ -126,6 +131,7 @@ impl<S: RecordSink> Desk<S> {
             sink,
             hold_ns: 0,
             held: VecDeque::new(),
+            crossing: VecDeque::new(),
             onlooker: None,
             ports: None,
         }
@@ -160,6 +166,7 @@ impl<S: RecordSink> Desk<S> {
         if let Some(onlooker) = &mut self.onlooker {
             onlooker.tick(now);
         }
+        self.release_crossing(now)?;
         while self.held.front().is_some_and(|(a, _)| now.since(a.time) >= self.hold_ns) {
             if let Some((a, nat)) = self.held.pop_front() {
                 self.write(a, nat)?;
@@ -204,11 +211,16 @@ impl<S: RecordSink> Desk<S> {
     /// Looks at the earliest event that waits, if it is not later than `horizon`; false without one.
     fn next(&mut self, horizon: Nanos) -> std::io::Result<bool> {
         let Some(event) = self.waiting.pop(horizon) else { return Ok(false) };
+        let at = event.place.at;
+        if let What::Sight(Sight::FinAfterReset(fin)) = &event.what {
+            self.crossing.iter_mut().any(|(a, _)| reset::crossed(a, fin));
+        }
         if let What::Sight(sight) = &event.what {
             // Allocates nothing as long as nothing is found.
             let mut found = Vec::new();
             self.survey.sight(sight, event.place.at, &mut |a| found.push(a));
             found.into_iter().try_for_each(|a| self.anomaly(a))?;
+            self.release_crossing(at)?;
             return Ok(true);
         }
         match std::mem::replace(&mut event.what, What::Taken) {
@@ -222,6 +234,7 @@ impl<S: RecordSink> Desk<S> {
                 self.sink.connection(&ConnectionRecord { nat, ..record })?;
             }
         }
+        self.release_crossing(at)?;
         Ok(true)
     }
 
@@ -236,7 +249,27 @@ impl<S: RecordSink> Desk<S> {
             let waits = more.rests_on_absence();
             self.judged(more, waits)?;
         }
-        if told { self.judged(a, waits) } else { Ok(()) }
+        match told {
+            false => Ok(()),
+            true if reset::may_cross(&a) => {
+                self.crossing.push_back((a, waits));
+                let full = self.crossing.len() > CROSSING;
+                let oldest = if full { self.crossing.pop_front() } else { None };
+                oldest.map_or(Ok(()), |(a, waits)| self.judged(a, waits))
+            }
+            true => self.judged(a, waits),
+        }
+    }
+
+    /// Lets go of resets that no FIN crosses any more.
+    fn release_crossing(&mut self, now: Nanos) -> std::io::Result<()> {
+        let late = |a: &Anomaly| now.since(a.time) >= reset::FIN_CROSSES || a.severity == Severity::Info;
+        while self.crossing.front().is_some_and(|(a, _)| late(a)) {
+            if let Some((a, waits)) = self.crossing.pop_front() {
+                self.judged(a, waits)?;
+            }
+        }
+        Ok(())
     }
 
     fn judged(&mut self, a: Anomaly, waits: bool) -> std::io::Result<()> {
@@ -309,6 +342,7 @@ impl<S: RecordSink> Desk<S> {
         let mut found = Vec::new();
         self.survey.finish(&mut |a| found.push(a));
         found.into_iter().try_for_each(|a| self.anomaly(a))?;
+        self.release_crossing(Nanos(u64::MAX))?;
         while let Some((a, nat)) = self.held.pop_front() {
             self.write(a, nat)?;
         }
