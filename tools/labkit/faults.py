@@ -83,6 +83,8 @@ class Removed(Fault):
         super().__init__(*args)
         self.said = (f"{self.on} is gone", f"{self.on} is back and tapped again")
         self.gap = ("interface_gone", self.on)
+        # Made first, set up then: a look in between sees both.
+        self.may = (f"{self.on} is down or has no carrier", f"{self.on} is up again")
 
     def begin(self):
         self.gw("link", "del", self.on)
