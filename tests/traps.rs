@@ -566,36 +566,6 @@ fn one_that_answers_that_it_knows_no_such_connection_is_not_to_blame() {
 }
 
 #[test]
-fn a_round_trip_of_more_than_a_second_loses_nothing() {
-    let stamps = |val: u32, echo: u32| {
-        let mut o = vec![1, 1, 8, 10];
-        o.extend(val.to_be_bytes());
-        o.extend(echo.to_be_bytes());
-        o
-    };
-    // What each answers: the first of two, or the second because the first was lost.
-    for (first, severity) in [(true, "info"), (false, "warning")] {
-        let (mut c, mut t) = (Capture::default(), Talk::new(40_000));
-        let syn = t.client(SYN, 0);
-        c.after(1.0, Tcp { options: stamps(1_000, 0), ..syn.clone() }.frame());
-        c.after(1_000.0, Tcp { options: stamps(2_000, 0), ..syn }.frame());
-        let syn_ack = t.server(SYN | ACK, 0);
-        let echo = if first { 1_000 } else { 2_000 };
-        c.after(200.0, Tcp { options: stamps(500, echo), ..syn_ack.clone() }.frame());
-        c.after(1_000.0, Tcp { options: stamps(1_500, echo), id: 77, ..syn_ack }.frame());
-        let ack = t.client(ACK, 0);
-        c.after(200.0, Tcp { options: stamps(3_200, if first { 500 } else { 1_500 }), ..ack }.frame());
-        t.close(&mut c);
-        let all = c.records();
-        for kind in ["syn_unanswered", "synack_unacknowledged"] {
-            let told = of_kind(&all, kind);
-            assert_eq!(told.len(), 1, "{kind}: {all:#?}");
-            assert_eq!(told[0]["severity"], severity, "{kind}: {all:#?}");
-        }
-    }
-}
-
-#[test]
 fn a_reset_that_the_originators_fin_crosses_cuts_nobody_off() {
     // Windows' directory servers end so what their clients end: everything is acknowledged, and the client closes as well.
     for (ms, severity) in [(0.004, "info"), (200.0, "info"), (400.0, "warning")] {

@@ -345,9 +345,6 @@ impl Gateway {
         if held {
             a.verdict = Verdict::Gateway;
             a.certainty = Certainty::Proven;
-            if a.kind == Kind::SynackUnacknowledged {
-                a.severity = a.severity.max(Severity::Warning);
-            }
             a.summary.push_str("; the SYN-ACK came to the gateway and did not get through at once");
         } else if side == 1 {
             a.verdict = Verdict::Unknown;
@@ -552,7 +549,6 @@ fn crossed(a: &mut Anomaly, c: &Crossing) {
     if held {
         a.verdict = Verdict::Gateway;
         a.certainty = Certainty::Proven;
-        a.severity = a.severity.max(Severity::Warning);
         a.summary.push_str("; the SYN-ACK came to the gateway and did not get through");
         a.facts.push(("lost", Fact::Str("syn_ack".into())));
     } else {

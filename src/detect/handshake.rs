@@ -2,7 +2,7 @@
 
 use super::evidence::{Finding, View, duration, endpoint, ms};
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
-use crate::flow::{Digest, Side};
+use crate::flow::Side;
 use crate::track::{Ended, Outcome, SegClass};
 use crate::wire::{IcmpError, Nanos};
 
@@ -46,25 +46,9 @@ pub fn unanswered(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
     let responder = endpoint(view.tuple(a.from).dst);
     // Below a second nobody waited for a retransmission timer: the capture shows one SYN several times (two VLANs, two
     // hooks), or a stack with a short timer of its own.
-    // An answer that echoes the first SYN's timestamp, and not that of a later one, was on its way all the time: nothing was lost.
-    let stamp = |p: &Digest| p.has_ts.then_some(p.tsval);
-    let again =
-        packets.iter().filter(|p| p.from == Side::Orig && p.seq == a.isn && stamp(p) != a.tsval).count() > 0;
-    let echoes = |p: &Digest| p.has_ts && Some(p.tsecr) == a.tsval;
-    let on_its_way = answered.is_some()
-        && again
-        && packets
-            .iter()
-            .any(|p| p.from == Side::Resp && SegClass::of(p.flags) == SegClass::SynAck && echoes(p));
-    let hurt = answered.is_none_or(|ns| ns >= HURT_AFTER) && !on_its_way;
+    let hurt = answered.is_none_or(|ns| ns >= HURT_AFTER);
     let times = if a.syns == 1 { "once".to_owned() } else { format!("{} times", a.syns) };
     let end = match (answered, ended.outcome) {
-        (Some(ns), _) if on_its_way => {
-            format!(
-                "the SYN-ACK came {} after the first and answers that one: it took so long, and nothing was lost",
-                duration(ns)
-            )
-        }
         (Some(ns), _) if ended.answer_seen => format!("the SYN-ACK came {} after the first", duration(ns)),
         (Some(ns), _) => {
             format!(

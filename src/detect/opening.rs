@@ -74,18 +74,8 @@ pub fn opening(
             ("attempts", Fact::U64(t.syn_acks.into())),
             ("acknowledged_after_ms", Fact::F64(ms(waited))),
         ];
-        // Below a second it is a duplicate or a simultaneous retransmission: nobody waited. What echoes the first SYN-ACK's timestamp,
-        // and not that of a later one, answers that: it took so long, and nothing was lost.
-        let packets = view.packets(flow.orig);
-        let mut stamps = packets
-            .iter()
-            .filter(|p| p.from == Side::Resp && SegClass::of(p.flags) == SegClass::SynAck && p.has_ts)
-            .map(|p| p.tsval);
-        let first = stamps.next();
-        let on_its_way =
-            first.is_some() && stamps.any(|s| Some(s) != first) && seg.options.ts.map(|t| t.1) == first;
-        let severity = if waited >= Nanos::SEC && !on_its_way { Severity::Warning } else { Severity::Info };
-        let text = if on_its_way { format!("{text}: that answers the first, it took so long") } else { text };
+        // Below a second it is a duplicate or a simultaneous retransmission: nobody waited.
+        let severity = if waited >= Nanos::SEC { Severity::Warning } else { Severity::Info };
         let f = finding(Kind::SynackUnacknowledged, Verdict::Network, Certainty::Likely, ts, text, facts);
         tell(Finding { severity, first: t.syn_ack_first, ..f });
     }

@@ -205,7 +205,8 @@ fn two_answers(c: &Cause, all: &[&Cause]) -> (String, String) {
     let device = tunnels.next().filter(|_| tunnels.next().is_none()).copied().unwrap_or("DEVICE");
     let address = if one { address } else { "ADDRESS".into() };
     let cure = format!(
-        "take its entry out of the proxy (`ip neigh del {address} dev {device}`), and find what wrote it there"
+        "take its entry out of the proxy (`ip neigh del {address} dev {device}`), let the machine send something, from which the bridge \
+         learns its port again, and find what wrote the entry"
     );
     (what, cure)
 }
