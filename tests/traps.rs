@@ -566,6 +566,67 @@ fn one_that_answers_that_it_knows_no_such_connection_is_not_to_blame() {
 }
 
 #[test]
+fn who_began_is_not_guessed_from_two_high_ports() {
+    for (port, severity, verdict, certainty) in
+        [(5_432, "info", "unknown", "possible"), (443, "info", "originator", "likely")]
+    {
+        let (mut c, mut t) = (Capture::default(), Talk::to((CLIENT, 40_000), (SERVER, port)));
+        // Opened before the capture; the first packet of it is the server's, and the client aborts.
+        for _ in 0..2 {
+            c.after(5.0, t.server(PSH | ACK, 100).frame());
+            c.after(5.0, t.client(ACK, 0).frame());
+        }
+        c.after(5.0, t.client(RST | ACK, 0).frame());
+        let all = c.records();
+        only(&all, &[("reset_mid_flow", 1)]);
+        let r = &all[0];
+        assert_eq!(
+            [&r["severity"], &r["verdict"], &r["certainty"]],
+            [severity, verdict, certainty],
+            "{port}: {all:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_reuse_whose_only_syn_is_accepted_was_not_refused() {
+    let (mut c, mut t) = opened();
+    t.exchange(&mut c);
+    t.close(&mut c);
+    let old = t.next[0];
+    let mut next = t.again(5);
+    c.after(5.0, next.client(SYN, 0).frame());
+    // On its way since before; the client resets it, and the SYN is answered all the same.
+    c.after(0.1, Tcp { ack: old, ..t.server(ACK, 0) }.frame());
+    c.after(0.1, Tcp { seq: old, ack: 0, flags: RST, ..t.client(ACK, 0) }.frame());
+    c.after(0.1, next.server(SYN | ACK, 0).frame());
+    c.after(0.1, next.client(ACK, 0).frame());
+    let all = c.records();
+    assert!(of_kind(&all, "tuple_reuse_refused").is_empty(), "{all:#?}");
+}
+
+#[test]
+fn where_originators_alone_are_seen_nobody_floods() {
+    // The answers take another way: a second of 1,500 connections, of which each goes on past its SYN.
+    for (one_way, floods) in [(true, false), (false, true)] {
+        let mut c = Capture::default();
+        for n in 0..4_500u16 {
+            let mut t = Talk::new(10_000 + n);
+            c.after(0.2, t.client(SYN, 0).frame());
+            if one_way {
+                t.server(SYN | ACK, 0);
+                c.after(0.2, t.client(ACK, 0).frame());
+                c.after(0.2, t.client(FIN | ACK, 0).frame());
+            } else {
+                c.after(0.4, Talk::new(9).client(ACK, 0).frame());
+            }
+        }
+        let all = c.records();
+        assert_eq!(!of_kind(&all, "syn_flood").is_empty(), floods, "{:#?}", of_kind(&all, "syn_flood"));
+    }
+}
+
+#[test]
 fn a_reset_that_the_originators_fin_crosses_cuts_nobody_off() {
     // Windows' directory servers end so what their clients end: everything is acknowledged, and the client closes as well.
     for (ms, severity) in [(0.004, "info"), (200.0, "info"), (400.0, "warning")] {

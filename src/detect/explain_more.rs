@@ -339,7 +339,7 @@ pub(super) const PROBE_RESET: Explanation = Explanation {
 pub(super) const RESET_AFTER_IDLE: Explanation = Explanation {
     one_line: "Connections are reset after the same silence, again and again: a timeout.",
     meaning: "Something forgets idle connections, and the next packet on one is answered by a reset.",
-    rule: "Three resets or more on connections to one responder after idle times of 10 s or more within 5 % of each other.",
+    rule: "Three resets or more on connections to one responder after idle times of 10 s or more within 5 % of each other. Warning, and a device in between, if the TTL of one of them is not the responder's; else its own, possible and info.",
     causes: &["an idle timeout of a balancer, firewall or NAT", "the server's own keep-alive timeout"],
     remedy: &["make the client's keep-alive shorter than that timeout, or raise the timeout"],
     or_else: &["a job that is stopped at fixed times"],

@@ -34,7 +34,7 @@ mod survey;
 pub mod tool;
 
 pub use anomaly::{Anomaly, Fact, Facts};
-pub use arp::ArpWatch;
+pub use arp::{ArpAt, ArpWatch};
 pub use evidence::{EVIDENCE, View};
 pub use join::Role;
 pub use kind::{Certainty, Kind, Severity, Verdict};

@@ -13,9 +13,6 @@ pub fn foreign(view: &View<'_>, seg: &Segment, by: Side) -> bool {
     sender.packets > 1 && sender.ttl != 0 && sender.ttl != seg.ttl && sender.ttl_first != seg.ttl
 }
 
-/// Ports below this are responders'.
-const PRIVILEGED: u16 = 1024;
-
 /// Idle for this long with nothing under way, a responder that resets only tidies up; the same timeout again and again is
 /// `reset_after_idle`.
 const IDLE: u64 = 10 * Nanos::SEC;
@@ -61,11 +58,7 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     let [o, r] = &flow.ends;
     let settled = o.has(seen::ACK) && r.has(seen::ACK) && o.ack == r.next && r.ack == o.next;
     let tidied = reset.idle_ns >= IDLE && settled;
-    // Met in its middle a connection does not say who began it, but for a port that only responders have.
-    let tuple = view.tuple(flow.orig);
-    let guessed = flow.picked_up
-        && ![o, r].iter().any(|e| e.has(seen::SYN))
-        && !(tuple.dst.port < PRIVILEGED && tuple.src.port >= PRIVILEGED);
+    let guessed = flow.is_guessed(&view.tuple(flow.orig));
     let severity = match by {
         _ if after_fin || out_of_window || stranger || tidied || guessed => Severity::Info,
         Side::Orig if !foreign => Severity::Info,

@@ -3,7 +3,6 @@
 //! One survey sees the sights of all workers in the order of time, so that what it says does not depend on how flows
 //! are spread over workers.
 
-use super::arp::ArpAt;
 use super::flood::Floods;
 use super::gateway::Gateway;
 use super::link::Links;
@@ -11,7 +10,7 @@ use super::reset::WithoutFlow;
 use super::shape::Shape;
 use super::slow::Slow;
 use super::storms::Storms;
-use super::{Anomaly, ArpWatch, Kind, Role, Services, Sight};
+use super::{Anomaly, ArpAt, ArpWatch, Kind, Role, Services, Sight};
 use crate::flow::Tuple;
 use crate::wire::Nanos;
 
@@ -64,14 +63,7 @@ impl Survey {
         }
         self.arp.release(at, out);
         self.gateway.release(at, out);
-        // Where only originators are seen no connection opens.
-        let shape = &self.shape;
-        let both = |a: &Anomaly| !a.point.is_some_and(|p| shape.one_sided(p));
-        self.floods.pass(at, &mut |a| {
-            if both(&a) {
-                out(a);
-            }
-        });
+        self.floods.pass(at, out);
         if let Some((mac, point, way)) = sight.came_from() {
             let join = &self.gateway.join;
             let alike = |a, b| join.role(a) == join.role(b);
@@ -137,7 +129,8 @@ impl Survey {
     /// and the anomaly rests on an answer that did not come.
     pub fn judge(&mut self, anomaly: &mut Anomaly, out: &mut dyn FnMut(Anomaly)) -> bool {
         let at_point = |judge: &dyn Fn(u8) -> bool| anomaly.point.is_some_and(judge);
-        let needs_both = matches!(anomaly.kind, Kind::SynUnanswered | Kind::SynackUnacknowledged);
+        let needs_both =
+            matches!(anomaly.kind, Kind::SynUnanswered | Kind::SynackUnacknowledged | Kind::SynFlood);
         if needs_both && at_point(&|p| self.shape.one_sided(p)) {
             return false;
         }
@@ -162,13 +155,7 @@ impl Survey {
     /// What was counted and not told.
     pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
         self.gateway.finish(out);
-        let shape = &self.shape;
-        let both = |a: &Anomaly| !a.point.is_some_and(|p| shape.one_sided(p));
-        self.floods.finish(&mut |a| {
-            if both(&a) {
-                out(a);
-            }
-        });
+        self.floods.finish(out);
         self.without_flow.finish(out);
         self.arp.finish(out);
         self.shape.finish(out);

@@ -31,7 +31,7 @@ use sightings::Sightings;
 pub use timeline::{Axis, CELLS, Cell, Timeline};
 pub use top::Top;
 use words::plus;
-pub use words::{WORDS, chosen_words, fact_text, lost_words, many, packet_line, quiet_since, time};
+pub use words::{WORDS, chosen_words, fact_text, lost_words, many, packet_line, time};
 
 /// Places at which syntap itself may lose something, and hosts: they are few, but a file may claim any number.
 const PLACES: usize = 1024;
@@ -450,10 +450,16 @@ impl Report {
         self.causes().into_iter().filter(|c| c.severity == Severity::Info && !c.is_own()).collect()
     }
 
-    /// When a cause, or something that is part of it, was last seen, ns since the epoch.
-    pub fn last_of(&self, c: &Cause) -> u64 {
+    /// Whether a cause, or something that is part of it, goes on, as far as records tell.
+    pub fn goes_on(&self, c: &Cause) -> String {
         let parts = self.ranked().into_iter().filter(|r| r.follows == Some(c.kind)).map(|r| r.cause.last_ns);
-        parts.max().unwrap_or(0).max(c.last_ns)
+        let end = self.span.map_or(c.last_ns, |s| s.1);
+        match parts.max().filter(|&last| last > c.last_ns) {
+            Some(last) => {
+                format!("what is part of it until {}: {}", time(last), words::quiet_since(last, end))
+            }
+            None => words::quiet_since(c.last_ns, end),
+        }
     }
 
     /// What to do about one of these, in the words of the short answer.
@@ -528,7 +534,15 @@ mod tests {
         report.add(&duel);
         let ranked = report.ranked();
         assert_eq!((ranked[0].cause.kind, ranked[0].hurt), (Kind::ArpTwoAnswers, 2));
-        assert_eq!(report.last_of(ranked[0].cause), 4 * s);
+        let said = report.goes_on(ranked[0].cause);
+        assert!(
+            said.starts_with("what is part of it until ")
+                && said.ends_with(": it goes on when the records end"),
+            "{said}"
+        );
+        report.add(&record(Kind::TupleReuseAccepted, 3, 200 * s, 204 * s, serde_json::json!({})));
+        let said = report.goes_on(report.ranked()[0].cause);
+        assert!(said.ends_with("none in the 3 min after it until the records end"), "{said}");
     }
 
     #[test]

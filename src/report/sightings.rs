@@ -1,6 +1,7 @@
 //! How many connections there were behind sightings of them at several places.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
 use super::line::Line;
@@ -87,10 +88,9 @@ fn inside(r: &Line<'_>) -> Option<(SocketAddr, SocketAddr)> {
     })
 }
 
-/// A place's name as a number that is the same in every report (FNV-1a).
+/// A place's name as a number that is the same in every report.
 fn place(host: &str, interface: &str) -> u64 {
-    let bytes = host.bytes().chain([0]).chain(interface.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    foldhash::fast::FixedState::default().hash_one((host, interface))
 }
 
 #[cfg(test)]

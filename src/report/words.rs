@@ -60,9 +60,8 @@ pub fn time(ns: u64) -> String {
     rfc3339(Nanos(ns / Nanos::SEC * Nanos::SEC)).replace(".000000000", "")
 }
 
-/// A stretch of time as people say it, cut to whole units.
-fn span_words(ns: u64) -> String {
-    let s = ns / Nanos::SEC;
+/// Seconds as people say a stretch of time, cut to whole units.
+pub(super) fn span_words(s: u64) -> String {
     match s {
         0..120 => format!("{s} s"),
         120..7_200 => format!("{} min", s / 60),
@@ -80,15 +79,11 @@ pub fn chosen_words(filters: &BTreeSet<String>) -> Option<String> {
     (!filters.is_empty()).then_some(text)
 }
 
-/// Whether it goes on, as far as records tell.
-pub fn quiet_since(last_ns: u64, parts_ns: u64, end_ns: u64) -> String {
-    if parts_ns > last_ns {
-        let its = quiet_since(parts_ns, parts_ns, end_ns);
-        return format!("what is part of it until {}: {its}", time(parts_ns));
-    }
+/// Whether it goes on, as far as records tell that end at `end_ns`.
+pub(super) fn quiet_since(last_ns: u64, end_ns: u64) -> String {
     match end_ns.saturating_sub(last_ns) {
         ns if ns < Nanos::SEC => "it goes on when the records end".to_owned(),
-        ns => format!("none in the {} after it until the records end", span_words(ns)),
+        ns => format!("none in the {} after it until the records end", span_words(ns / Nanos::SEC)),
     }
 }
 

@@ -10,7 +10,7 @@ use super::state::State;
 use super::step::{FORGET_CLOSING, FORGET_OPEN, FORGET_OPENING, FORGET_OVER, GIVE_UP_AFTER};
 use super::zeek::Seen;
 use crate::flow::{Class, Digest, Line, Phase, Side, bit};
-use crate::wire::{Nanos, Segment, Seq, TcpFlags, TcpOptions};
+use crate::wire::{Nanos, Seq, TcpFlags};
 
 /// Answers and last ACKs that take longer go the long way: from 5 s on, what counts as one connection is Zeek's question. An answer's
 /// time has 32 bits in a line.
@@ -264,31 +264,11 @@ pub fn class(phase: Phase) -> Class {
     }
 }
 
-/// A segment as the recorder kept it.
-fn segment(d: &Digest) -> Segment {
-    Segment {
-        seq: d.seq,
-        ack: d.ack,
-        flags: d.flags,
-        win: d.win,
-        payload: d.len,
-        ttl: d.ttl,
-        ip_id: d.ip_id,
-        options: TcpOptions {
-            mss: (d.mss != 0).then_some(d.mss),
-            wscale: d.wscale.checked_sub(1),
-            ts: d.has_ts.then_some((d.tsval, d.tsecr)),
-            ..TcpOptions::default()
-        },
-        ..Segment::default()
-    }
-}
-
 /// The whole flow of a line whose packets are all in the recorder: `packets`, oldest first.
 pub fn unfold(packets: &[Digest]) -> Flow {
     let mut flow = Flow::default();
     for d in packets {
-        flow.step(&segment(d), d.from, d.ts, |_| ());
+        flow.step(&d.segment(), d.from, d.ts, |_| ());
     }
     flow
 }

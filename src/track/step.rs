@@ -3,7 +3,7 @@
 use super::life::{Attempt, End, Flow, Outcome, Past, seen};
 use super::state::{SegClass, State, is_odd};
 use super::zeek::Seen;
-use crate::flow::Side;
+use crate::flow::{Side, Tuple};
 use crate::wire::{Nanos, Segment, Seq, TcpFlags};
 
 /// The shortest wait before an attempt without answer counts as given up: over the 6 s of the oldest initial timeouts (BSD; 3 s in
@@ -225,6 +225,12 @@ impl Flow {
         if answers {
             self.zeek.turned();
         }
+    }
+
+    /// True if nothing says which end began it: met in its middle, without a SYN or its answer, on ports that do not tell either.
+    pub fn is_guessed(&self, tuple: &Tuple) -> bool {
+        let tells = tuple.dst.port < PRIVILEGED && tuple.src.port >= PRIVILEGED;
+        self.picked_up && !tells && !self.ends.iter().any(|e| e.has(seen::SYN))
     }
 
     /// True if this life ended so long ago that a packet that is no SYN is a stray and no part of it any more: as long

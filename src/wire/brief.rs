@@ -182,28 +182,10 @@ fn syn_options(mut b: &[u8], seg: &mut Brief) -> bool {
 impl Brief {
     /// The same as a [`Segment`], without the first bytes of its payload.
     pub fn segment(&self) -> Segment {
-        let (Brief { digest: d, sack_permitted, .. }, [src, dst]) = (*self, self.addresses());
-        Segment {
-            src,
-            dst,
-            sport: self.sport(),
-            dport: self.dport(),
-            seq: d.seq,
-            ack: d.ack,
-            flags: d.flags,
-            win: d.win,
-            payload: d.len,
-            ttl: d.ttl,
-            ip_id: d.ip_id,
-            options: TcpOptions {
-                mss: (d.mss != 0).then_some(d.mss),
-                wscale: d.wscale.checked_sub(1),
-                sack_permitted,
-                ts: d.has_ts.then_some((d.tsval, d.tsecr)),
-                ..TcpOptions::default()
-            },
-            ..Segment::default()
-        }
+        let [src, dst] = self.addresses();
+        let kept = self.digest.segment();
+        let options = TcpOptions { sack_permitted: self.sack_permitted, ..kept.options };
+        Segment { src, dst, sport: self.sport(), dport: self.dport(), options, ..kept }
     }
 
     /// Source port.

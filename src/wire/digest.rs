@@ -1,6 +1,6 @@
 //! What the flight recorder keeps of a packet. The short decoder writes it at once, so that it is stored as it was read.
 
-use super::{Mac, Nanos, Seq, TcpFlags, Way};
+use super::{Mac, Nanos, Segment, Seq, TcpFlags, TcpOptions, Way};
 
 /// Which end of a flow sent a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -76,6 +76,26 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// The packet as a segment, as far as it was kept: without addresses and ports, SACK and the first bytes of its payload.
+    pub fn segment(&self) -> Segment {
+        Segment {
+            seq: self.seq,
+            ack: self.ack,
+            flags: self.flags,
+            win: self.win,
+            payload: self.len,
+            ttl: self.ttl,
+            ip_id: self.ip_id,
+            options: TcpOptions {
+                mss: (self.mss != 0).then_some(self.mss),
+                wscale: self.wscale.checked_sub(1),
+                ts: self.has_ts.then_some((self.tsval, self.tsecr)),
+                ..TcpOptions::default()
+            },
+            ..Segment::default()
+        }
+    }
+
     /// The sequence number after the segment.
     #[inline]
     pub fn end(&self) -> Seq {

@@ -10,8 +10,7 @@ use crate::detect::Verdict;
 use crate::detect::explain::explain;
 use crate::record::milliseconds;
 use crate::report::{
-    Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, WORDS, chosen_words, flags, lost_words,
-    quiet_since, time,
+    Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, WORDS, chosen_words, flags, lost_words, time,
 };
 
 /// Columns of the names in front of what is said.
@@ -67,7 +66,7 @@ pub fn print(
     let room = style.width().saturating_sub(NAMES + 2).max(10) as u64;
     let axis = report.axis(room);
     for r in &ranked {
-        print_cause(report, r, axis, last, style, to)?;
+        print_cause(report, r, axis, style, to)?;
     }
     ages(report, style, to)?;
     census(report, style, to)?;
@@ -280,7 +279,6 @@ fn print_cause(
     report: &Report,
     r: &Ranked<'_>,
     axis: Axis,
-    end: u64,
     style: &Style,
     to: &mut dyn Write,
 ) -> io::Result<()> {
@@ -319,7 +317,7 @@ fn print_cause(
     top("originators", &c.originators, style, to)?;
     top("seen at", &c.interfaces, style, to)?;
     top("NAT address", &c.nat, style, to)?;
-    when(c, axis, (report.last_of(c), end), style, to)?;
+    when(report, c, axis, style, to)?;
     row("what to do", &report.advice(r), style, to)?;
     row("more", &format!("syntap explain {}", c.kind.name()), style, to)
 }
@@ -337,16 +335,10 @@ where
 }
 
 /// First and last time, and under them what came when.
-fn when(
-    c: &Cause,
-    axis: Axis,
-    (parts, end): (u64, u64),
-    style: &Style,
-    to: &mut dyn Write,
-) -> io::Result<()> {
+fn when(report: &Report, c: &Cause, axis: Axis, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     let (first, last) = (time(c.first_ns), time(c.last_ns));
     let span = if first == last { first } else { format!("{first} to {last}") };
-    row("when", &format!("{span}; {}", quiet_since(c.last_ns, parts, end)), style, to)?;
+    row("when", &format!("{span}; {}", report.goes_on(c)), style, to)?;
     let cells = c.timeline.on(axis);
     let most = cells.iter().copied().max().unwrap_or(0).max(1);
     if cells.len() > 1 {

@@ -11,7 +11,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     Cause, Ranked, Report, Short, Top, VERDICTS, WORDS, chosen_words, flags, lost_words, many, packet_line,
-    quiet_since, time,
+    time,
 };
 use crate::detect::Certainty;
 use crate::detect::explain::explain;
@@ -329,7 +329,6 @@ fn cause(report: &Report, r: &Ranked<'_>) -> Markup {
     let text = explain(c.kind);
     let verdicts: Vec<String> =
         c.verdicts().iter().map(|(v, n)| format!("{} ({})", v.name(), number(*n))).collect();
-    let end = report.span.map_or(c.last_ns, |s| s.1);
     let advice = report.advice(r);
     html! {
         section.cause aria-labelledby=(c.kind.name()) {
@@ -338,7 +337,7 @@ fn cause(report: &Report, r: &Ranked<'_>) -> Markup {
             p.dim { (prose(text.meaning)) }
             dl {
                 dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; hurt " (c.hurt_words(r.hurt)) } }
-                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; " (quiet_since(c.last_ns, report.last_of(c), end)) }
+                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; " (report.goes_on(c)) }
                 dt { "whose doing" } dd { (verdicts.join(", ")) }
                 @if let Some(root) = r.follows { dt { "part of" } dd { a href=(format!("#{}", root.name())) { (root.name()) } } }
                 (list("addresses", &c.subjects))
