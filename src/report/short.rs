@@ -131,7 +131,7 @@ pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
         }
         Kind::SnatCollision => {
             let cure = if reuse_too {
-                "give it more outside addresses first (SNAT to a range of them), then add --random-fully: with few ports that alone makes the early reuse above worse"
+                "give it more outside addresses first (SNAT to a range of them), then add --random-fully: with few ports that alone makes early reuse worse"
             } else {
                 "add --random-fully to its MASQUERADE or SNAT rule"
             };
