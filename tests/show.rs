@@ -237,6 +237,32 @@ fn a_directory_without_shards_is_waited_at() {
 }
 
 #[test]
+fn a_shard_that_cannot_be_read_is_named_once_while_others_are_followed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let odd = |name: &str| std::fs::create_dir(dir.path().join(name)).expect("made");
+    let base = common::a_record();
+    let mut w = ShardWriter::create(dir.path(), "gw", ShardOptions::default()).expect("created");
+    let mut write = |ns: u64| {
+        w.push(&at(&base, ns)).expect("taken");
+        w.flush();
+    };
+    odd("syntap-before.jsonl.zst");
+    let mut command = syntap();
+    command.args(["show", "--json", "--follow", "--limit", "1"]).arg(dir.path());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut told = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|l| l.expect("text"));
+    assert!(told.next().expect("a line").contains("syntap-before.jsonl.zst"));
+    odd("syntap-meanwhile.jsonl.zst");
+    let named = told.by_ref().find(|l| l.contains(".jsonl.zst")).expect("a line");
+    assert!(named.contains("syntap-meanwhile.jsonl.zst"), "{named}");
+    // It looks at the directory again and again until there is something to print.
+    std::thread::sleep(Duration::from_secs(1));
+    write(7);
+    assert!(child.wait().expect("a child").success());
+    assert_eq!(told.filter(|l| l.contains(".jsonl.zst")).count(), 0, "each is named once");
+}
+
+#[test]
 fn a_person_at_a_terminal_gets_a_pager_and_nobody_else_does() {
     let dir = tempfile::tempdir().expect("a directory");
     shard(dir.path(), "gw", &[&[7]]);

@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
@@ -81,7 +82,7 @@ pub fn in_file(fail: Fail, e: &clap::Error, typed: &[OsString], all: &[OsString]
 /// The file of this process's command line, if that gives an option rather than the line itself.
 pub fn gives(option: &str) -> Option<PathBuf> {
     let typed: Vec<OsString> = std::env::args_os().collect();
-    let id = options().into_iter().find(|a| a.get_long() == Some(option))?.get_id().as_str().to_owned();
+    let id = options().iter().find(|a| a.get_long() == Some(option))?.get_id().as_str().to_owned();
     named(&typed).filter(|_| !on_the_command_line(&typed).contains(&id))
 }
 
@@ -106,10 +107,14 @@ pub fn named(args: &[OsString]) -> Option<PathBuf> {
     None
 }
 
-fn options() -> Vec<Arg> {
-    let command = Cli::command();
-    let run = command.find_subcommand(COMMAND).expect("there is this command");
-    run.get_arguments().filter(|a| a.get_long().is_some_and(|l| l != OPTION)).cloned().collect()
+/// The options that a file can have. Made once: a file asks for each of its names.
+fn options() -> &'static [Arg] {
+    static OPTIONS: LazyLock<Vec<Arg>> = LazyLock::new(|| {
+        let command = Cli::command();
+        let run = command.find_subcommand(COMMAND).expect("there is this command");
+        run.get_arguments().filter(|a| a.get_long().is_some_and(|l| l != OPTION)).cloned().collect()
+    });
+    &OPTIONS
 }
 
 /// The options that are given anyway: those of the file give way.

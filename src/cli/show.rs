@@ -104,6 +104,8 @@ fn follow(printer: &mut Printer<'_>, mut follower: Follower) -> anyhow::Result<E
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(LOOK_EVERY);
+        // What is odd in a directory hides nothing else.
+        follower.passed_over().iter().for_each(|e| note(hinted(e, None::<String>)));
         let new = follower.poll().map_err(|e| hinted(&e, None::<String>))?;
         for stored in &new {
             if printer.is_full() {

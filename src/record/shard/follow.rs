@@ -1,6 +1,7 @@
 //! Records as they are written, over the ends of shards and the beginnings of new ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::merge::Stored;
@@ -12,6 +13,9 @@ pub struct Follower {
     named: Vec<PathBuf>,
     places: HashMap<PathBuf, Place>,
     with: Unpacker,
+    /// What could not be read, until it is asked for, and the shards of which that was said.
+    odd: Vec<ShardError>,
+    said: HashSet<PathBuf>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -31,7 +35,7 @@ impl Follower {
                 Ok(index) => drop(follower.places.insert(path, Place { next: index.end, len: 0 })),
                 // What is odd in a directory hides nothing else.
                 Err(e) if named.contains(&path) => return Err(e),
-                Err(_) => {}
+                Err(e) => follower.pass_over(path, e),
             }
         }
         Ok(follower)
@@ -49,7 +53,19 @@ impl Follower {
 
     fn from_all(named: &[PathBuf]) -> Result<Follower, ShardError> {
         let failed = |source| ShardError::Io { operation: "read", path: PathBuf::new(), source };
-        Ok(Follower { named: named.to_vec(), places: HashMap::new(), with: Unpacker::new().map_err(failed)? })
+        Ok(Follower { named: named.to_vec(), places: HashMap::new(), with: Unpacker::new().map_err(failed)?, odd: Vec::new(), said: HashSet::new() })
+    }
+
+    /// Shards in a directory that could not be read since the last call, each told once; one that was removed meanwhile is none.
+    pub fn passed_over(&mut self) -> Vec<ShardError> {
+        std::mem::take(&mut self.odd)
+    }
+
+    fn pass_over(&mut self, path: PathBuf, e: ShardError) {
+        let gone = matches!(&e, ShardError::Io { source, .. } if source.kind() == ErrorKind::NotFound);
+        if !gone && self.said.insert(path) {
+            self.odd.push(e);
+        }
     }
 
     /// What was written since the last call, in order of time as far as that goes. What is damaged is passed over: whoever reads the
@@ -58,11 +74,12 @@ impl Follower {
         let mut new = Vec::new();
         let paths = shard_paths(&self.named)?;
         self.places.retain(|path, _| paths.contains(path));
+        self.said.retain(|path| paths.contains(path));
         for path in paths {
             match self.shard(&path, &mut new) {
                 Err(e) if self.named.contains(&path) => return Err(e),
-                // It is odd, or was removed since the look into the directory.
-                Ok(()) | Err(_) => {}
+                Err(e) => self.pass_over(path, e),
+                Ok(()) => {}
             }
         }
         new.sort_by_key(|s| s.record.ts_ns);
