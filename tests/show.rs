@@ -249,7 +249,8 @@ fn a_shard_that_cannot_be_read_is_named_once_while_others_are_followed() {
     odd("syntap-before.jsonl.zst");
     let mut command = syntap();
     command.args(["show", "--json", "--follow", "--limit", "1"]).arg(dir.path());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let mut told = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|l| l.expect("text"));
     assert!(told.next().expect("a line").contains("syntap-before.jsonl.zst"));
     odd("syntap-meanwhile.jsonl.zst");

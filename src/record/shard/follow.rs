@@ -53,7 +53,13 @@ impl Follower {
 
     fn from_all(named: &[PathBuf]) -> Result<Follower, ShardError> {
         let failed = |source| ShardError::Io { operation: "read", path: PathBuf::new(), source };
-        Ok(Follower { named: named.to_vec(), places: HashMap::new(), with: Unpacker::new().map_err(failed)?, odd: Vec::new(), said: HashSet::new() })
+        Ok(Follower {
+            named: named.to_vec(),
+            places: HashMap::new(),
+            with: Unpacker::new().map_err(failed)?,
+            odd: Vec::new(),
+            said: HashSet::new(),
+        })
     }
 
     /// Shards in a directory that could not be read since the last call, each told once; one that was removed meanwhile is none.
