@@ -8,6 +8,7 @@
 //! - U3: option buffers live through the call and their length is their size.
 #![allow(unsafe_code)]
 
+use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,6 +45,9 @@ pub struct ReceiveArgs {
     /// Insist on zero-copy, or do without it; tried first if not given.
     #[arg(long)]
     zero_copy: Option<bool>,
+    /// Read each packet's bytes before its frame is handed back: what any program that looks at them must wait for.
+    #[arg(long)]
+    read: bool,
     /// Attach nothing to rings: count by queue and drop in XDP, and say which slots' two directions came to one queue.
     #[arg(long)]
     queues_only: bool,
@@ -58,7 +62,7 @@ struct Ring {
     receive: RxQueue,
     _transmit: TxQueue,
     _completion: CompQueue,
-    _umem: Umem,
+    umem: Umem,
 }
 
 impl Ring {
@@ -84,11 +88,11 @@ impl Ring {
         let (mut fill, completion) = rings.ok_or_else(|| anyhow!("the UMEM has a socket already"))?;
         // SAFETY: U1: all of them, for the first time.
         unsafe { fill.produce(&descs) };
-        Ok(Ring { fill, receive, _transmit: transmit, _completion: completion, _umem: umem })
+        Ok(Ring { fill, receive, _transmit: transmit, _completion: completion, umem })
     }
 
     /// Receives until it is told to stop: how many, and CPU time in nanoseconds.
-    fn run(&mut self, stop: &AtomicBool, received: &AtomicU64) -> u64 {
+    fn run(&mut self, read: bool, stop: &AtomicBool, received: &AtomicU64) -> u64 {
         let mut descs = [FrameDesc::default(); BATCH];
         let start = thread::cpu_ns();
         while !stop.load(Ordering::Relaxed) {
@@ -101,6 +105,16 @@ impl Ring {
                     let _ = self.receive.poll(WAIT_MS);
                 }
                 continue;
+            }
+            if read {
+                for desc in &descs[..n] {
+                    // SAFETY: U1: of this UMEM, and not given back yet.
+                    let data = unsafe { self.umem.data(desc) };
+                    // One byte of each cache line: the rest comes with it.
+                    data.iter().step_by(64).for_each(|byte| {
+                        black_box(*byte);
+                    });
+                }
             }
             // SAFETY: U1: received, and given back once.
             unsafe { self.fill.produce(&descs[..n]) };
@@ -164,7 +178,7 @@ pub fn run(args: &ReceiveArgs) -> anyhow::Result<Value> {
                 if !cpus.is_empty() {
                     thread::pin(cpus[n % cpus.len()]);
                 }
-                cpu.fetch_add(ring.run(stop, received), Ordering::Relaxed);
+                cpu.fetch_add(ring.run(args.read, stop, received), Ordering::Relaxed);
             });
         }
         std::thread::sleep(Duration::from_secs_f64(args.seconds));

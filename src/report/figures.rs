@@ -185,6 +185,19 @@ impl Figures {
         }
     }
 
+    /// Attempts that ended at one of these interfaces after that moment, at the one with the most; `None` if the records go on for too short
+    /// a time to tell: those of figures are of whole stretches.
+    pub fn tried_since<'a>(&self, ns: u64, end_ns: u64, at: impl Iterator<Item = &'a str>) -> Option<u64> {
+        let enough = self.longest_ns > 0 && end_ns.saturating_sub(ns) >= 2 * self.longest_ns;
+        let tried = |name: &str| {
+            let mut sum = 0;
+            let cells = self.points.get(name)?.timeline.since(ns);
+            cells.for_each(|o| plus(&mut sum, o.attempts));
+            Some(sum)
+        };
+        at.filter_map(tried).max().filter(|_| enough)
+    }
+
     /// The interfaces at which connections are counted: where one is inside, not those outside, which see the same ones. One that
     /// crosses two of the rest counts at each.
     pub fn where_counted(&self) -> Vec<(&str, &Place)> {

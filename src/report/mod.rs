@@ -153,6 +153,8 @@ pub struct Ranked<'a> {
     pub cause: &'a Cause,
     /// Connections it hurt, as far as counts tell.
     pub hurt: u64,
+    /// Where they were seen.
+    sightings: Option<&'a Sightings>,
     /// The kind whose consequence it is.
     pub follows: Option<Kind>,
 }
@@ -429,20 +431,61 @@ impl Report {
             let of = loud.iter().find(|r| r.kind != c.kind && short::follows(c, r));
             of.map(|r| r.kind)
         };
-        let hurt = |c: &Cause| match c.responders.is_empty() {
-            false => c.connections(),
+        // Those of what names no connection itself are those of what came of it.
+        let whose = |c: &'_ Cause| match c.responders.is_empty() {
+            false => loud.iter().find(|o| o.kind == c.kind),
             true => {
                 let came = loud.iter().filter(|o| o.kind != c.kind && short::follows(o, c));
-                came.map(|o| o.connections()).max().unwrap_or(0)
+                came.max_by_key(|o| o.connections())
             }
         };
-        let mut all: Vec<Ranked<'_>> =
-            loud.iter().map(|&cause| Ranked { cause, hurt: hurt(cause), follows: root(cause) }).collect();
+        let ranked = |&cause| {
+            let sightings = whose(cause).map(|o| &o.sightings);
+            let hurt = sightings.map_or(0, Sightings::connections);
+            Ranked { cause, hurt, sightings, follows: root(cause) }
+        };
+        let mut all: Vec<Ranked<'_>> = loud.iter().map(ranked).collect();
         all.sort_by_key(|r| {
-            let Ranked { cause, hurt, follows } = r;
+            let Ranked { cause, hurt, follows, .. } = r;
             (follows.is_some(), std::cmp::Reverse((*hurt, cause.severity, cause.count)), cause.kind)
         });
         all
+    }
+
+    /// How many causes hurt how many connections.
+    pub fn hurt_in_all(&self) -> String {
+        let (causes, hurt) = self.hurt();
+        let causes = many(causes, "cause");
+        let twice = self.hurt_twice().map_or_else(String::new, |w| format!(", {w}"));
+        match hurt {
+            0 => format!("{causes}, and nobody is hurt yet"),
+            n => format!("{causes} hurt {}{twice}", many(n, "connection")),
+        }
+    }
+
+    /// Causes that follow from no other, and the connections they hurt.
+    pub fn hurt(&self) -> (u64, u64) {
+        let (mut causes, mut sum) = (0, 0);
+        for r in self.ranked().iter().filter(|r| r.follows.is_none()) {
+            causes += 1;
+            plus(&mut sum, r.hurt);
+        }
+        (causes, sum)
+    }
+
+    /// Whether two causes hurt the same connections, where there are two.
+    pub fn hurt_twice(&self) -> Option<String> {
+        let ranked = self.ranked();
+        let roots = ranked.iter().filter(|r| r.follows.is_none());
+        let roots: Vec<&Sightings> = roots.filter(|r| r.hurt > 0).filter_map(|r| r.sightings).collect();
+        let mut twice = 0;
+        for (n, a) in roots.iter().enumerate() {
+            roots[n + 1..].iter().for_each(|b| plus(&mut twice, a.shared(b)));
+        }
+        (roots.len() > 1).then(|| match twice {
+            0 => "none by two causes".to_owned(),
+            n => format!("on {} by two causes", many(n, "tuple")),
+        })
     }
 
     /// What nobody was hurt by, the frequent kinds first.
@@ -453,13 +496,11 @@ impl Report {
     /// Whether a cause, or something that is part of it, goes on, as far as records tell.
     pub fn goes_on(&self, c: &Cause) -> String {
         let parts = self.ranked().into_iter().filter(|r| r.follows == Some(c.kind)).map(|r| r.cause.last_ns);
-        let end = self.span.map_or(c.last_ns, |s| s.1);
-        match parts.max().filter(|&last| last > c.last_ns) {
-            Some(last) => {
-                format!("what is part of it until {}: {}", time(last), words::quiet_since(last, end))
-            }
-            None => words::quiet_since(c.last_ns, end),
-        }
+        let last = parts.max().map_or(c.last_ns, |last| last.max(c.last_ns));
+        let end = self.span.map_or(last, |s| s.1);
+        let seen_at = c.interfaces.names().map(String::as_str);
+        let quiet = words::quiet_since(last, end, self.figures.tried_since(last, end, seen_at));
+        if last > c.last_ns { format!("what is part of it until {}: {quiet}", time(last)) } else { quiet }
     }
 
     /// What to do about one of these, in the words of the short answer.
@@ -534,6 +575,7 @@ mod tests {
         report.add(&duel);
         let ranked = report.ranked();
         assert_eq!((ranked[0].cause.kind, ranked[0].hurt), (Kind::ArpTwoAnswers, 2));
+        assert_eq!(report.hurt_in_all(), "1 cause hurt 2 connections");
         let said = report.goes_on(ranked[0].cause);
         assert!(
             said.starts_with("what is part of it until ")
@@ -543,6 +585,13 @@ mod tests {
         report.add(&record(Kind::TupleReuseAccepted, 3, 200 * s, 204 * s, serde_json::json!({})));
         let said = report.goes_on(report.ranked()[0].cause);
         assert!(said.ends_with("none in the 3 min after it until the records end"), "{said}");
+        // Another cause on a tuple of its own, and on one that is hurt already.
+        let refused =
+            |port: u16| record(Kind::TupleReuseRefused, port, 204 * s, 204 * s, serde_json::json!({}));
+        report.add(&refused(4));
+        assert_eq!(report.hurt_in_all(), "3 causes hurt 4 connections, none by two causes");
+        report.add(&refused(2));
+        assert_eq!(report.hurt_in_all(), "3 causes hurt 5 connections, on 1 tuple by two causes");
     }
 
     #[test]
@@ -591,5 +640,30 @@ mod tests {
         assert_eq!((before.quantile(0.99), before.attempts), (Some(20), 12));
         assert_eq!((during.quantile(0.5), during.failed), (Some(1_048_576), 2));
         assert_eq!(report.figures.total().attempts, 36);
+        // Silence for long enough, in which there are attempts; and then none.
+        let more = |report: &mut Report, n: u64, attempts: u64| {
+            let stretch = (minute(n), minute(n + 1));
+            let set = FigureSet {
+                first: stretch.0,
+                last: stretch.1,
+                point: Some(0),
+                attempts,
+                ..FigureSet::default()
+            };
+            report.add(&set.record(&context));
+        };
+        let said = |report: &Report| report.goes_on(report.ranked()[0].cause);
+        assert_eq!(said(&report), "none in the 119 s after it until the records end", "too short to tell");
+        more(&mut report, 3, 5);
+        assert!(
+            said(&report).ends_with(" records end, in which 17 attempts to connect ended there"),
+            "{}",
+            said(&report)
+        );
+        let mut silent = Report::default();
+        silent.add(&Record::from_anomaly(&a, &context, None));
+        more(&mut silent, 0, 5);
+        more(&mut silent, 5, 0);
+        assert!(said(&silent).contains("nobody tried to connect there any more either"), "{}", said(&silent));
     }
 }

@@ -55,6 +55,11 @@ impl Sightings {
         }
     }
 
+    /// Tuples of both, as far as they are told apart.
+    pub fn shared(&self, other: &Sightings) -> u64 {
+        self.tuples.keys().filter(|t| other.tuples.contains_key(t)).count() as u64
+    }
+
     /// How many connections.
     pub fn connections(&self) -> u64 {
         let [inside, outside, elsewhere] = self.others;

@@ -103,6 +103,11 @@ impl<C: Cell> Timeline<C> {
         self.cells.is_empty()
     }
 
+    /// Its cells that begin at or after that moment, ns since the epoch.
+    pub fn since(&self, ns: u64) -> impl Iterator<Item = &C> {
+        self.cells.range(ns.div_ceil(length(self.step))..).map(|(_, cell)| cell)
+    }
+
     /// Its cells on an axis: one for each of the axis's, empty ones too. What is coarser than the axis stands at its beginning.
     pub fn on(&self, axis: Axis) -> Vec<C> {
         let mut all = vec![C::default(); axis.count as usize];

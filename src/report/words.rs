@@ -79,11 +79,18 @@ pub fn chosen_words(filters: &BTreeSet<String>) -> Option<String> {
     (!filters.is_empty()).then_some(text)
 }
 
-/// Whether it goes on, as far as records tell that end at `end_ns`.
-pub(super) fn quiet_since(last_ns: u64, end_ns: u64) -> String {
-    match end_ns.saturating_sub(last_ns) {
-        ns if ns < Nanos::SEC => "it goes on when the records end".to_owned(),
+/// Whether it goes on, as far as records tell that end at `end_ns`. Silence is a cure only where somebody still connects: `tried` so often.
+pub(super) fn quiet_since(last_ns: u64, end_ns: u64, tried: Option<u64>) -> String {
+    let quiet = match end_ns.saturating_sub(last_ns) {
+        ns if ns < Nanos::SEC => return "it goes on when the records end".to_owned(),
         ns => format!("none in the {} after it until the records end", span_words(ns / Nanos::SEC)),
+    };
+    match tried {
+        None => quiet,
+        Some(0) => {
+            format!("{quiet}, but nobody tried to connect there any more either: it may be there still")
+        }
+        Some(n) => format!("{quiet}, in which {} to connect ended there", many(n, "attempt")),
     }
 }
 

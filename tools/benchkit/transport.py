@@ -58,8 +58,8 @@ class Wire:
             raise Failed(last_words(said))
         return sent, json.loads(out)
 
-    def bare(self, seconds):
-        sent, got = self.into(self.receive(seconds + 0.7), seconds)
+    def bare(self, seconds, *options):
+        sent, got = self.into(self.receive(seconds + 0.7, *options), seconds)
         return {"rate": got["received"] / sent["seconds"], "sent": sent, "received": got}
 
     def piped(self, seconds):
@@ -70,23 +70,25 @@ class Wire:
         return {"rate": counted["received"] / sent["seconds"], "sent": sent, "received": counted, "said": tap.said}
 
     def turns(self, runs, seconds):
-        """Both, one after the other, some times."""
-        pairs = [(self.bare(seconds), self.piped(seconds)) for _ in range(runs)]
-        return [a for a, _ in pairs], [b for _, b in pairs]
+        """Bare, bare with the packets read, and the pipeline, one after the other, some times."""
+        three = [(self.bare(seconds), self.bare(seconds, "--read"), self.piped(seconds)) for _ in range(runs)]
+        return [list(side) for side in zip(*three)]
 
 
 def tell(results, wire, runs, seconds):
     """Measures a wire."""
-    bare, ours = wire.turns(runs, seconds)
+    bare, read, ours = wire.turns(runs, seconds)
     dropped, _ = wire.into(wire.receive(seconds + 0.7, "--queues-only"), seconds)
-    rates = [[r["rate"] for r in side] for side in (bare, ours)]
-    ratios = [b / a for a, b in zip(*rates)]
+    rates = [[r["rate"] for r in side] for side in (bare, read, ours)]
+    ratios, of_read = ([b / a for a, b in zip(rates[n], rates[2])] for n in (0, 1))
     results.add("generator into XDP_DROP", dropped["packets_a_second"], "packets/s")
     results.add("AF_XDP, frames handed back at once", median(rates[0]), "packets/s", runs=rates[0], last=bare[-1])
-    results.add("AF_XDP, full pipeline", median(rates[1]), "packets/s", limit=median(rates[0]), runs=rates[1],
+    results.add("AF_XDP, frames read and handed back", median(rates[1]), "packets/s", limit=median(rates[0]), runs=rates[1], last=read[-1])
+    results.add("AF_XDP, full pipeline", median(rates[2]), "packets/s", limit=median(rates[0]), runs=rates[2],
                 last={k: ours[-1][k] for k in ("sent", "received")})
     results.add("AF_XDP, full pipeline to bare", median(ratios), "x", least=GOAL,
                 note=f"{runs} interleaved runs, {min(ratios):.3f} to {max(ratios):.3f}", runs=ratios)
+    results.add("AF_XDP, full pipeline to frames that are read", median(of_read), "x", runs=of_read)
     return bare[-1], ours[-1]
 
 

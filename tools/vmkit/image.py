@@ -46,6 +46,13 @@ class Image:
         for name in ("bin", "sbin", "usr/bin", "usr/sbin", "proc", "sys", "dev", "run", "tmp", "etc", "var/run"):
             (self.root / name).mkdir(parents=True)
 
+    @classmethod
+    def of(cls, folder):
+        """A root that is there already."""
+        image = cls.__new__(cls)
+        image.root = Path(folder)
+        return image
+
     def put(self, file, at=None):
         """Copies a file to the same path, or another one."""
         to = self.root / str(at or file).lstrip("/")
@@ -84,7 +91,8 @@ class Image:
 
     def kernel(self, kernel):
         """Its modules, unpacked, with the lists that modprobe reads."""
-        at = self.root / "lib/modules" / kernel.release
+        # Where /lib is a link of the root's own it is one to usr/lib.
+        at = self.root / ("usr/lib" if (self.root / "lib").is_symlink() else "lib") / "modules" / kernel.release
         for file in kernel.needed():
             to = at / file.relative_to(kernel.modules())
             to = to.with_name(to.name.removesuffix(".xz"))
@@ -93,7 +101,8 @@ class Image:
         for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
             self.put(kernel.modules() / name, at.relative_to(self.root) / name)
         # The kernel calls it by this path, with names that busybox's own does not find.
-        self.program(os.path.realpath(shutil.which("kmod") or "/bin/kmod"), "/sbin/modprobe")
+        if not (self.root / "sbin/modprobe").is_symlink():
+            self.program(os.path.realpath(shutil.which("kmod") or "/bin/kmod"), "/sbin/modprobe")
         run("depmod", "-b", self.root, kernel.release)
 
     def pack(self, to):

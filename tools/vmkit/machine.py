@@ -21,8 +21,8 @@ MEMORY_MB = 1536
 class Machine:
     """A context manager: whatever ends it, qemu, the tap devices and the namespace are gone."""
 
-    def __init__(self, kernel, initramfs, home, kvm=False):
-        self.kvm = kvm
+    def __init__(self, kernel, initramfs, home, kvm=False, wired=True):
+        self.kvm, self.wired = kvm, wired
         self.kernel, self.initramfs, self.home = kernel, initramfs, Path(home)
         self.namespace = f"syntapvm-{os.getpid()}-{kernel.series.replace('.', '')}"
         self.process = None
@@ -31,7 +31,7 @@ class Machine:
         sweep()
         run("ip", "netns", "add", self.namespace)
         try:
-            self.start(self.wires())
+            self.start(self.wires() if self.wired else [])
         except BaseException:
             self.__exit__()
             raise

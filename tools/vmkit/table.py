@@ -19,7 +19,7 @@ def text(results):
 
 def rows(results):
     """For Markdown."""
-    out = ["| driver | what was tried | what was seen | |", "| --- | --- | --- | --- |"]
+    out = ["| | what was tried | what was seen | |", "| --- | --- | --- | --- |"]
     for r in results:
         seen = r["seen"].replace("|", "\\|")
         out.append(f"| {r['driver'] or '-'} | {r['mode']} | {seen} | {'yes' if r['ok'] else '**no**'} |")
@@ -55,8 +55,12 @@ def short(results):
     return out
 
 
-def write(project, series, release, results):
-    """The last result of a kernel into docs/kernels.md, and of all kernels into the README."""
+def write(project, series, release, results, service=False):
+    """The last result of a kernel into docs/kernels.md, and of all kernels into the README; as a service, into the former alone."""
+    if service:
+        told = f"Linux {release}, {results[0]['driver']}, `tools/vm --service --kernel {series}`, {time.strftime('%Y-%m-%d')}"
+        between(project / "docs/kernels.md", f"service {series}", [told, "", *rows(results)])
+        return
     head = f"## Linux {release}"
     told = f"`tools/vm --kernel {series}`, {time.strftime('%Y-%m-%d')}"
     between(project / "docs/kernels.md", f"kernel {series}", [head, "", told, "", *rows(results)])

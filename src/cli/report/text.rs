@@ -60,7 +60,7 @@ pub fn print(
         let said = format!("{saw} above info: no connection was hurt in a way that these rules know.");
         lines(&said, 0, style, to)?;
     }
-    in_short(&Short::of(report), style, to)?;
+    in_short(&Short::of(report), &report.hurt_in_all(), style, to)?;
     figures(report, style, to)?;
     // The axis of all timelines: one under the other they can be compared.
     let room = style.width().saturating_sub(NAMES + 2).max(10) as u64;
@@ -235,11 +235,12 @@ fn quiet(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()> {
 }
 
 /// First, as what most want to know: each cause in a sentence.
-fn in_short(short: &Short, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+fn in_short(short: &Short, hurt: &str, style: &Style, to: &mut dyn Write) -> io::Result<()> {
     if short.sentences.is_empty() {
         return Ok(());
     }
     writeln!(to, "\n{}", style.bold("In short"))?;
+    lines(&format!("{hurt}."), 2, style, to)?;
     for (n, sentence) in short.sentences.iter().enumerate() {
         for (line, text) in wrap(&sentence.text, style.width() - 5).into_iter().enumerate() {
             let number = if line == 0 { format!("{}.", n + 1) } else { String::new() };

@@ -101,9 +101,7 @@ pub fn page(report: &Report, since: Option<&str>) -> String {
 
 fn head(report: &Report, since: Option<&str>, hosts: &str) -> Markup {
     let begun = since.map_or_else(String::new, |t| format!(" Recording began at {t}."));
-    let ranked = report.ranked();
-    let hurt: u64 = ranked.iter().filter(|r| r.follows.is_none()).map(|r| r.hurt).sum();
-    let causes = ranked.iter().filter(|r| r.follows.is_none()).count() as u64;
+    let (causes, hurt) = report.hurt();
     html! {
         h1 {
             @match (report.span, causes) {
@@ -134,7 +132,7 @@ fn tiles(report: &Report, hurt: u64) -> Markup {
     html! {
         @if report.span.is_some() {
             div.tiles {
-                div.tile { b { (number(hurt)) } span { "connections hurt, as far as records tell" } }
+                div.tile { b { (number(hurt)) } span { "connections hurt, as far as records tell" @if let Some(words) = report.hurt_twice() { "; " (words) } } }
                 @if all.attempts > 0 {
                     div.tile { b { (number(all.attempts)) } span { "attempts to open, " (number(all.failed)) " failed (" (format!("{:.2}", all.failed_percent())) " %)" } }
                     @if before.handshakes > 0 && during.handshakes > 0 {
