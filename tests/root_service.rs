@@ -79,7 +79,9 @@ fn the_manager_is_told_of_ready_status_life_and_end() {
     let mut run = Running::start(&mut tap(&wire, &dir, path.to_str().unwrap(), "20000000"));
     manager.is_told("READY=1", 1);
     assert!(manager.told.iter().position(|t| t == "READY=1") <= Some(1), "{:?}", manager.told);
-    manager.is_told("STATUS=", 2);
+    manager.is_told("STATUS=", 1);
+    assert!(manager.told.iter().any(|t| t == "STATUS=follows ports 8080 on near"), "{:?}", manager.told);
+    manager.is_told("STATUS=", 3);
     manager.is_told("WATCHDOG=1", 1);
     let line = run.says("handshakes 0");
     assert!(
@@ -104,7 +106,7 @@ fn an_abstract_socket_will_do_and_one_that_nobody_reads_stops_nothing() {
     let mut manager = Manager::new(UnixDatagram::bind_addr(&address).unwrap());
     let run = Running::start(&mut tap(&wire, &dir, &format!("@{name}"), "0"));
     manager.is_told("READY=1", 1);
-    manager.is_told("STATUS=", 1);
+    manager.is_told("STATUS=", 2);
     assert_eq!(manager.count("WATCHDOG"), 0, "none was asked for");
     drop(manager);
     thread::sleep(Duration::from_millis(1_500));

@@ -450,7 +450,7 @@ impl<'a> Live<'a> {
         let until = args.duration.map(Duration::from_secs);
         let tell_every = Duration::from_secs(if args.status > 0 { args.status } else { 5 });
         self.look();
-        self.manager.ready();
+        self.ready();
         while !signals.stop() && until.is_none_or(|d| started.elapsed() < d) && self.goes_on() {
             std::thread::sleep(WAKE_EVERY);
             if signals.reload() {
@@ -473,6 +473,13 @@ impl<'a> Live<'a> {
             }
         }
         self.end()
+    }
+
+    /// Set-up, or a reload, is done; a status line is due after a while, and until then what is tapped is one.
+    fn ready(&mut self) {
+        self.manager.ready();
+        let names: Vec<&str> = self.tap.points().iter().map(|p| p.name.as_str()).collect();
+        self.manager.status(&format!("follows {} on {}", words_for(&self.ports), names.join(", ")));
     }
 
     fn failed(&mut self, e: impl Into<anyhow::Error>) {

@@ -171,7 +171,7 @@ impl Links {
         }
         self.changed.put((before, after), (at, true));
         let summary = format!(
-            "the next hop of {} is this machine, which changed its MAC address from {before} to {after}: what is still sent to the old one is lost",
+            "the next hop of {} is this machine, which changed its MAC address from {before} to {after}: what is still sent to the old one does not come to it as to a gateway: it is lost, or goes a bridge's own way",
             connections(flows)
         );
         let facts = vec![

@@ -356,7 +356,12 @@ impl Incident {
         if let Some(g) = self.gone {
             let how = match (g.expired, g.by) {
                 (true, _) => "timed out".to_owned(),
-                (false, 0) => "was taken away".to_owned(),
+                // Masquerading does that when a packet of it leaves by another interface (nf_nat_oif_changed).
+                (false, 0) if self.path() == "flood" => {
+                    "was taken away by the kernel's own masquerading, as a packet of it left by another port,"
+                        .to_owned()
+                }
+                (false, 0) => "was taken away by the kernel itself".to_owned(),
                 (false, by) => format!("was deleted by a program (netlink port {by})"),
             };
             seen.push(format!("its entry {how} in state {}", g.state));

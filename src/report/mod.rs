@@ -656,7 +656,7 @@ mod tests {
         assert_eq!(said(&report), "none in the 119 s after it until the records end", "too short to tell");
         more(&mut report, 3, 5);
         assert!(
-            said(&report).ends_with(" records end, in which 17 attempts to connect ended there"),
+            said(&report).ends_with(" records end, in which 17 connections were tried there"),
             "{}",
             said(&report)
         );

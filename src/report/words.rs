@@ -33,11 +33,15 @@ pub const WORDS: &[(&str, &str)] = &[
         "connections that failed, were reset or opened late, by milliseconds (a refused SYN that was tried again on another port) or \
          by seconds, as far as records tell; seen at several places one is counted once; one that two causes hurt counts for both",
     ),
+    (
+        "took, for",
+        "an attempt took from its first SYN to its SYN-ACK; a connection was hurt for as long as its originator waited, by however many attempts",
+    ),
     ("times", "sightings: each interface at which one was seen counts, and a record may stand for many"),
     (
         "attempt, failed",
-        "the SYNs of one tuple with one ISN; an attempt that was refused, given up or replaced by another. A gateway that tries again on another \
-         port makes two attempts outside of one inside",
+        "the SYNs of one tuple with one ISN; an attempt that was refused, given up or replaced by another, and not answered after all. A gateway that \
+         tries again on another port makes two attempts outside of one inside",
     ),
     ("whose doing", "the end or device at which the cause is; not always the one that sent the packet"),
     ("network", "a doing of neither end nor the gateway: what is between, or the segment itself"),
@@ -90,7 +94,10 @@ pub(super) fn quiet_since(last_ns: u64, end_ns: u64, tried: Option<u64>) -> Stri
         Some(0) => {
             format!("{quiet}, but nobody tried to connect there any more either: it may be there still")
         }
-        Some(n) => format!("{quiet}, in which {} to connect ended there", many(n, "attempt")),
+        Some(n) => format!(
+            "{quiet}, in which {} there",
+            if n == 1 { "1 connection was tried".to_owned() } else { format!("{n} connections were tried") }
+        ),
     }
 }
 

@@ -23,7 +23,7 @@ LATE_S = 6
 # What the tap counts is shown after a look, each second.
 LOOK_S = 1.2
 # What is said often of one interface, or of the disk, is held back for a minute; the last of it is said then, with how many came before.
-HELD_S = 62
+HELD_S = 62 + LATE_S
 # A translation that is lost by a flush is told within this time: 60 s that it gathers, and some.
 FLUSH_S = 90
 # What a disturbing fault explains goes on for a while after it: TCP waits twice as long with each try.

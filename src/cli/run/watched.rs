@@ -63,7 +63,7 @@ impl Live<'_> {
                 Err(e) => note(format!("the settings stay as they were: {e}")),
             }
         }
-        self.manager.ready();
+        self.ready();
     }
 
     /// What is to be mirrored more is told to those who read it first, and what is to be mirrored no more to them last: so no packet of
