@@ -47,12 +47,14 @@ struct Tap {
 
 impl Tap {
     fn start(ns: &Namespace, args: &str) -> Tap {
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &ns.name, env!("CARGO_BIN_EXE_syntap"), "run"])
-            .args(args.split_whitespace())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &ns.name, env!("CARGO_BIN_EXE_syntap"), "run"]);
+        Tap::of(command.args(args.split_whitespace()))
+    }
+
+    /// A command that becomes one.
+    fn of(command: &mut Command) -> Tap {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (stderr, to) = (child.stderr.take().expect("piped"), lines.clone());
         let reader = thread::spawn(move || {
@@ -134,6 +136,16 @@ fn has_only(pid: i32, capabilities: &str) {
     }
 }
 
+/// Nobody of the same user may look into it, or trace it, and it leaves no core dump: the kernel keeps its own files for root.
+fn is_private(pid: i32) {
+    let owner = fs::metadata(format!("/proc/{pid}/mem")).expect("it runs").uid();
+    assert_eq!(owner, 0, "dumpable");
+    let line = format!("setpriv --reuid {USER} --regid {} --clear-groups cat /proc/{pid}/maps", user().gid);
+    let words: Vec<&str> = line.split(' ').collect();
+    let out = Command::new(words[0]).args(&words[1..]).output().expect("it starts");
+    assert!(!out.status.success() && out.stdout.is_empty(), "it was read");
+}
+
 fn knock(wire: &Wire, port: u16) {
     wire.far.run(|| {
         let to: SocketAddr = format!("{NEAR_IP}:{port}").parse().unwrap();
@@ -177,6 +189,7 @@ fn root_a_running_tap_has_what_is_documented_and_does_all_that_it_did_before() {
             let open = fs::read_dir(format!("/proc/{helper}/fd")).expect("it runs").count();
             assert_eq!(open, 2, "its channel, its socket");
         }
+        helpers.iter().copied().chain([tap.pid()]).for_each(is_private);
 
         knock(&wire, 5001);
         wire.near.ip("link set near down");
@@ -245,17 +258,16 @@ fn root_it_starts_without_root_by_the_capabilities_that_are_documented_and_by_no
         return;
     }
     let wire = Wire::bare();
-    let with = |capabilities: &[&str], args: &str| {
-        let (_base, dir) = records_dir();
-        // Also the program must be within reach of nobody.
-        let program = dir.join("syntap");
+    let with = |capabilities: &[&str], args: &str, who: &str| {
+        let (base, dir) = records_dir();
+        // Also the program must be within reach of nobody, and of a root that may not pass over modes.
+        let program = base.path().join("syntap");
         fs::copy(env!("CARGO_BIN_EXE_syntap"), &program).expect("copied");
         fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("mode set");
         let list: String = capabilities.iter().map(|c| format!(",+{c}")).collect();
         let sets = format!("--inh-caps=-all{list} --ambient-caps=-all{list} --bounding-set=-all{list}");
         let line = format!(
-            "setpriv --reuid {USER} --regid {} --clear-groups {sets} {} run {args} --duration 1 --status 0 -w {}",
-            user().gid,
+            "setpriv {who} --clear-groups {sets} {} run {args} --duration 1 --status 0 -w {}",
             program.display(),
             dir.display()
         );
@@ -266,21 +278,62 @@ fn root_it_starts_without_root_by_the_capabilities_that_are_documented_and_by_no
             .expect("it starts");
         (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     };
-    for (args, needed) in [
-        ("-i near --transport ringbuf", &["bpf", "net_admin", "perfmon"][..]),
-        ("-i near=span", &["bpf", "net_admin", "perfmon", "net_raw", "ipc_lock"]),
+    let nobody = format!("--reuid {USER} --regid {}", user().gid);
+    let root = "--reuid 0 --regid 0";
+    let (netns, user) =
+        (format!("-i near --netns {}", wire.near.name), format!("-i near --transport ringbuf --user {USER}"));
+    for (who, args, needed) in [
+        (&*nobody, "-i near --transport ringbuf", &["bpf", "net_admin", "perfmon"][..]),
+        (&*nobody, "-i near=span", &["bpf", "net_admin", "perfmon", "net_raw", "ipc_lock"]),
         // CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, too.
-        ("-i near --transport afxdp", &["net_admin", "net_raw", "ipc_lock", "sys_admin"]),
+        (&*nobody, "-i near --transport afxdp", &["net_admin", "net_raw", "ipc_lock", "sys_admin"]),
+        (&*nobody, &*netns, &["net_admin", "sys_admin"]),
+        // Started as root, to become somebody else.
+        (root, &*user, &["bpf", "net_admin", "perfmon", "setuid", "setgid"]),
     ] {
-        let (code, said) = with(needed, args);
+        let (code, said) = with(needed, args, who);
         assert_eq!(code, Some(0), "{args} by {needed:?}: {said}");
         assert!(said.contains(&format!("runs as {USER} from now on: no capabilities")), "{said}");
         for without in needed {
             let fewer: Vec<&str> = needed.iter().copied().filter(|c| c != without).collect();
-            let (code, said) = with(&fewer, args);
+            let (code, said) = with(&fewer, args, who);
             assert_eq!(code, Some(2), "{args} without {without}: {said}");
             assert!(said.contains("hint: "), "{said}");
         }
+    }
+    // Those that CAP_SYS_ADMIN stands for do not enter a namespace.
+    let (code, said) = with(&["bpf", "net_admin", "perfmon"], &netns, &nobody);
+    assert!(code == Some(2) && said.contains("cannot enter network namespace"), "{said}");
+}
+
+#[test]
+fn root_what_was_left_open_for_it_is_closed_and_its_copy_of_packets_is_not_for_others() {
+    if skip("root_what_was_left_open_for_it_is_closed") {
+        return;
+    }
+    let (wire, base) = (Wire::bare(), tempfile::tempdir().expect("a directory"));
+    let (dir, secret) = (base.path().join("records"), base.path().join("secret"));
+    fs::create_dir(&dir).expect("made");
+    fs::write(&secret, "x").expect("written");
+    for sandbox in ["", "--sandbox off"] {
+        let mirror = base.path().join(format!("mirror{}", sandbox.len()));
+        let user = if sandbox.is_empty() { "--user root" } else { sandbox };
+        let line = format!(
+            "umask 0; exec 7<{} ip netns exec {} {} run {user} -i near -w {} --mirror-to {} --status 0",
+            secret.display(),
+            wire.near.name,
+            env!("CARGO_BIN_EXE_syntap"),
+            dir.display(),
+            mirror.display()
+        );
+        let tap = Tap::of(Command::new("sh").args(["-c", &line]));
+        let open = fs::read_dir(format!("/proc/{}/fd", tap.pid())).expect("it runs").flatten();
+        let open: Vec<PathBuf> = open.filter_map(|f| fs::read_link(f.path()).ok()).collect();
+        assert_eq!(open.contains(&secret), !sandbox.is_empty(), "{user}: {open:?}");
+        let mode = fs::metadata(&mirror).expect("made").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o640, "{user}");
+        let (code, said) = tap.end();
+        assert_eq!(code, Some(0), "{said}");
     }
 }
 

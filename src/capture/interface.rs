@@ -114,7 +114,7 @@ impl Rtnetlink {
     }
 
     /// Answers until the kernel says that was all or acknowledges, or `each` has had enough. Messages that cannot be
-    /// read (attributes of a newer kernel) are left out.
+    /// read (attributes of a newer kernel) are left out, and so is what is left of an answer before.
     fn answers(&mut self, each: &mut dyn FnMut(RouteNetlinkMessage) -> ControlFlow<()>) -> io::Result<()> {
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
@@ -124,9 +124,13 @@ impl Rtnetlink {
                 if length < 16 || length > rest.len() {
                     break;
                 }
+                let of = u32::from_ne_bytes([rest[8], rest[9], rest[10], rest[11]]);
                 let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length]);
                 rest = &rest[length.next_multiple_of(4).min(rest.len())..];
                 let Ok(message) = message else { continue };
+                if of != self.sequence {
+                    continue;
+                }
                 match message.payload {
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(e) => {

@@ -77,6 +77,8 @@ struct Link {
 #[derive(Debug)]
 pub struct LinkEvents {
     socket: Socket,
+    /// Opened with it: a confined tap makes no socket.
+    asked: Rtnetlink,
     state: State,
     bytes: Vec<u8>,
 }
@@ -103,9 +105,10 @@ impl LinkEvents {
         }
         socket.set_non_blocking(true)?;
         let state = State { names, ..State::default() };
-        let mut events = LinkEvents { socket, state, bytes: Vec::with_capacity(64 << 10) };
+        let asked = Rtnetlink::open()?;
+        let mut events = LinkEvents { socket, asked, state, bytes: Vec::with_capacity(64 << 10) };
         // After the subscription: nothing is missed between.
-        events.state.take(listed()?, &mut |_| {});
+        events.state.take(listed(&mut events.asked)?, &mut |_| {});
         Ok(events)
     }
 
@@ -124,7 +127,7 @@ impl LinkEvents {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if lost {
                         // After all that waited: what is listed is newer.
-                        self.state.take(listed()?, each);
+                        self.state.take(listed(&mut self.asked)?, each);
                         return Ok(LinkHeard::Lost);
                     }
                     if read > 0 || std::mem::replace(&mut waited, true) || !wait(&self.socket, wait_ms)? {
@@ -137,7 +140,7 @@ impl LinkEvents {
             }
         }
         if lost {
-            self.state.take(listed()?, each);
+            self.state.take(listed(&mut self.asked)?, each);
             return Ok(LinkHeard::Lost);
         }
         Ok(LinkHeard::More)
@@ -145,8 +148,7 @@ impl LinkEvents {
 }
 
 /// All links and forwarding tables there are.
-fn listed() -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut asked = Rtnetlink::open()?;
+fn listed(asked: &mut Rtnetlink) -> io::Result<Vec<RouteNetlinkMessage>> {
     let mut all = asked.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     let mut tables = NeighbourMessage::default();
     tables.header.family = AddressFamily::Bridge;

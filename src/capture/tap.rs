@@ -337,6 +337,13 @@ impl Tap {
         Ok((tap, sources))
     }
 
+    /// From now on no other filter is taken off for this tap than those that are there; to be called before a packet is looked at.
+    /// Links need nothing of the sort.
+    pub fn seal(&self) -> Result<(), TapError> {
+        let sealed = self.classic.as_ref().map_or(Ok(()), |classic| classic.seal());
+        sealed.map_err(failed("seal", "the supervisor of tc filters"))
+    }
+
     fn ring_config(config: &TapConfig, zero_copy: bool) -> RingConfig {
         RingConfig { frames: config.frames, busy_poll: config.busy_poll, zero_copy }
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::output::hinted;
 use super::status::local;
 use super::{Fail, many, note};
-use crate::guard::{Confined, Guard, GuardError, Level, Reach};
+use crate::guard::{Confined, Guard, GuardError, Level, Reach, close_inherited};
 
 /// Arguments of `run` that say what it gives up.
 #[derive(Debug, Args)]
@@ -32,6 +32,15 @@ enum Sandbox {
     Auto,
     /// Nothing.
     Off,
+}
+
+/// The first thing that a run does: nothing that was left open for it stays so, but under `--sandbox off`, where a debugger's may.
+pub fn begin(args: &ConfineArgs) {
+    if args.sandbox != Sandbox::Off
+        && let Err(e) = close_inherited()
+    {
+        note(format!("warning: descriptors that it was started with stay open: {e}"));
+    }
 }
 
 fn fail(e: &GuardError) -> Fail {
@@ -86,6 +95,9 @@ pub fn enter(guard: Guard, reach: Reach) -> Result<(), Fail> {
     let confined = guard.enter(&reach).map_err(|e| fail(&e))?;
     if on {
         note(described(&confined));
+        if let Some(text) = ungoverned(&confined) {
+            note(text);
+        }
     }
     Ok(())
 }
@@ -96,8 +108,45 @@ fn described(c: &Confined) -> String {
     format!("runs as {} from now on: no capabilities, {calls}, {files}", c.user)
 }
 
+/// What an older landlock means.
+fn ungoverned(c: &Confined) -> Option<String> {
+    let (last, others) = c.ungoverned.split_last()?;
+    let what =
+        if others.is_empty() { (*last).to_owned() } else { format!("{} and {last}", others.join(", ")) };
+    let so = if c.filtered {
+        "the list of system calls alone keeps it from that"
+    } else {
+        "nothing keeps it from that"
+    };
+    Some(format!("this kernel's landlock has no rules for {what}: {so}"))
+}
+
 /// A line of the summary, if system calls were refused.
 pub fn refused() -> Option<(String, String)> {
     let n = crate::guard::refused();
     (n > 0).then(|| ("refused".to_owned(), many(n, "system call")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_landlock_means_is_one_line() {
+        let of = |filtered, ungoverned: &[&'static str]| {
+            let user = "nobody".to_owned();
+            super::ungoverned(&Confined { user, filtered, enclosed: true, ungoverned: ungoverned.to_vec() })
+        };
+        assert_eq!(of(true, &[]), None);
+        assert_eq!(
+            of(true, &["TCP", "ioctl", "signals"]).as_deref(),
+            Some(
+                "this kernel's landlock has no rules for TCP, ioctl and signals: the list of system calls alone keeps it from that"
+            )
+        );
+        assert_eq!(
+            of(false, &["TCP"]).as_deref(),
+            Some("this kernel's landlock has no rules for TCP: nothing keeps it from that")
+        );
+    }
 }

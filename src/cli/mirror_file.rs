@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -91,11 +92,12 @@ impl MirrorFile {
     /// Makes the file, with an interface block for each tap point.
     pub fn create(path: &Path, interfaces: &[Interface]) -> Result<MirrorFile, Fail> {
         let names: Vec<_> = interfaces.iter().map(|i| (i.name.as_str(), i.role.as_deref())).collect();
-        let file =
-            OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| match e.kind() {
-                io::ErrorKind::AlreadyExists => exists(path),
-                _ => cannot_write(path, &e),
-            })?;
+        // It holds packets: never for others, whatever the umask is.
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path);
+        let file = made.map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => exists(path),
+            _ => cannot_write(path, &e),
+        })?;
         let blocks = Blocks { file, whole: 0, pending: Vec::with_capacity(2 * TOGETHER), unwritten: 0 };
         let failed = |e: io::Error| {
             let _ = std::fs::remove_file(path);

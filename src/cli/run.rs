@@ -134,7 +134,8 @@ pub struct RunArgs {
     hand_over: hand_over::When,
 
     /// Show metrics: an address (or a port alone, of this machine) for HTTP, a path that ends in .sock for a Unix socket, or in .prom for
-    /// node_exporter's textfile collector. `syntap top` reads the first two. Commas and repeats add more.
+    /// node_exporter's textfile collector. `syntap top` reads the first two. An address is open to every user of this machine, also what
+    /// `top` shows, which names ends and anomalies; a socket is for its owner and group. Commas and repeats add more.
     #[arg(long, value_name = "ADDR|PATH", value_delimiter = ',', value_parser = metrics::endpoint)]
     metrics: Vec<Endpoint>,
 
@@ -223,6 +224,7 @@ impl RunArgs {
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // What was typed wrong is said before what the machine lacks.
     let (Wanted { taps, interfaces }, first) = args.meant()?;
+    confine::begin(&args.confine);
     let manager = Manager::from_env();
     let reload = args.config.as_ref().map(|_| Reload::of_process());
     let mut guard = confine::plan(&args.confine)?;
@@ -317,7 +319,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         hand_over,
     };
     // Everything is set up, and no packet was looked at.
-    let confined = confine::enter(guard, reach(args, &tap)).and_then(|()| output.begin_shard());
+    let sealed = if guard.is_on() { tap.seal().map_err(|e| hinted(&e, e.hint())) } else { Ok(()) };
+    let confined =
+        sealed.and_then(|()| confine::enter(guard, reach(args, &tap))).and_then(|()| output.begin_shard());
     let begun = confined.map_err(anyhow::Error::from).and_then(|()| {
         let totals = output.totals();
         let (metrics, onlooker) = metrics
@@ -359,7 +363,9 @@ fn reach(args: &RunArgs, tap: &Tap) -> Reach {
         Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
         _ => PathBuf::from("."),
     });
-    let attach = tap.points().iter().any(|p| p.mode == Mode::Inline);
+    // A filter takes a capability that is gone by then; a link is made of descriptors.
+    let by_link = |p: &PointInfo| p.hooks.is_some_and(|h| h.kind == HookKind::Tcx);
+    let attach = tap.points().iter().any(by_link);
     Reach { write, read: read.into_iter().collect(), attach }
 }
 

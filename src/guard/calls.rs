@@ -15,10 +15,18 @@ pub enum If {
     All(u8, u32),
     /// None of them is.
     None(u8, u32),
+    /// The argument of this number is this value.
+    Is(u8, u32),
     /// The argument of this number is this process's id.
     Own(u8),
-    /// The arguments of these numbers are these values.
-    Both((u8, u32), (u8, u32)),
+    /// The argument of this number is no pointer to anything (64 bits are compared).
+    Null(u8),
+    /// The argument of this number is a file's mode, and this one.
+    Mode(u8, u32),
+    /// The argument of this number is a file's mode without any of these bits.
+    NoMode(u8, u32),
+    /// All of these, none of which is one of these or [`If::Any`].
+    Each(&'static [If]),
 }
 
 impl std::fmt::Display for If {
@@ -32,8 +40,15 @@ impl std::fmt::Display for If {
             }
             If::All(arg, bits) => write!(f, "(arg{arg} & {bits:#x}) == {bits:#x}"),
             If::None(arg, bits) => write!(f, "(arg{arg} & {bits:#x}) == 0"),
+            If::Is(arg, value) => write!(f, "arg{arg} == {value}"),
             If::Own(arg) => write!(f, "arg{arg} == own pid"),
-            If::Both((a, x), (b, y)) => write!(f, "arg{a} == {x} && arg{b} == {y}"),
+            If::Null(arg) => write!(f, "arg{arg} == NULL"),
+            If::Mode(arg, mode) => write!(f, "arg{arg} == 0{mode:o}"),
+            If::NoMode(arg, bits) => write!(f, "(arg{arg} & 0{bits:o}) == 0"),
+            If::Each(all) => {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                f.write_str(&all.join(" && "))
+            }
         }
     }
 }
@@ -74,6 +89,15 @@ const BPF_LINK_DETACH: u32 = 34;
 /// Commands of `bpf` while running. Maps are made and programs loaded at set-up only.
 const BPF: &[u32] = &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_OBJ_GET_INFO_BY_FD, BPF_LINK_DETACH];
 
+/// Bits of `openat` that make a file, or one without a name.
+const MAKES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
+/// Modes that no file of ours has: it becomes its owner or group, or can be run. As root's, such a file would be a way to be root again.
+const RUNS: u32 = 0o7111;
+/// What `sendto` is without an address: to whom the socket was connected at set-up. With one, or by TCP Fast Open, it would connect.
+const TO_ITS_PEER: If = If::Each(&[If::Null(4), If::None(3, libc::MSG_FASTOPEN as u32)]);
+/// Commands of `fcntl` that tell and set what a descriptor is. None that has signals sent to somebody: `F_SETOWN`, `F_SETSIG`.
+const FLAGS: &[u32] = &[libc::F_GETFD as u32, libc::F_SETFD as u32, libc::F_GETFL as u32];
+
 /// Allowed while running.
 pub const RUNNING: &[Call] = calls! {
     // Packets.
@@ -81,7 +105,7 @@ pub const RUNNING: &[Call] = calls! {
     SYS_poll Any, "wait for packets, netlink messages";
     SYS_ppoll Any, "poll, where a C library or an architecture has none";
     SYS_recvfrom Any, "wake the driver of an AF_XDP ring; read netlink messages";
-    SYS_sendto Any, "ask rtnetlink, the conntrack helper and the supervisor; wake the driver of an AF_XDP ring; tell the service manager; answer for metrics";
+    SYS_sendto TO_ITS_PEER, "ask rtnetlink, the conntrack helper and the supervisor; wake the driver of an AF_XDP ring; tell the service manager; answer for metrics";
     SYS_getsockopt Any, "losses of an AF_XDP ring and of conntrack's socket; whether a ring's device is gone";
     SYS_clock_nanosleep Any, "naps of the workers, the writer and the control thread";
     SYS_nanosleep Any, "naps, in older C libraries";
@@ -90,15 +114,9 @@ pub const RUNNING: &[Call] = calls! {
     // The kernel side.
     SYS_bpf OneOf(0, BPF), "read counters and budgets; put tuples under watch; see whether hooks are still there; take them off at the end";
 
-    // Interfaces: every second, and again after lost events.
-    SYS_socket If::Both((0, libc::AF_NETLINK as u32), (2, libc::NETLINK_ROUTE as u32)),
-        "list links and forwarding tables again after a loss of events";
-    SYS_bind Any, "give that socket its address";
-    SYS_connect Any, "address that socket to the kernel";
-    SYS_getsockname Any, "learn that socket's address";
-
     // Records.
-    SYS_openat Any, "begin a shard (landlock: in the directory of records only)";
+    SYS_openat If::None(2, MAKES), "look into a shard; read the configuration, at SIGHUP (landlock: in their directories only)";
+    SYS_openat If::NoMode(3, RUNS), "begin a shard; a text file of metrics (landlock: in their directories only)";
     SYS_write Any, "write frames, copies of packets, the status line";
     SYS_lseek Any, "cut off a frame that could not be written whole";
     SYS_ftruncate Any, "the same";
@@ -117,15 +135,17 @@ pub const RUNNING: &[Call] = calls! {
     SYS_unlink Any, "remove a shard that is empty, or too old";
     SYS_unlinkat Any, "the same";
     SYS_getdents64 Any, "list the directory of records";
-    SYS_fcntl Any, "flags of descriptors: closed on exec, non-blocking";
+    SYS_fcntl OneOf(1, FLAGS), "flags of descriptors: closed on exec, non-blocking";
+    SYS_fcntl If::Each(&[If::Is(1, libc::F_SETFL as u32), If::None(2, libc::O_ASYNC as u32)]), "the same";
 
     // Metrics. The listeners are bound before.
     SYS_accept4 Any, "a connection to the metrics";
+    SYS_getsockname Any, "whether that connection came to this machine's own address";
     #[cfg(target_arch = "x86_64")]
     SYS_rename Any, "a text file of metrics, written beside, gets its name";
     SYS_renameat Any, "the same";
     SYS_renameat2 Any, "the same";
-    SYS_fchmod Any, "that file can be read by all";
+    SYS_fchmod If::Mode(1, 0o644), "that file can be read by all";
     SYS_getrusage Any, "CPU time of its own";
 
     // Threads and memory: workers begin after the filter is on.
@@ -137,7 +157,7 @@ pub const RUNNING: &[Call] = calls! {
     SYS_sigaltstack Any, "a stack on which an overflow of the thread's own can be told";
     SYS_gettid Any, "the same";
     SYS_prctl OneOf(0, &[libc::PR_SET_NAME as u32, libc::PR_SET_VMA as u32]), "name a thread, or its memory";
-    SYS_sched_setaffinity Any, "pin a worker to its CPU";
+    SYS_sched_setaffinity If::Is(0, 0), "pin a worker to its CPU";
     SYS_sched_getaffinity Any, "the C library's, for a thread's attributes";
     SYS_sched_yield Any, "a short wait in the standard library's locks";
     SYS_futex Any, "wait for and wake threads";
@@ -217,7 +237,7 @@ pub const NEVER: &[Call] = calls! {
 /// Of the helper that asks connection tracking ([`super::helper`]). Anything else ends it.
 pub const HELPER: &[Call] = calls! {
     SYS_recvfrom Any, "wait for a question";
-    SYS_sendto Any, "send the request; answer the question";
+    SYS_sendto TO_ITS_PEER, "send the request; answer the question";
     SYS_exit_group Any, "the end, when the tap is gone";
     SYS_rt_sigreturn Any, "come back from a signal's handler";
     SYS_restart_syscall Any, "go on after SIGSTOP and SIGCONT";

@@ -73,21 +73,33 @@ fn compiled(list: &[Call], listed: SeccompAction, other: SeccompAction) -> Resul
 
 /// One rule for each value that will do; no rule at all is one for every value.
 fn conditions(when: If) -> Result<Vec<SeccompRule>, GuardError> {
-    let is = |arg: u8, op: SeccompCmpOp, value: u32| {
-        SeccompCondition::new(arg, SeccompCmpArgLen::Dword, op, value.into()).map_err(refused)
-    };
-    let rule =
-        |arg: u8, op: SeccompCmpOp, value: u32| SeccompRule::new(vec![is(arg, op, value)?]).map_err(refused);
-    let masked = |bits: u32| SeccompCmpOp::MaskedEq(bits.into());
     match when {
         If::Any => Ok(Vec::new()),
-        If::OneOf(arg, values) => values.iter().map(|v| rule(arg, SeccompCmpOp::Eq, *v)).collect(),
-        If::All(arg, bits) => Ok(vec![rule(arg, masked(bits), bits)?]),
-        If::None(arg, bits) => Ok(vec![rule(arg, masked(bits), 0)?]),
-        If::Own(arg) => Ok(vec![rule(arg, SeccompCmpOp::Eq, std::process::id())?]),
-        If::Both((a, x), (b, y)) => {
-            let both = vec![is(a, SeccompCmpOp::Eq, x)?, is(b, SeccompCmpOp::Eq, y)?];
-            Ok(vec![SeccompRule::new(both).map_err(refused)?])
-        }
+        If::OneOf(arg, values) => values.iter().map(|v| rule(&[If::Is(arg, *v)])).collect(),
+        If::Each(all) => Ok(vec![rule(all)?]),
+        one => Ok(vec![rule(&[one])?]),
     }
+}
+
+/// All of them must be so.
+fn rule(all: &[If]) -> Result<SeccompRule, GuardError> {
+    let conditions = all.iter().map(|when| condition(*when)).collect::<Result<_, _>>()?;
+    SeccompRule::new(conditions).map_err(refused)
+}
+
+/// What can be said in one comparison.
+fn condition(when: If) -> Result<SeccompCondition, GuardError> {
+    use SeccompCmpArgLen::{Dword, Qword};
+    use SeccompCmpOp::{Eq, MaskedEq};
+    let masked = |bits: u32| MaskedEq(bits.into());
+    let (arg, len, op, value) = match when {
+        If::Is(arg, value) | If::Mode(arg, value) => (arg, Dword, Eq, value),
+        If::All(arg, bits) => (arg, Dword, masked(bits), bits),
+        If::None(arg, bits) | If::NoMode(arg, bits) => (arg, Dword, masked(bits), 0),
+        If::Own(arg) => (arg, Dword, Eq, std::process::id()),
+        // In half of it an address could be hidden whose other half is 0.
+        If::Null(arg) => (arg, Qword, Eq, 0),
+        If::Any | If::OneOf(..) | If::Each(_) => unreachable!("no single comparison, and in no `Each`"),
+    };
+    SeccompCondition::new(arg, len, op, value.into()).map_err(refused)
 }

@@ -13,6 +13,7 @@ pub mod calls;
 mod files;
 mod filter;
 pub mod helper;
+mod inherited;
 mod lacking;
 mod refused;
 mod rights;
@@ -20,6 +21,7 @@ mod rights;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use inherited::close_inherited;
 pub use lacking::Lacking;
 pub use refused::refused;
 pub use rights::{Account, DEFAULT_USER};
@@ -114,6 +116,8 @@ pub struct Confined {
     pub filtered: bool,
     /// Files are out of reach but for those of [`Reach`].
     pub enclosed: bool,
+    /// What this kernel's landlock has no rule for, though later ones do, in words.
+    pub ungoverned: Vec<&'static str>,
 }
 
 impl Guard {
@@ -180,7 +184,7 @@ impl Guard {
     pub fn enter(self, reach: &Reach) -> Result<Confined, GuardError> {
         let user = self.account.name().to_owned();
         if !self.is_on() {
-            return Ok(Confined { user, filtered: false, enclosed: false });
+            return Ok(Confined { user, filtered: false, enclosed: false, ungoverned: Vec::new() });
         }
         let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
         if threads != 1 {
@@ -192,13 +196,11 @@ impl Guard {
         let fence = if enclosed { Some(files::Fence::around(reach)?) } else { None };
         let filters = if filtered { Some(filter::Filters::running(reach.attach)?) } else { None };
         rights::give_up(&self.account)?;
-        if let Some(fence) = fence {
-            fence.close()?;
-        }
+        let ungoverned = fence.map_or(Ok(Vec::new()), files::Fence::close)?;
         if let Some(filters) = filters {
             refused::report().map_err(failed("report refused system calls"))?;
             filters.apply()?;
         }
-        Ok(Confined { user, filtered, enclosed })
+        Ok(Confined { user, filtered, enclosed, ungoverned })
     }
 }

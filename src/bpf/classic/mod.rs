@@ -146,7 +146,7 @@ impl Classic {
             let handle = MARK << 16 | random()? & 0xffff;
             match token(handle) {
                 Ok(token) => {
-                    let supervisor = Supervisor::start(&Socket::open()?, &token)?;
+                    let supervisor = Supervisor::start(&Socket::open()?, &token, handle)?;
                     return Ok(Arc::new(Classic {
                         supervisor,
                         socket: Socket::open()?,
@@ -188,6 +188,11 @@ impl Classic {
             }
         }
         Err(last)
+    }
+
+    /// From now on the supervisor removes the filters that are there, and takes no word for any other.
+    pub fn seal(&self) -> io::Result<()> {
+        self.supervisor.seal()
     }
 
     /// Removes what dead taps left on an interface of the calling thread's namespace, in which it must be that this was started:

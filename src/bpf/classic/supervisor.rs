@@ -4,6 +4,10 @@
 //! closes, which is how it learns of a death. In an orderly end the parent asks for each removal, so that the way that must work
 //! after a kill is gone every time; and so that the parent needs no privilege any more.
 //!
+//! It has a capability that the parent has not, so it does not take the parent's word for what it is to remove: it knows the handle that
+//! this tap's filters have, of which a living tap's token says that no other has it, and refuses any other; and before the parent looks
+//! at its first packet, the list is closed.
+//!
 //! It is forked, not executed, as a library has no program of its own to start; so it calls nothing but system calls, and neither
 //! allocates nor unwinds. It is nobody's child (the process between exits at once), so nobody has to wait for it.
 //!
@@ -28,6 +32,8 @@ enum Ask {
     Know = 1,
     /// Remove it now.
     Remove = 2,
+    /// There will be no others.
+    Seal = 3,
 }
 
 #[derive(Clone, Copy)]
@@ -42,8 +48,8 @@ struct Message {
 pub struct Supervisor(Mutex<OwnedFd>);
 
 impl Supervisor {
-    /// Starts the child. It works through `socket`, and keeps `token` open.
-    pub fn start(socket: &Socket, token: &impl AsRawFd) -> io::Result<Supervisor> {
+    /// Starts the child. It works through `socket`, keeps `token` open, and removes filters of this handle alone.
+    pub fn start(socket: &Socket, token: &impl AsRawFd, handle: u32) -> io::Result<Supervisor> {
         let mut ends = [0; 2];
         let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
         // SAFETY: U1.
@@ -56,7 +62,7 @@ impl Supervisor {
         // SAFETY: U2.
         match unsafe { libc::fork() } {
             -1 => return Err(io::Error::last_os_error()),
-            0 => between(keep),
+            0 => between(keep, handle),
             pid => {
                 let mut status = 0;
                 // SAFETY: U1.
@@ -74,6 +80,11 @@ impl Supervisor {
     /// To be called before a filter is attached.
     pub fn know(&self, filter: &Filter) -> io::Result<()> {
         self.ask(Ask::Know, filter)
+    }
+
+    /// From now on it is told of no other.
+    pub fn seal(&self) -> io::Result<()> {
+        self.ask(Ask::Seal, &Filter::NONE)
     }
 
     /// Has it removed.
@@ -107,19 +118,19 @@ impl Supervisor {
 }
 
 /// The process between: the child that stays is not the parent's.
-fn between(keep: [RawFd; 3]) -> ! {
+fn between(keep: [RawFd; 3], handle: u32) -> ! {
     // SAFETY: U2.
     unsafe {
         // A signal for the whole group, such as Ctrl-C, is the parent's to answer.
         libc::setsid();
         match libc::fork() {
-            0 => child(keep),
+            0 => child(keep, handle),
             pid => libc::_exit((pid < 0).into()),
         }
     }
 }
 
-fn child(keep: [RawFd; 3]) -> ! {
+fn child(keep: [RawFd; 3], handle: u32) -> ! {
     // SAFETY: U2, U3: the descriptors are this process's own copies, and all others are closed.
     unsafe {
         libc::prctl(libc::PR_SET_NAME, c"syntap-hooks".as_ptr());
@@ -140,7 +151,7 @@ fn child(keep: [RawFd; 3]) -> ! {
             libc::_exit(1);
         }
         let netlink = Socket::from_raw(1);
-        serve(0, &netlink);
+        serve(0, &netlink, handle);
         libc::_exit(0)
     }
 }
@@ -164,8 +175,49 @@ fn keep_net_admin() -> bool {
     }
 }
 
-fn serve(fd: RawFd, netlink: &Socket) {
-    let mut known = [Filter::NONE; MOST];
+/// What may be removed.
+struct Known {
+    handle: u32,
+    filters: [Filter; MOST],
+    sealed: bool,
+}
+
+impl Known {
+    /// The errno of an answer: 0 is a yes.
+    fn answer(&mut self, message: &Message, netlink: &Socket) -> i32 {
+        let filter = message.filter;
+        let mut places = self.filters.iter_mut();
+        if message.ask == Ask::Seal as u32 {
+            self.sealed = true;
+            0
+        } else if message.ask == Ask::Know as u32 {
+            if self.sealed || filter.handle != self.handle {
+                return libc::EPERM;
+            }
+            match places.find(|f| **f == Filter::NONE) {
+                Some(free) => {
+                    *free = filter;
+                    0
+                }
+                None => libc::ENOSPC,
+            }
+        } else if message.ask == Ask::Remove as u32 {
+            // Of others nobody may ask it to remove anything.
+            match places.find(|f| **f == filter && filter != Filter::NONE) {
+                Some(known) => {
+                    *known = Filter::NONE;
+                    netlink.remove(&filter).err().and_then(|e| e.raw_os_error()).unwrap_or(0)
+                }
+                None => libc::ENOENT,
+            }
+        } else {
+            libc::EINVAL
+        }
+    }
+}
+
+fn serve(fd: RawFd, netlink: &Socket, handle: u32) {
+    let mut known = Known { handle, filters: [Filter::NONE; MOST], sealed: false };
     loop {
         let mut message = Message { ask: 0, filter: Filter::NONE };
         let len = size_of::<Message>();
@@ -177,29 +229,84 @@ fn serve(fd: RawFd, netlink: &Socket) {
         if n != len as isize {
             break;
         }
-        let filter = message.filter;
-        let answer = if message.ask == Ask::Know as u32 {
-            match known.iter_mut().find(|f| **f == Filter::NONE) {
-                Some(free) => {
-                    *free = filter;
-                    0
-                }
-                None => libc::ENOSPC,
-            }
-        } else {
-            // Of others nobody may ask it to remove anything.
-            match known.iter_mut().find(|f| **f == filter && filter != Filter::NONE) {
-                Some(known) => {
-                    *known = Filter::NONE;
-                    netlink.remove(&filter).err().and_then(|e| e.raw_os_error()).unwrap_or(0)
-                }
-                None => libc::ENOENT,
-            }
-        };
+        let answer = known.answer(&message, netlink);
         // SAFETY: U1.
         unsafe { libc::send(fd, (&raw const answer).cast(), size_of::<i32>(), libc::MSG_NOSIGNAL) };
     }
-    for filter in known.iter().filter(|f| **f != Filter::NONE) {
+    for filter in known.filters.iter().filter(|f| **f != Filter::NONE) {
         let _ = netlink.remove(filter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_char;
+
+    use super::super::{Classic, Side, filters};
+    use super::*;
+
+    /// The loopback, which every namespace has.
+    const LO: u32 = 1;
+
+    /// A program that answers "go on".
+    fn program() -> OwnedFd {
+        // r0 = -1; exit
+        let code: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+        let (name, license): (*const c_char, *const c_char) = (c"go_on".as_ptr(), c"GPL".as_ptr());
+        let kind = libbpf_sys::BPF_PROG_TYPE_SCHED_CLS;
+        // SAFETY: U1: all of it outlives the call.
+        let fd = unsafe {
+            libbpf_sys::bpf_prog_load(kind, name, license, code.as_ptr().cast(), 2, std::ptr::null_mut())
+        };
+        assert!(fd >= 0, "loaded: {}", io::Error::from_raw_os_error(-fd));
+        // SAFETY: U3.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    }
+
+    fn errno(answer: io::Result<()>) -> Option<i32> {
+        answer.err().and_then(|e| e.raw_os_error())
+    }
+
+    fn count(side: Side) -> usize {
+        filters(LO, side).expect("a list").len()
+    }
+
+    #[test]
+    fn root_it_removes_no_filter_of_others_and_none_that_it_is_told_of_too_late() {
+        let in_a_namespace_of_its_own = || {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                return println!("skipped: not root");
+            }
+            let program = program();
+            let (mine, others) = (Classic::start().expect("it starts"), Classic::start().expect("it starts"));
+            let theirs = others.attach(&program, "syntap_ingress", LO, Side::Ingress).expect("attached");
+            // A tap that was taken over says that another one's filter is its own, or all that have its priority.
+            for foreign in [theirs.filter, Filter { handle: 0, ..theirs.filter }] {
+                assert_eq!(errno(mine.supervisor.know(&foreign)), Some(libc::EPERM));
+                assert_eq!(errno(mine.supervisor.remove(&foreign)), Some(libc::ENOENT));
+            }
+            let own = mine.attach(&program, "syntap_egress", LO, Side::Egress).expect("attached");
+            mine.seal().expect("sealed");
+            let late = Filter { egress: 0, ..own.filter };
+            assert_eq!(errno(mine.supervisor.know(&late)), Some(libc::EPERM));
+            assert_eq!(errno(mine.supervisor.remove(&late)), Some(libc::ENOENT));
+            let again = mine.attach(&program, "syntap_ingress", LO, Side::Ingress).map(drop);
+            assert_eq!(errno(again), Some(libc::EPERM), "no other is attached, either");
+            let unknown = Message { ask: 7, filter: own.filter };
+            assert_eq!((count(Side::Ingress), count(Side::Egress)), (1, 1));
+            let mut known = Known { handle: 0, filters: [own.filter; MOST], sealed: false };
+            let socket = Socket::open().expect("a socket");
+            assert_eq!(
+                known.answer(&unknown, &socket),
+                libc::EINVAL,
+                "what it does not understand it does not do"
+            );
+            // Its own go as ever.
+            drop(own);
+            assert_eq!((count(Side::Ingress), count(Side::Egress)), (1, 0));
+            drop(theirs);
+            assert_eq!(count(Side::Ingress), 0);
+        };
+        std::thread::spawn(in_a_namespace_of_its_own).join().expect("as it must be");
     }
 }
