@@ -80,6 +80,31 @@ pub fn silence(
     ));
 }
 
+/// Which of two packets in one end's name is not its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Odd {
+    Reset,
+    /// What came after the reset.
+    Rest,
+}
+
+/// What the packets tell of it: one has the TTL of the end's packets before, the other has not; or what came after lacks the timestamps
+/// that its segments must have (RFC 7323 section 3.2). A SYN-ACK that acknowledges the SYN is worth more than a reset that does not.
+/// An IP identification tells nothing: Linux' resets have one of their own (`tcp_v4_send_reset()`).
+fn not_its_own(view: &View<'_>, step: &Step, seg: &Segment) -> Option<Odd> {
+    let t = &view.flow.tallies;
+    let before = t.reset_usual[0] != 0;
+    let usual = |ttl: u8| before && t.reset_usual.contains(&ttl);
+    let bare = view.flow.end(step.from).has(seen::TS) && seg.options.ts.is_none();
+    match (usual(t.reset_ttl), usual(seg.ttl)) {
+        (false, true) if before && !bare => Some(Odd::Reset),
+        (true, false) => Some(Odd::Rest),
+        (true, true) if bare => Some(Odd::Rest),
+        _ if t.unbelieved && seg.flags.any(TcpFlags::SYN) => Some(Odd::Reset),
+        _ => None,
+    }
+}
+
 /// `reset_ignored`: the end in whose name the reset came sends new data.
 ///
 /// Peers: Suricata `suspected_rst_inject`, Zeek `data_after_reset`, Snort 129:8 and 129:18.
@@ -89,15 +114,26 @@ pub fn reset_ignored(view: &View<'_>, step: &Step, seg: &Segment, ts: Nanos) -> 
     let who = if step.from == Side::Orig { "originator" } else { "responder" };
     let foreign = t.reset_ttl != seg.ttl;
     let ttl = if foreign { format!(" (TTL {} there, {} here)", t.reset_ttl, seg.ttl) } else { String::new() };
-    let with = if seg.flags.any(TcpFlags::SYN) { "accepts the SYN" } else { "goes on with new data" };
+    let (with, what) = if seg.flags.any(TcpFlags::SYN) {
+        ("accepts the SYN", "the SYN-ACK is")
+    } else {
+        ("goes on with new data", "the data are")
+    };
+    let odd = not_its_own(view, step, seg);
+    let says = match odd {
+        Some(Odd::Reset) => "it did not send that reset".to_owned(),
+        Some(Odd::Rest) => format!("the reset is like its other packets, {what} not its own"),
+        None => format!("the reset is not its own, or {what} not"),
+    };
     view.anomaly(
         flow.orig,
         Finding {
             kind: Kind::ResetIgnored,
             severity: Severity::Warning,
             verdict: Verdict::Middlebox,
-            certainty: if foreign { Certainty::Proven } else { Certainty::Likely },
-            summary: format!("the {who} {with} after a reset in its name{ttl}: it did not send that reset"),
+            // Two TTLs prove two senders.
+            certainty: if foreign && odd != Some(Odd::Rest) { Certainty::Proven } else { Certainty::Likely },
+            summary: format!("the {who} {with} after a reset in its name{ttl}: {says}"),
             first: if flow.closed_at.0 == 0 { flow.first } else { flow.closed_at },
             time: ts,
             facts: vec![
@@ -242,12 +278,13 @@ pub fn over(view: &View<'_>, at: Nanos, out: &mut dyn FnMut(Anomaly)) {
         out(view.anomaly(flow.orig, opening::unsolicited(view, flow.last)));
     }
     let one_syn_ack_seen_twice = t.twice > 0 && t.syn_acks == NEVER_ACKED;
+    let waited = t.syn_ack_last.since(t.syn_ack_first);
     if t.syn_acks >= NEVER_ACKED
+        && t.syn_ack_late()
         && t.acked_at.0 == 0
         && flow.end(Side::Orig).packets > 0
         && !one_syn_ack_seen_twice
     {
-        let waited = t.syn_ack_last.since(t.syn_ack_first);
         let text = format!(
             "{responder} sent its SYN-ACK {} times in {}, and no acknowledgement ever passed",
             t.syn_acks,

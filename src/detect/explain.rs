@@ -217,7 +217,7 @@ const RESET_MID_FLOW: Explanation = Explanation {
 many programs simply stop, and is only info.",
     rule: "An RST on a flow whose handshake was complete and of which at most one end had sent a FIN. in_window says whether its \
 sequence number lies in the window that the other end offered last (RFC 9293 section 3.10.7.4), as far as the packets seen \
-tell; a TTL unlike the sender's usual one points at a device in between. Also info: after 10 s or more with everything acknowledged; where the originator's FIN crosses the reset within 300 ms; and of a connection that was met in its middle, on ports that do not say who began it, whose doing is not told then. A lone reset without an ACK, in answer to such a one, only says that there is no such connection.",
+tell; a TTL unlike the sender's usual one points at a device in between. Also info: after 10 s or more with everything acknowledged; where the originator's FIN crosses the reset within 300 ms; where the other end asked for it by MPTCP's fast close (RFC 8684 section 3.5), and so closed; and of a connection that was met in its middle, on ports that do not say who began it, whose doing is not told then. A lone reset without an ACK, in answer to such a one, only says that there is no such connection.",
     causes: &[
         "the server process died, or closed a socket with unread data or SO_LINGER 0",
         "an idle timeout in a balancer, firewall or server, and a client that used the connection once more",

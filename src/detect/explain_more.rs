@@ -192,9 +192,11 @@ is missing: stacks pad with three at most. A SYN without any option is no sign: 
 };
 
 pub(super) const RESET_IGNORED: Explanation = Explanation {
-    one_line: "An end goes on with new data after a reset in its name: it did not send that reset.",
-    meaning: "Somebody on the way forges resets, or a device that lost its state does; the other end has closed.",
-    rule: "After a reset, its sender sends payload beyond all it had sent before. A TTL unlike that of the reset makes it proven.",
+    one_line: "An end goes on after a reset in its name: the reset is not its own, or what came after it is not.",
+    meaning: "Somebody on the way forges resets, or a device that lost its state does; the other end has closed. Data may be forged as well.",
+    rule: "After a reset, its sender sends payload beyond all it had sent before, or accepts the SYN. A TTL unlike that of the reset makes it \
+proven. Which of the two is forged is said where one has the TTL of the end's packets before and the other has not, and where \
+what came after lacks the timestamps that were agreed upon (RFC 7323 section 3.2).",
     causes: &[
         "a firewall, censor or intrusion prevention that resets connections",
         "a balancer that lost the flow in a failover",

@@ -13,6 +13,12 @@ pub fn foreign(view: &View<'_>, seg: &Segment, by: Side) -> bool {
     sender.packets > 1 && sender.ttl != 0 && sender.ttl != seg.ttl && sender.ttl_first != seg.ttl
 }
 
+/// True if the other end has asked for a reset: MPTCP's fast close closes all of a connection at once, and is answered with one (RFC
+/// 8684 section 3.5).
+pub fn asked_for(view: &View<'_>, by: Side) -> bool {
+    view.flow.tallies.fast_close == Some(by.other())
+}
+
 /// Idle for this long with nothing under way, a responder that resets only tidies up; the same timeout again and again is
 /// `reset_after_idle`.
 const IDLE: u64 = 10 * Nanos::SEC;
@@ -59,8 +65,9 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     let settled = o.has(seen::ACK) && r.has(seen::ACK) && o.ack == r.next && r.ack == o.next;
     let tidied = reset.idle_ns >= IDLE && settled;
     let guessed = flow.is_guessed(&view.tuple(flow.orig));
+    let asked = asked_for(view, by) && !out_of_window;
     let severity = match by {
-        _ if after_fin || out_of_window || stranger || tidied || guessed => Severity::Info,
+        _ if after_fin || out_of_window || stranger || tidied || guessed || asked => Severity::Info,
         Side::Orig if !foreign => Severity::Info,
         _ => Severity::Warning,
     };
@@ -70,13 +77,16 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     let (verdict, certainty) = match (by, foreign) {
         // A blind attack, or a reset of an earlier life: whose it is cannot be told.
         _ if out_of_window => (Verdict::Unknown, Certainty::Likely),
+        (Side::Orig, _) if asked && !guessed => (Verdict::Responder, Certainty::Likely),
+        (Side::Resp, _) if asked && !guessed => (Verdict::Originator, Certainty::Likely),
         (_, false) if knows_none => (Verdict::Unknown, Certainty::Likely),
         (_, true) => (Verdict::Middlebox, Certainty::Possible),
         _ if guessed => (Verdict::Unknown, Certainty::Possible),
         (Side::Orig, false) => (Verdict::Originator, Certainty::Likely),
         (Side::Resp, false) => (Verdict::Responder, Certainty::Likely),
     };
-    let who = if by == Side::Orig { "originator" } else { "responder" };
+    let names = ["originator", "responder"];
+    let (who, other) = (names[by as usize], names[by.other() as usize]);
     let bytes = match (sent, received) {
         (Some(s), Some(r)) => format!(" and {s} bytes to, {r} bytes from the responder"),
         _ => String::new(),
@@ -100,6 +110,11 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
                 let has = flow.end(by.other()).ack;
                 let before = has.distance(seg.seq);
                 format!("a reset of the {who} lies {before} before what its receiver has: it drops that reset{ttl}")
+            } else if asked {
+                format!(
+                    "the {other} closed at once (MPTCP fast close), {} after it began{bytes}; the {who}'s reset answers that",
+                    duration(ts.since(flow.first)),
+                )
             } else if knows_none {
                 format!("the {who} knows no such connection and resets it; its beginning was not seen, nor anything else of the {who}")
             } else {

@@ -79,9 +79,10 @@ pub fn segment(
     if let Some(r) = &step.reset {
         to.anomaly(reset::mid_flow(view, r, seg, step.from, ts));
         let fins = view.flow.ends.iter().any(|e| e.has(seen::FIN));
-        let own = step.from == Side::Orig && !reset::foreign(view, seg, step.from);
         let foreign = reset::foreign(view, seg, step.from);
-        to.sight(Sight::Reset { tuple, point, idle_ns: r.idle_ns, cut: !own && !fins, foreign });
+        let own = step.from == Side::Orig && !foreign;
+        let cut = !own && !fins && !reset::asked_for(view, step.from);
+        to.sight(Sight::Reset { tuple, point, idle_ns: r.idle_ns, cut, foreign });
     }
     if class == SegClass::Fin && step.from == Side::Orig && view.flow.state == State::Reset {
         to.sight(Sight::FinAfterReset(Seen { tuple, digest: *digest }));

@@ -1,5 +1,6 @@
 //! What is remembered of a flow: each end's numbers, the attempt to open, and the tuple's previous life.
 
+use super::middle::TIMEOUT;
 use super::state::State;
 use super::zeek::Zeek;
 use crate::flow::{Mark, Side, TunnelId};
@@ -27,6 +28,8 @@ pub mod seen {
     pub const WSCALE: u16 = 256;
     /// A window was offered to it: `limit` is known.
     pub const LIMIT: u16 = 512;
+    /// A timestamp that the other end took: `ts_recent` is known.
+    pub const TS_RECENT: u16 = 1024;
 }
 
 /// One end of a flow in one life.
@@ -46,6 +49,8 @@ pub struct End {
     pub max_win: u32,
     /// Its newest TSval.
     pub tsval: u32,
+    /// The TSval that the other end holds of it, at least (`TS.Recent` of RFC 7323): the newest on a segment that was in order there.
+    pub ts_recent: u32,
     /// Which of the above are known, and more: [`seen`].
     pub seen: u16,
     /// Its last window field.
@@ -189,6 +194,8 @@ pub struct Attempt {
     pub tsval: Option<u32>,
     /// Payload of its SYN (TCP Fast Open).
     pub payload: u32,
+    /// IPv4 identification of its first SYN.
+    pub ip_id: u16,
     /// First SYN.
     pub first: Nanos,
     /// Newest SYN.
@@ -262,6 +269,8 @@ pub struct Tallies {
     pub reset_by: Option<Side>,
     /// TTL of the reset.
     pub reset_ttl: u8,
+    /// TTL of the last and of the first packet of its sender before it; 0 without any.
+    pub reset_usual: [u8; 2],
     /// Its sequence number: what its sender had sent up to there was on its way before it.
     pub reset_seq: Seq,
     /// Segments of the reset's sender after it.
@@ -270,6 +279,8 @@ pub struct Tallies {
     pub unbelieved: bool,
     /// A SYN-ACK was the first packet, and the SYN may have been captured behind it.
     pub unsolicited: bool,
+    /// Who asked the other end for a reset, to close at once (MPTCP's fast close).
+    pub fast_close: Option<Side>,
     /// The final ACK of the handshake did not fit.
     pub final_ack_wrong: bool,
     /// Two SYN-ACKs differed.
@@ -280,6 +291,13 @@ pub struct Tallies {
     pub twice: u32,
     /// What was told of this life already: a bit a kind.
     pub told: u64,
+}
+
+impl Tallies {
+    /// True if the SYN-ACK was sent again after a timeout, of either end: sooner only a duplicate of the SYN draws another one.
+    pub fn syn_ack_late(&self) -> bool {
+        self.syn_acks > 1 && self.syn_ack_last.since(self.syn_ack_first) >= TIMEOUT
+    }
 }
 
 /// One tuple's flow.

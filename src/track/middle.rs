@@ -38,7 +38,7 @@ impl Flow {
                 // Not an answer to this SYN: a SYN_SENT end drops it (RFC 9293 3.10.7.3). Without an acknowledgement it answers a segment
                 // of the tuple's life before, and whoever accepts the SYN may well have sent it.
                 self.tallies.unbelieved |= seg.flags.any(TcpFlags::ACK);
-                self.tallies.reset_ttl = seg.ttl;
+                self.note_ttl(seg, self.role(end));
                 step.notes |= note::RST_UNBELIEVED;
                 return;
             }
@@ -61,6 +61,13 @@ impl Flow {
         self.closed_at = ts;
         self.tallies.reset_by = Some(role);
         self.tallies.reset_seq = seg.seq;
+        self.note_ttl(seg, role);
+    }
+
+    /// Keeps the TTL of a reset, and those of its sender's packets before it.
+    fn note_ttl(&mut self, seg: &Segment, role: Side) {
+        let sender = self.end(role);
+        self.tallies.reset_usual = [sender.ttl, sender.ttl_first];
         self.tallies.reset_ttl = seg.ttl;
     }
 
@@ -93,7 +100,7 @@ impl Flow {
         if role == Side::Orig && class != SegClass::Odd && t.syn_acks > 0 && t.acked_at.0 == 0 {
             t.acked_at = ts;
             step.completed = Some(ts.since(t.syn_ack_first));
-            if t.syn_acks > 1 {
+            if t.syn_ack_late() {
                 step.notes |= note::ACKED_LATE;
             }
         }
@@ -112,6 +119,10 @@ impl Flow {
             return;
         }
         self.silence_of_the_other(seg, role, ts, step);
+        if class == SegClass::Fin && step.old {
+            // Its receiver drops it.
+            return;
+        }
         if let Next::Go(s) = next(role, class, self.state) {
             self.state = s;
         }

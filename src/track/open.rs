@@ -49,16 +49,28 @@ impl Flow {
                 if begins && ts.since(self.first) > ATTEMPT_DELAY {
                     self.next_try(end, ts, over, step);
                 }
+            } else if self.state == State::SynRecv {
+                // It draws another SYN-ACK.
+                a.last = ts;
+            } else {
+                step.old = true;
             }
             return;
         }
         let role = self.role(end);
+        if self.state.is_over() && self.opened_by(seg, end) {
+            step.old = true;
+            return;
+        }
         if self.state == State::SynRecv && role == Side::Orig && !self.ends[0].has(seen::SYN) {
             // Its SYN-ACK was captured before it.
-            if self.ends[1].has(seen::ACK) && self.ends[1].ack == seg.seq.add(1) {
+            let attempt = Attempt { pending: false, told: true, ..Attempt::of(seg, end, ts) };
+            if self.ends[1].has(seen::ACK) && attempt.accepts(self.ends[1].ack) {
                 if std::mem::take(&mut self.tallies.unsolicited) {
-                    let attempt = Attempt { pending: false, told: true, ..Attempt::of(seg, end, ts) };
                     self.attempt = attempt;
+                    if attempt.refuses_data(self.ends[1].ack) {
+                        step.notes |= note::TFO_REFUSED;
+                    }
                     step.ended = Some(Ended {
                         attempt,
                         outcome: Outcome::Accepted,
@@ -83,6 +95,7 @@ impl Flow {
                 if self.ends[role as usize].has(seen::SYN) && self.ends[role as usize].isn == seg.seq =>
             {
                 // A late duplicate of the SYN that opened this life.
+                step.old = true;
                 return;
             }
             _ => {}
@@ -109,6 +122,17 @@ impl Flow {
         }
         self.attempt = Attempt { pending: true, on_live, replaced, ..Attempt::of(seg, end, ts) };
         self.tallies.isns = isns;
+    }
+
+    /// True for the SYN that opened this life, which has gone on past it: a duplicate that was late on its way, and no new attempt. A new
+    /// one with the same ISN has a newer timestamp than all the life had; without timestamps the packet's own identification tells.
+    fn opened_by(&self, seg: &Segment, end: Side) -> bool {
+        let (a, me) = (&self.attempt, self.end(self.role(end)));
+        let same = me.has(seen::SYN) && me.isn == seg.seq && self.tallies.acked_at.0 != 0;
+        same && match seg.options.ts {
+            Some((tsval, _)) => me.has(seen::TS) && (me.tsval.wrapping_sub(tsval) as i32) >= 0,
+            None => !me.has(seen::TS) && a.isn == seg.seq && seg.ip_id != 0 && a.ip_id == seg.ip_id,
+        }
     }
 
     /// The same SYN once more, so long after the first that the connection list has given that one up: another life there, and
@@ -191,7 +215,8 @@ impl Flow {
                 self.syn_ack_again(ts, step);
             }
         } else if role == Side::Resp && a.syns > 0 && a.from != end && a.accepts(seg.ack) {
-            if self.state == State::Reset && self.tallies.reset_by == Some(Side::Resp) {
+            let refused = self.state == State::Reset && self.tallies.acked_at.0 == 0;
+            if refused && self.tallies.reset_by == Some(Side::Resp) {
                 // It refused this SYN, and now accepts it: one of the two was not its own.
                 step.notes |= note::WENT_ON_AFTER_RESET;
             }
@@ -208,9 +233,9 @@ impl Flow {
 
     fn accept(&mut self, seg: &Segment, ts: Nanos, over: &mut Option<impl FnOnce(&Flow)>, step: &mut Step) {
         let a = self.attempt;
-        step.ended = Some(self.end_attempt(Outcome::Accepted, ts));
+        step.ended = Some(Ended { answer_seen: true, ..self.end_attempt(Outcome::Accepted, ts) });
         step.answered = true;
-        if a.payload > 0 && seg.ack == a.isn.add(1) {
+        if a.refuses_data(seg.ack) {
             step.notes |= note::TFO_REFUSED;
         }
         if self.tallies.unbelieved {
@@ -352,6 +377,7 @@ impl Attempt {
             isn: seg.seq,
             tsval: seg.options.ts.map(|t| t.0),
             payload: seg.payload,
+            ip_id: seg.ip_id,
             first: ts,
             last: ts,
             syns: 1,
@@ -363,6 +389,11 @@ impl Attempt {
     pub(super) fn accepts(&self, ack: Seq) -> bool {
         let acked = ack.distance(self.isn);
         acked >= 1 && acked as u32 <= 1 + self.payload
+    }
+
+    /// True for an acknowledgement of the SYN that leaves its data out.
+    fn refuses_data(&self, ack: Seq) -> bool {
+        self.payload > 0 && ack == self.isn.add(1)
     }
 
     /// True for a sequence number that a reset by the originator itself has: the SYN's, or the one after it.

@@ -38,7 +38,7 @@ pub struct Ended {
     pub at: Nanos,
     /// The life before it.
     pub past: Past,
-    /// The packet that ended it was the answer itself, and not something that shows that there was one.
+    /// The SYN-ACK itself ended it, and not something that shows that there was one.
     pub answer_seen: bool,
 }
 
@@ -247,8 +247,7 @@ impl Flow {
     }
 
     pub(super) fn end_attempt(&mut self, outcome: Outcome, at: Nanos) -> Ended {
-        let answer_seen = matches!(self.state, State::SynSent | State::SynCrossed | State::SynRecv);
-        let ended = Ended { attempt: self.attempt, outcome, at, past: self.past, answer_seen };
+        let ended = Ended { attempt: self.attempt, outcome, at, past: self.past, answer_seen: false };
         self.attempt.pending = false;
         self.attempt.told = true;
         ended
@@ -275,12 +274,20 @@ impl Flow {
             return;
         }
         me.ttl = seg.ttl;
+        if seg.options.fast_close {
+            self.tallies.fast_close = Some(role);
+        }
         if class == SegClass::Odd || stale || old {
             // A stale ACK has the old life's numbers.
             return;
         }
+        me.stamp(peer, seg);
         note_numbers(me, seg, class);
         me.offer(peer, seg);
+        if class == SegClass::Fin && peer.has(seen::ACK) && !peer.ack.before(me.fin_end) {
+            // It was captured behind its acknowledgement.
+            me.seen |= seen::FIN_ACKED;
+        }
         if seg.flags.any(TcpFlags::ACK) {
             if !me.has(seen::ACK) || seg.ack.after(me.ack) {
                 me.ack = seg.ack;
@@ -336,10 +343,6 @@ fn note_numbers(me: &mut End, seg: &Segment, class: SegClass) {
     if class == SegClass::Fin {
         me.seen |= seen::FIN;
         me.fin_end = seg.end();
-    }
-    if let Some((tsval, _)) = seg.options.ts {
-        me.tsval = tsval;
-        me.seen |= seen::TS;
     }
     me.win = seg.win;
 }

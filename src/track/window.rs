@@ -15,7 +15,7 @@ pub enum Fit {
     Fits,
     /// I: beyond what the receiver offered.
     Ahead,
-    /// II: a window or more before what the receiver has, or older by its timestamp (PAWS, RFC 7323 section 5).
+    /// II: a window or more before what the receiver has, or older than the timestamp that it holds (PAWS, RFC 7323 section 5).
     Old,
     /// III: acknowledges what was never sent.
     AcksUnsent,
@@ -43,6 +43,23 @@ impl End {
         u32::from(seg.win) << shift
     }
 
+    /// Takes note of the timestamp on `seg`, sent by this end. The receiver holds it from now on (RFC 7323 section 4.3,
+    /// `tcp_replace_ts_recent()`) if the segment begins no later than what it acknowledged last: one that overtook another says
+    /// nothing of that one's age. Acknowledgements that have not passed here yet can only have moved its own further.
+    pub fn stamp(&mut self, peer: &End, seg: &Segment) {
+        let Some((tsval, _)) = seg.options.ts else { return };
+        let syn = seg.flags.any(TcpFlags::SYN); // There is nothing before it.
+        if !self.has(seen::TS) || !older(tsval, self.tsval) {
+            self.tsval = tsval;
+            self.seen |= seen::TS;
+        }
+        let in_order = peer.has(seen::ACK) && !seg.seq.after(peer.ack);
+        if (syn || in_order) && !(self.has(seen::TS_RECENT) && older(tsval, self.ts_recent)) {
+            self.ts_recent = tsval;
+            self.seen |= seen::TS_RECENT;
+        }
+    }
+
     /// Takes note of the window that `seg`, sent by this end, offers to `peer`.
     pub fn offer(&mut self, peer: &mut End, seg: &Segment) {
         let window = self.window(peer, seg);
@@ -61,12 +78,20 @@ impl End {
     }
 }
 
+/// True if a timestamp is older than another (RFC 7323 section 5.2).
+fn older(tsval: u32, than: u32) -> bool {
+    (tsval.wrapping_sub(than) as i32) < 0
+}
+
 /// Where `seg` lies, sent by `sender` to `receiver`, by what was seen of both. Both ends' wrap-around is that of [`Seq`].
 pub fn fit(sender: &End, receiver: &End, seg: &Segment) -> Fit {
+    // A FIN that was acknowledged was taken, whatever the order in which the two were captured.
+    let acknowledged = seg.flags.any(TcpFlags::FIN) && receiver.has(seen::ACK) && receiver.ack == seg.end();
     if let Some((tsval, _)) = seg.options.ts
-        && sender.has(seen::TS)
-        && (tsval.wrapping_sub(sender.tsval) as i32) < 0
+        && sender.has(seen::TS_RECENT)
+        && older(tsval, sender.ts_recent)
         && !seg.flags.any(TcpFlags::RST | TcpFlags::SYN)
+        && !acknowledged
     {
         return Fit::Old;
     }
@@ -139,16 +164,39 @@ mod tests {
     #[test]
     fn an_older_timestamp_is_old_and_a_reset_is_not_asked_for_one() {
         let (mut a, b) = ends();
-        (a.tsval, a.seen) = (5, a.seen | seen::TS);
+        let next = a.next;
         let at = |flags, tsval| Segment {
             flags: TcpFlags(flags),
             options: TcpOptions { ts: Some((tsval, 0)), ..TcpOptions::default() },
-            ..seg(a.next.0, b.next.0, 0, 100)
+            ..seg(next.0, b.next.0, 0, 100)
         };
+        a.stamp(&b, &at(ACK, 5));
         assert_eq!(fit(&a, &b, &at(ACK, 4)), Fit::Old);
         assert_eq!(fit(&a, &b, &at(ACK, 0xffff_fff0)), Fit::Old, "around the wrap");
         assert_eq!(fit(&a, &b, &at(ACK, 5)), Fit::Fits);
         assert_eq!(fit(&a, &b, &at(ACK | TcpFlags::RST, 4)), Fit::Fits);
+    }
+
+    #[test]
+    fn a_segment_that_overtook_another_makes_that_one_no_older() {
+        let (mut a, mut b) = ends();
+        let at = |seq: Seq, tsval| Segment {
+            options: TcpOptions { ts: Some((tsval, 0)), ..TcpOptions::default() },
+            ..seg(seq.0, b.next.0, 100, 100)
+        };
+        let (first, second) = (at(a.next, 5), at(a.next.add(100), 6));
+        a.stamp(&b, &second);
+        assert_eq!((a.tsval, a.has(seen::TS_RECENT)), (6, false));
+        assert_eq!(fit(&a, &b, &first), Fit::Fits);
+        a.stamp(&b, &first);
+        assert_eq!((a.tsval, a.ts_recent), (6, 5), "the newest, and what the receiver holds");
+        b.ack = a.next.add(200);
+        a.stamp(&b, &second);
+        assert_eq!(fit(&a, &b, &first), Fit::Old);
+        // Captured behind its acknowledgement.
+        let fin = TcpFlags(ACK | TcpFlags::FIN);
+        assert_eq!(fit(&a, &b, &Segment { payload: 199, flags: fin, ..first }), Fit::Fits);
+        assert_eq!(fit(&a, &b, &Segment { payload: 198, flags: fin, ..first }), Fit::Old);
     }
 
     #[test]

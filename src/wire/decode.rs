@@ -359,6 +359,8 @@ fn options(mut b: &[u8], cut: bool) -> TcpOptions {
                 o.fast_open = true;
             }
             (254, [_, _, 0xf9, 0x89, ..]) => o.fast_open = true,
+            // MPTCP: the subtype is in the high half of the third byte; this one carries the other end's key.
+            (30, [_, _, 0x70..=0x7f, _, key @ ..]) if key.len() == 8 => o.fast_close = true,
             // MD5 signatures have 16 bytes (RFC 2385), TCP-AO at least two numbers (RFC 5925 section 2.2).
             (19, option) if option.len() == 18 => {}
             (29, option) if option.len() >= 4 => {}

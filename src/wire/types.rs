@@ -287,6 +287,8 @@ pub struct TcpOptions {
     pub sack: Option<Seq>,
     /// TCP Fast Open cookie (kind 34) or the experimental form (kind 254 with magic 0xf989).
     pub fast_open: bool,
+    /// MPTCP's request to close all of a connection at once (kind 30, MP_FASTCLOSE of RFC 8684 section 3.5).
+    pub fast_close: bool,
     /// The longest row of NOPs (kind 1).
     pub nop_row: u8,
     /// The list could not be read to its end: a length of 0 or 1, or one past the header.
