@@ -46,6 +46,7 @@ const SUBJECTS: &[Subject] = &[
     ("hand-over, a packet to a worker", hand_over_packets),
     ("worker, a packet of the steady state, IPv4", || packet(Family::V4)),
     ("worker, a packet of the steady state, IPv6", || packet(Family::V6)),
+    ("worker, a packet where a third of them is lost", in_trouble),
 ];
 
 fn decode(shape: &str) -> usize {
@@ -131,6 +132,24 @@ fn packet(family: Family) -> usize {
     let packets = work::packets(&frames);
     let (before, counted) = packets.split_at(packets.len() - TIMES);
     let mut worker = work::worker(BITS);
+    let mut nowhere = work::Nowhere::default();
+    worker.batch(before, &mut nowhere);
+    work_that_is_counted(&mut || {
+        for batch in counted.chunks(BATCH) {
+            worker.batch(batch, &mut nowhere);
+        }
+    });
+    TIMES
+}
+
+/// Hardly a flow has all its packets, and there are more such flows than may be whole at one time.
+fn in_trouble() -> usize {
+    const BITS: u32 = 10;
+    const TIMES: usize = 20 << BITS;
+    let frames = work::lossy(BITS, 2 * TIMES);
+    let packets = work::packets(&frames);
+    let (before, counted) = packets.split_at(TIMES);
+    let mut worker = work::worker_in_trouble(BITS);
     let mut nowhere = work::Nowhere::default();
     worker.batch(before, &mut nowhere);
     work_that_is_counted(&mut || {

@@ -41,6 +41,18 @@ pub fn lives(bits: u32, family: Family, fill: bool, count: usize) -> Vec<Frame> 
     out
 }
 
+/// Packets of `2^bits` slots, of which one in three is lost.
+pub fn lossy(bits: u32, count: usize) -> Vec<Frame> {
+    let mut order = Order::new(bits, Mix::Births, START).losing(3);
+    let maker = Maker::new(Family::V4, Mix::Births, false);
+    let mut room = [0; STRIDE];
+    let mut frame = |v| {
+        let (len, wire_len) = maker.make(&v, &mut room);
+        (room[..len].to_vec(), wire_len, v.at)
+    };
+    (0..count).map(|_| frame(order.next())).collect()
+}
+
 pub fn packets(frames: &[Frame]) -> Vec<Packet<'_>> {
     let one = |(bytes, wire_len, at)| Packet {
         ts: Nanos(at),
@@ -151,6 +163,16 @@ pub fn worker(bits: u32) -> Worker {
         recorder: 1 << bits,
         seed: Seed::FIXED,
         ports: PortSet::all(),
+        ..WorkerConfig::default()
+    })
+}
+
+/// A worker with no room for more than one slot in 16 whose flow is whole, and for flows whose FINs are lost.
+pub fn worker_in_trouble(bits: u32) -> Worker {
+    Worker::new(&WorkerConfig {
+        max_flows: 8 << bits,
+        recorder: 1 << bits,
+        wholes: 1 << bits >> 4,
         ..WorkerConfig::default()
     })
 }

@@ -100,6 +100,8 @@ pub struct Order {
     fraction: u64,
     /// Packet time that passes without packets when every slot has lived.
     pause: u64,
+    /// One packet in so many is lost; 0 for none.
+    lost: u64,
 }
 
 impl Order {
@@ -113,7 +115,16 @@ impl Order {
             Mix::Full | Mix::Flood => 0,
         };
         let round = if mix == Mix::Full { 0 } else { LIFE as u64 - 1 };
-        Order { bits, mix, filling: (0, 0), round, next: 0, now: start, step_ns, fraction: 0, pause }
+        Order { bits, mix, filling: (0, 0), round, next: 0, now: start, step_ns, fraction: 0, pause, lost: 0 }
+    }
+
+    /// The same, but that one packet in `lost` is none: as behind a ring that overflows, so that hardly a connection has all of its own.
+    pub fn losing(self, lost: u64) -> Order {
+        Order { lost, ..self }
+    }
+
+    fn is_lost(&self, slot: u32, life: u64, step: u64) -> bool {
+        self.lost != 0 && mix(u64::from(slot) << 32 ^ life << 4 ^ step).is_multiple_of(self.lost)
     }
 
     /// The step that a slot is at in the tenth round, with which the order begins.
@@ -152,6 +163,9 @@ impl Order {
             }
             if step < Self::stands_at(slot) {
                 self.filling.1 += 1;
+                if self.is_lost(slot, 0, step.into()) {
+                    continue;
+                }
                 return Some(Visit { slot, life: 0, step, at: self.tick() });
             }
             self.filling = (slot + 1, 0);
@@ -180,7 +194,7 @@ impl Order {
             } else {
                 (round / CYCLE, (round % CYCLE + stands).checked_sub(LIFE as u64 - 1))
             };
-            if let Some(step) = step.filter(|s| *s < LIFE as u64) {
+            if let Some(step) = step.filter(|s| *s < LIFE as u64 && !self.is_lost(slot, life, *s)) {
                 return Visit { slot, life: life as u32, step: step as u8, at: self.tick() };
             }
         }

@@ -51,7 +51,7 @@ pub fn run(args: &PairArgs) -> anyhow::Result<Value> {
     scope(|s| {
         s.spawn(|| {
             thread::pin(first);
-            let mut bench = Bench::new(args.bits, Family::V4, Mix::Births, None);
+            let mut bench = Bench::new(args.bits, Family::V4, Mix::Births, None, 1 << args.bits, None);
             bench.warm_up(0);
             loop {
                 start.wait();
@@ -63,7 +63,7 @@ pub fn run(args: &PairArgs) -> anyhow::Result<Value> {
             }
         });
         thread::pin(last);
-        let mut bench = Bench::new(args.bits, Family::V4, Mix::Births, None);
+        let mut bench = Bench::new(args.bits, Family::V4, Mix::Births, None, 1 << args.bits, None);
         bench.warm_up(0);
         for _ in 0..args.runs {
             let one = share(&mut bench, args.packets, None);

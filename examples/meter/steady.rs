@@ -33,9 +33,15 @@ pub struct WorkerArgs {
     /// What follows a connection.
     #[arg(long, value_enum, default_value_t = Mix::Births)]
     mix: Mix,
+    /// One packet in so many is lost before the worker gets it; none if not given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
+    lost: Option<u64>,
     /// Packets that are timed.
     #[arg(long, default_value_t = 4_000_000)]
     packets: u64,
+    /// Flows that the table has room for; as many as the mix asks for if not given.
+    #[arg(long)]
+    max_flows: Option<usize>,
     /// Packet digests of the flight recorder; as many as flows if not given.
     #[arg(long)]
     recorder: Option<usize>,
@@ -65,6 +71,16 @@ impl Outlet for Tally {
     }
 }
 
+/// Flows that the table has room for. What is full all the time holds the slots' flows and as many again by a quarter that are over.
+/// Where FINs are lost connections stay open long after their last packet.
+fn room(flows: usize, mix: Mix, lost: Option<u64>) -> usize {
+    match (lost, mix) {
+        (Some(_), _) => flows * 8,
+        (None, Mix::Full) => flows + flows / 4,
+        (None, _) => flows,
+    }
+}
+
 /// A worker, and the packets that it gets.
 pub struct Bench {
     pub worker: Worker,
@@ -77,10 +93,15 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(bits: u32, family: Family, mix: Mix, recorder: Option<usize>) -> Bench {
+    pub fn new(
+        bits: u32,
+        family: Family,
+        mix: Mix,
+        lost: Option<u64>,
+        max_flows: usize,
+        recorder: Option<usize>,
+    ) -> Bench {
         let flows = 1usize << bits;
-        // What is full all the time holds the slots' flows and as many again by a quarter that are over.
-        let max_flows = if mix == Mix::Full { flows + flows / 4 } else { flows };
         let config = WorkerConfig {
             max_flows,
             recorder: recorder.unwrap_or(flows),
@@ -90,7 +111,7 @@ impl Bench {
         };
         Bench {
             worker: Worker::new(&config),
-            order: Order::new(bits, mix, START),
+            order: Order::new(bits, mix, START).losing(lost.unwrap_or(0)),
             maker: Maker::new(family, mix, false),
             frames: vec![[0; STRIDE]; CHUNK],
             lens: vec![(0, 0, 0); CHUNK],
@@ -170,8 +191,8 @@ fn resident() -> u64 {
 pub fn run(args: &WorkerArgs) -> anyhow::Result<Value> {
     let flows = 1u64 << args.bits;
     let recorder = args.recorder.unwrap_or(flows as usize);
-    let config =
-        WorkerConfig { max_flows: (flows + flows / 4) as usize, recorder, ..WorkerConfig::default() };
+    let max_flows = args.max_flows.unwrap_or_else(|| room(flows as usize, args.mix, args.lost));
+    let config = WorkerConfig { max_flows, recorder, ..WorkerConfig::default() };
     let (need, have) = (config.bytes(), available());
     if need > have - have / 8 {
         return Ok(
@@ -182,7 +203,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<Value> {
     let limit = limit::ns_an_update(args.bits);
     let before = resident();
     let family = if args.v6 { Family::V6 } else { Family::V4 };
-    let mut bench = Bench::new(args.bits, family, args.mix, args.recorder);
+    let mut bench = Bench::new(args.bits, family, args.mix, args.lost, max_flows, args.recorder);
     // A flood fills the table in a round; lives that push others out fill the quarter to spare in 2.5.
     bench.warm_up(match args.mix {
         Mix::Steady | Mix::Births => 0,
@@ -211,6 +232,7 @@ pub fn run(args: &WorkerArgs) -> anyhow::Result<Value> {
         "flows": flows,
         "family": if args.v6 { "IPv6" } else { "IPv4" },
         "mix": format!("{:?}", args.mix).to_lowercase(),
+        "lost_one_in": args.lost,
         "packets": chunks * CHUNK as u64,
         "ns_a_packet": spent as f64 / (chunks * CHUNK as u64) as f64,
         "ns_a_packet_median": thread::median(&samples),

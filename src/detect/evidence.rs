@@ -1,7 +1,11 @@
 //! What every rule needs to turn a flow into an anomaly: its packets, its tuple, its letters.
 
+use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
+
 use super::{Anomaly, Certainty, Facts, Kind, Severity, Verdict};
-use crate::flow::{Digest, FlowKey, Recorder, Side, Tunnels, Tuple};
+use crate::flow::{Digest, Endpoint, FlowKey, Recorder, Side, Tunnels, Tuple};
 use crate::track::Flow;
 use crate::wire::{Nanos, TcpFlags, Way};
 
@@ -92,8 +96,19 @@ pub fn duration(ns: u64) -> String {
     match ns {
         0..1_000_000 => format!("{} us", ns / 1_000),
         1_000_000..1_000_000_000 => format!("{} ms", ns / Nanos::MS),
-        _ => format!("{:.1} s", ns as f64 / 1e9),
+        _ => seconds(ns),
     }
+}
+
+/// Seconds with one digit, as `{:.1}` has it of a float. That takes a thousand instructions, and is asked only where it decides: halfway
+/// between two digits, and where so many nanoseconds are no float any more.
+fn seconds(ns: u64) -> String {
+    const TENTH: u64 = Nanos::SEC / 10;
+    if ns % TENTH == TENTH / 2 || ns >= 1 << 50 {
+        return format!("{:.1} s", ns as f64 / 1e9);
+    }
+    let tenths = (ns + TENTH / 2) / TENTH;
+    format!("{}.{} s", tenths / 10, tenths % 10)
 }
 
 /// Nanoseconds as milliseconds with three digits, as facts carry them.
@@ -101,7 +116,39 @@ pub fn ms(ns: u64) -> f64 {
     (ns as f64 / 1e3).round() / 1e3
 }
 
-/// `address:port`, IPv6 in brackets.
-pub fn endpoint(e: crate::flow::Endpoint) -> String {
-    std::net::SocketAddr::new(e.addr.ip(), e.port).to_string()
+/// `address:port`, IPv6 in brackets: made into text where it is written, since most of what is looked at is not.
+pub fn endpoint(e: Endpoint) -> Shown {
+    Shown(e)
+}
+
+/// See [`endpoint`].
+#[derive(Clone, Copy)]
+pub struct Shown(Endpoint);
+
+impl Display for Shown {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.0.addr.ip(), self.0.port).fmt(f)
+    }
+}
+
+impl From<Shown> for Cow<'static, str> {
+    fn from(shown: Shown) -> Self {
+        shown.to_string().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_rounded_as_floats_are() {
+        for base in [1, 9, 10, 59, 3_600, 86_400, 1_000_000, 1_125_898, 1_125_900, 1_000_000_000] {
+            for part in (0..Nanos::SEC).step_by(50_000_000).chain([1, 999_999_999]) {
+                for ns in [0, 1, 2].map(|n| (base * Nanos::SEC + part + n).saturating_sub(1)) {
+                    assert_eq!(seconds(ns), format!("{:.1} s", ns as f64 / 1e9), "{ns}");
+                }
+            }
+        }
+    }
 }

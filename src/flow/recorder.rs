@@ -88,12 +88,21 @@ impl Recorder {
 
     /// Up to `limit` digests of the chain that ends at `newest`, oldest first. Those already overwritten are missing.
     pub fn chain(&self, newest: Mark, limit: usize) -> Vec<Digest> {
-        let mut out = Vec::new();
-        let mut mark = newest;
-        while out.len() < limit {
-            let Some((digest, before)) = self.get(mark) else { break };
-            out.push(digest);
-            mark = before;
+        let (mut count, mut mark) = (0, newest);
+        while count < limit
+            && let Some(entry) = self.entry(mark)
+        {
+            count += 1;
+            mark = entry.before;
+        }
+        // Gone through twice, for a list of the right size from the first.
+        let mut out = Vec::with_capacity(count);
+        mark = newest;
+        while out.len() < count
+            && let Some(entry) = self.entry(mark)
+        {
+            out.push(entry.digest);
+            mark = entry.before;
         }
         out.reverse();
         out

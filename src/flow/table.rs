@@ -78,12 +78,6 @@ impl Bucket {
     }
 }
 
-/// A whole flow and the line it belongs to.
-struct Whole<V> {
-    owner: u32,
-    value: V,
-}
-
 /// Addresses of IPv6 flows, by the flow's number, so that they are fetched together with its line. Zeroed memory, which the kernel gives
 /// when it is touched: none for IPv4.
 struct Wide {
@@ -135,7 +129,10 @@ pub struct Table<V> {
     free: u32,
     len: u32,
     hand: usize,
-    wholes: Vec<Whole<V>>,
+    wholes: Vec<V>,
+    /// What each whole flow is worth, and the line it belongs to: apart from them, so that those that are compared are in one cache line.
+    ranks: Vec<u64>,
+    owners: Vec<u32>,
     wholes_free: Vec<u32>,
     wholes_most: usize,
     whole_hand: usize,
@@ -164,6 +161,8 @@ impl<V: Clone + Default> Table<V> {
             len: 0,
             hand: 0,
             wholes: Vec::with_capacity(wholes),
+            ranks: Vec::with_capacity(wholes),
+            owners: Vec::with_capacity(wholes),
             wholes_free: Vec::with_capacity(wholes),
             wholes_most: wholes,
             whole_hand: 0,
@@ -197,7 +196,7 @@ impl<V: Clone + Default> Table<V> {
     pub fn bytes_for_each(capacity: usize, wholes: usize) -> usize {
         let wholes = if wholes == 0 { Self::wholes_for(capacity) } else { wholes };
         let index = capacity.div_ceil(LOAD) * size_of::<Bucket>();
-        let pool = wholes.min(capacity) * (size_of::<Whole<V>>() + size_of::<u32>());
+        let pool = wholes.min(capacity) * (size_of::<V>() + size_of::<(u64, u32, u32)>());
         size_of::<Line>() + size_of::<u8>() + (index + pool).div_ceil(capacity)
     }
 
@@ -536,43 +535,72 @@ impl<V: Clone + Default> Table<V> {
     /// The whole flow, of one that [`Table::is_whole`].
     #[inline]
     pub fn get(&self, id: FlowId) -> &V {
-        &self.wholes[self.lines[id.0 as usize].whole()].value
+        &self.wholes[self.lines[id.0 as usize].whole()]
     }
 
     /// The whole flow, of one that [`Table::is_whole`].
     #[inline]
     pub fn get_mut(&mut self, id: FlowId) -> &mut V {
-        &mut self.wholes[self.lines[id.0 as usize].whole()].value
+        &mut self.wholes[self.lines[id.0 as usize].whole()]
     }
 
-    /// Some flows that are whole, if one more can not be: one of them must become a line, or go, first.
-    pub fn crowded(&mut self) -> Option<[FlowId; WHOLE_CANDIDATES]> {
+    /// The whole flow that must become a line, or go, before one more can be whole: of the next few the one of the least rank.
+    pub fn crowded(&mut self) -> Option<FlowId> {
         if !self.wholes_free.is_empty() || self.wholes.len() < self.wholes_most {
             return None;
         }
-        Some(std::array::from_fn(|_| {
-            self.whole_hand = (self.whole_hand + 1) % self.wholes.len();
-            FlowId(self.wholes[self.whole_hand].owner)
-        }))
+        let at = self.least();
+        self.whole_hand = (self.whole_hand + WHOLE_CANDIDATES) % self.wholes.len();
+        Some(FlowId(self.owners[at]))
     }
 
-    /// Makes a flow whole. [`Table::crowded`] must have returned `None`.
-    pub fn make_whole(&mut self, id: FlowId, value: V) {
-        let whole = Whole { owner: id.0, value };
+    /// The flow that [`Table::crowded`] will name next, unless a rank changes meanwhile: to be fetched.
+    #[inline]
+    pub fn next_crowded(&self) -> (&V, FlowId) {
+        let at = self.least();
+        (&self.wholes[at], FlowId(self.owners[at]))
+    }
+
+    /// The place of the least rank of the next few; of two alike the first.
+    #[inline]
+    fn least(&self) -> usize {
+        let (mut least, mut at, mut hand) = (u64::MAX, self.whole_hand, self.whole_hand);
+        for _ in 0..WHOLE_CANDIDATES.min(self.ranks.len()) {
+            hand = if hand + 1 < self.ranks.len() { hand + 1 } else { 0 };
+            if self.ranks[hand] < least {
+                (least, at) = (self.ranks[hand], hand);
+            }
+        }
+        at
+    }
+
+    /// Makes a flow whole: an empty one, to be filled. [`Table::crowded`] must have returned `None`.
+    pub fn make_whole(&mut self, id: FlowId) -> &mut V {
         let at = match self.wholes_free.pop() {
             Some(at) => {
-                self.wholes[at as usize] = whole;
+                self.wholes[at as usize] = V::default();
                 at
             }
             None => {
                 assert!(self.wholes.len() < self.wholes_most, "the caller makes room first");
-                self.wholes.push(whole);
+                self.wholes.push(V::default());
+                self.ranks.push(0);
+                self.owners.push(0);
                 self.wholes.len() as u32 - 1
             }
         };
         let line = &mut self.lines[id.0 as usize];
         line.phase = Phase::Whole;
         line.ends[0].next.0 = at;
+        self.ranks[at as usize] = 0;
+        self.owners[at as usize] = id.0;
+        &mut self.wholes[at as usize]
+    }
+
+    /// Says what a whole flow is worth: one of a lesser rank gives way before it.
+    #[inline]
+    pub fn set_rank(&mut self, id: FlowId, rank: u64) {
+        self.ranks[self.lines[id.0 as usize].whole()] = rank;
     }
 
     /// Gives the place of a whole flow back. The caller says what the line is now.

@@ -264,13 +264,11 @@ pub fn class(phase: Phase) -> Class {
     }
 }
 
-/// The whole flow of a line whose packets are all in the recorder: `packets`, oldest first.
-pub fn unfold(packets: &[Digest]) -> Flow {
-    let mut flow = Flow::default();
+/// The whole flow of a line whose packets are all in the recorder: `packets`, oldest first. `flow` is a new one.
+pub fn unfold(packets: &[Digest], flow: &mut Flow) {
     for d in packets {
         flow.step(&d.segment(), d.from, d.ts, |_| ());
     }
-    flow
 }
 
 /// The whole flow of a line whose first packets are overwritten: what the line knows, and nothing that it does not. Windows, the

@@ -49,6 +49,9 @@ def alone(results, effort):
         m = meter("worker", "--bits", effort.of(18, 16, 10), "--mix", mix,
                   "--packets", effort.of(5_242_880, 1_310_720, 20_480))
         results.add(f"worker, {what}", m["ns_a_packet"], "ns/packet", limit=m["limit_ns"], **m)
+    m = meter("worker", "--bits", effort.of(16, 16, 10), "--lost", 3, "--packets", effort.of(2_621_440, 1_310_720, 20_480))
+    results.add("worker, a third of the packets lost", m["ns_a_packet"], "ns/packet", limit=m["limit_ns"],
+                note="hardly a flow fits its line, and there are more of them than can be whole", **m)
 
 
 def together(results, effort):

@@ -21,7 +21,7 @@ fn put(t: &mut Table<u16>, n: u16) -> Vec<u16> {
         t.remove(v);
     }
     let id = t.insert(k, h);
-    t.make_whole(id, n);
+    *t.make_whole(id) = n;
     gone
 }
 

@@ -1,10 +1,11 @@
 //! Flows that are kept in their lines alone: the short way of the common packet, and the ways from a line to a whole flow and back.
 
-use super::{Lookup, Speaker, Worker, class_of, fetch, toward};
+use super::{Lookup, Speaker, Worker, fetch, rank, toward};
 use crate::capture::Packet;
 use crate::detect::{Life, Listener, Seen, Sight};
 use crate::flow::{Class, Digest, FlowId, FlowKey, Line, Mark, Phase, Side, bit};
 use crate::pipeline::event::Outlet;
+use crate::pipeline::memory::prefetch_all;
 use crate::track::fold::{self, Folded};
 use crate::wire::Nanos;
 
@@ -159,10 +160,16 @@ impl Worker {
         let line = *self.table.line(id);
         let newest = line.mark(self.recorder.next());
         let all = !line.has(bit::FOLDED) && self.gather(&line);
-        let mut flow = if all { fold::unfold(&self.chain) } else { fold::unfold_line(&line, now) };
+        let flow = self.table.make_whole(id);
+        if all {
+            fold::unfold(&self.chain, flow);
+        } else {
+            *flow = fold::unfold_line(&line, now);
+        }
         flow.newest = newest;
         flow.vlan = self.labels[usize::from(line.label)];
-        self.table.make_whole(id, flow);
+        let rank = rank(flow);
+        self.table.set_rank(id, rank);
     }
 
     /// Collects the packets of a line, oldest first; false if some are overwritten, or nobody knows how many there are.
@@ -204,16 +211,14 @@ impl Worker {
 
     /// If no more flows can be whole, one that is becomes a line with what fits there; if none can, one is given up.
     pub(super) fn make_room_for_a_whole(&mut self, now: Nanos, out: &mut dyn Outlet) {
-        while let Some(some) = self.table.crowded() {
-            let order = |&id: &FlowId| {
+        while let Some(id) = self.table.crowded() {
+            let (vlan, plain) = {
                 let flow = self.table.get(id);
-                (flow.attempt.pending, class_of(flow) != Class::Closed, flow.last)
+                (flow.vlan, flow.tunnel.is_none())
             };
-            let Some(id) = some.into_iter().min_by_key(order) else { return };
-            let flow = self.table.get(id).clone();
-            let label = if flow.tunnel.is_none() { self.label(flow.vlan) } else { None };
+            let label = if plain { self.label(vlan) } else { None };
             let mut line = *self.table.line(id);
-            let folds = label.is_some() && fold::fold(&flow, &mut line);
+            let folds = label.is_some() && fold::fold(self.table.get(id), &mut line);
             if folds {
                 self.table.give_back(id);
                 line.label = label.unwrap_or(0);
@@ -222,6 +227,10 @@ impl Worker {
                 self.count_evicted(id);
                 self.forget(id, now, Nanos(0), out);
             }
+            // Where one has no room the next has none, and what it waits for then is memory.
+            let (flow, id) = self.table.next_crowded();
+            prefetch_all(flow);
+            fetch(&self.table, id);
         }
     }
 

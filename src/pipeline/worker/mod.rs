@@ -18,7 +18,8 @@ use crate::bpf::Known;
 use crate::capture::{BATCH, Packet, PortSet};
 use crate::detect::{Anomaly, Listener, Sight, View, rules};
 use crate::flow::{
-    Class, Digest, Endpoint, FlowId, FlowKey, Narrow, Phase, Recorder, Side, Table, Tunnels, Tuple, Wheel,
+    Class, Digest, Endpoint, FlowId, FlowKey, Narrow, Phase, Recorder, Side, Table, TunnelId, Tunnels, Tuple,
+    Wheel,
 };
 use crate::track::{Ended, Flow, Outcome, SegClass, State, Step, seen};
 use crate::wire::{self, Body, Brief, Decoded, IcmpError, Nanos, Segment, TcpFlags, Way};
@@ -222,15 +223,9 @@ impl Worker {
             self.guess_all(chunk.len());
             for (i, p) in chunk.iter().enumerate() {
                 self.advance(p.now, out);
-                if self.lookups[i].form == Form::Brief {
-                    if self.quick(i, p, out) {
-                        continue;
-                    }
-                    self.keys[i] = self.key(i);
-                    self.decoded[i] = wire::decode(p.link, p.bytes, p.wire_len, p.vlan);
-                    self.lookups[i].form = Form::Tcp;
+                if self.lookups[i].form != Form::Brief || !self.quick(i, p, out) {
+                    self.packet(i, p, out);
                 }
-                self.packet(i, p, out);
             }
         }
         self.counters.live = self.table.len() as u64;
@@ -353,18 +348,38 @@ impl Worker {
         self.wheel.rewind();
     }
 
+    /// A common packet that has no short way: its flow is, or is to be, a whole one. Nothing more is read of it.
+    fn brief(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) {
+        self.keys[i] = self.key(i);
+        self.counters.segments += 1;
+        let Brief { mut digest, .. } = self.briefs[i];
+        let seg = self.briefs[i].segment();
+        if !opens(&seg) {
+            (digest.mss, digest.wscale) = (0, 0);
+        }
+        self.segment(i, &seg, digest, p, out);
+    }
+
+    /// A packet that has no short way. In a function of its own, and said to be rare, so that those that have one are not slower for it.
+    #[cold]
+    #[inline(never)]
     fn packet(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) {
         self.counters.packets += 1;
+        match self.lookups[i].form {
+            Form::Brief => return self.brief(i, p, out),
+            Form::PassedOver => {
+                self.counters.others += 1;
+                return;
+            }
+            Form::Tcp | Form::Other => {}
+        }
         let point = p.point.0;
         let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: 0, events: &mut self.events };
-        if self.lookups[i].form == Form::PassedOver {
-            self.counters.others += 1;
-            return;
-        }
         match self.decoded[i].body {
             Body::Tcp(seg) if self.lookups[i].form == Form::Tcp => {
                 self.counters.segments += 1;
-                self.segment(i, &seg, p, out);
+                let digest = digest(&self.decoded[i], &seg, p, self.lookups[i].end);
+                self.segment(i, &seg, digest, p, out);
             }
             Body::Arp(arp) => {
                 self.counters.arp += 1;
@@ -382,23 +397,23 @@ impl Worker {
         }
     }
 
-    fn segment(&mut self, i: usize, seg: &Segment, p: &Packet<'_>, out: &mut dyn Outlet) {
-        let Lookup { hash, end, .. } = self.lookups[i];
+    /// A segment of a flow that is, or is to be, a whole one.
+    fn segment(&mut self, i: usize, seg: &Segment, digest: Digest, p: &Packet<'_>, out: &mut dyn Outlet) {
+        let Lookup { hash, end, guess, .. } = self.lookups[i];
         let key = self.keys[i];
-        let found = self.table.find(&key, hash);
+        let found = guess.filter(|id| self.table.is(*id, &key)).or_else(|| self.table.find(&key, hash));
         let id = match found {
             Some(id) => {
                 self.unfold(id, p.now, out);
                 // A deadline that lies before this packet is met before it, whatever the wheel's tick.
                 if self.table.get(id).deadline <= p.now && !self.wake(id, p.now, out) {
-                    self.open(key, hash, i, p.ts, out)
+                    self.open(key, hash, i, digest.vlan, p.ts, out)
                 } else {
                     id
                 }
             }
-            None => self.open(key, hash, i, p.ts, out),
+            None => self.open(key, hash, i, digest.vlan, p.ts, out),
         };
-        let digest = digest(&self.decoded[i], seg, p, end);
         if self.again(id, &key, hash, &digest, out) {
             self.table.get_mut(id).again(seg, end);
             return;
@@ -419,7 +434,7 @@ impl Worker {
                 to.say(What::Life(Box::new(LifeOver { key, flow: old.clone(), tunnel })));
             }
         });
-        let class = class_of(flow);
+        let (class, rank) = (class_of(flow), rank(flow));
         let deadline = flow.deadline;
         let known = is_known(flow);
         if known != was_known {
@@ -430,6 +445,7 @@ impl Worker {
             self.wheel.arm(id, deadline, &mut self.table.line_mut(id).armed);
         }
         self.table.set_class(id, class);
+        self.table.set_rank(id, rank);
         self.table.line_mut(id).set_last(p.ts);
         let control = seg.flags.any(TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN);
         let met = found.is_none() && self.table.get(id).picked_up;
@@ -518,6 +534,8 @@ impl Worker {
             self.counters.attempts += 1;
             self.counters.failed += 1;
             self.figures(&key, &ended);
+            let rank = rank(self.table.get(id));
+            self.table.set_rank(id, rank);
             let flow = self.table.get(id);
             let view = View { key: &key, flow, recorder: &self.recorder, tunnels: &self.tunnels };
             let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
@@ -560,14 +578,25 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, key: FlowKey, hash: u64, i: usize, at: Nanos, out: &mut dyn Outlet) -> FlowId {
+    /// A new flow, a whole one.
+    fn open(
+        &mut self,
+        key: FlowKey,
+        hash: u64,
+        i: usize,
+        vlan: u16,
+        at: Nanos,
+        out: &mut dyn Outlet,
+    ) -> FlowId {
         self.make_room(hash, at, out);
         self.make_room_for_a_whole(at, out);
         self.counters.flows += 1;
         let id = self.table.insert(key, hash);
-        let tunnel = self.tunnels.id(&self.decoded[i].tunnel);
-        let vlan = self.decoded[i].vlans.id().map_or(0, |v| v + 1);
-        self.table.make_whole(id, Flow { vlan, tunnel, ..Flow::default() });
+        // What was read the short way is in no tunnel.
+        let brief = self.lookups[i].form == Form::Brief;
+        let tunnel = if brief { TunnelId::default() } else { self.tunnels.id(&self.decoded[i].tunnel) };
+        let flow = self.table.make_whole(id);
+        (flow.vlan, flow.tunnel) = (vlan, tunnel);
         id
     }
 
@@ -666,15 +695,28 @@ fn class_of(flow: &Flow) -> Class {
     }
 }
 
+/// What a whole flow is worth when there is no room for more of them. Those that wait for an answer stay longest, then those that are not
+/// over; of the others the one that was quiet longest gives way.
+fn rank(flow: &Flow) -> u64 {
+    const TIME: u64 = (1 << 62) - 1;
+    let kept = class_of(flow) != Class::Closed;
+    u64::from(flow.attempt.pending) << 63 | u64::from(kept) << 62 | flow.last.0.min(TIME)
+}
+
 /// The tuple of a key, from the end that is the originator.
 fn toward(key: &FlowKey, orig: Side) -> Tuple {
     if orig == Side::Orig { key.tuple() } else { key.tuple().reversed() }
 }
 
+/// Whether the options that are sent once are kept of it: with any other flags beside its SYN they mean nothing.
+fn opens(seg: &Segment) -> bool {
+    matches!(SegClass::of(seg.flags), SegClass::Syn | SegClass::SynAck)
+}
+
 /// What the flight recorder keeps of a packet. `end` is the end of the key that sent it.
 fn digest(d: &Decoded, seg: &Segment, p: &Packet<'_>, end: Side) -> Digest {
     let (tsval, tsecr) = seg.options.ts.unwrap_or((0, 0));
-    let syn = matches!(SegClass::of(seg.flags), SegClass::Syn | SegClass::SynAck);
+    let syn = opens(seg);
     Digest {
         ts: p.ts,
         seq: seg.seq,

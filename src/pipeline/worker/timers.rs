@@ -1,6 +1,6 @@
 //! Time without packets: what a worker does about flows on which none comes, when the wheel offers them.
 
-use super::{Worker, fetch};
+use super::{Worker, fetch, rank};
 use crate::flow::{FlowId, Phase, Wheel};
 use crate::pipeline::event::Outlet;
 use crate::pipeline::memory::prefetch;
@@ -123,6 +123,8 @@ impl Worker {
                     return false;
                 }
                 Some(step) => {
+                    let rank = rank(self.table.get(id));
+                    self.table.set_rank(id, rank);
                     if let Some(ended) = step.ended {
                         self.silence(id, &ended, due, Nanos(0), out);
                     }
