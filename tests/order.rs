@@ -151,6 +151,28 @@ fn a_syn_ack_that_was_captured_before_the_data_in_the_syn_answers_it() {
 }
 
 #[test]
+fn a_syn_that_was_captured_behind_the_whole_handshake_attacks_nobody() {
+    let (mut c, mut t) = (Capture::default(), Talk::new(40_000));
+    let syn = t.client(SYN, 0);
+    c.after(0.0, t.server(SYN | ACK, 0).frame());
+    c.after(0.1, t.client(ACK, 0).frame());
+    c.after(0.1, syn.frame());
+    t.exchange(&mut c);
+    t.close(&mut c);
+    let all = c.records();
+    assert!(all.iter().all(|r| r["severity"] == "info"), "{all:#?}");
+    assert!(of_kind(&all, "syn_on_live_flow").is_empty(), "{all:#?}");
+    // Another's is a SYN on a connection that is open.
+    let (mut c, mut t) = (Capture::default(), Talk::new(40_000));
+    let syn = Tcp { seq: 77, ..t.client(SYN, 0) };
+    c.after(0.0, t.server(SYN | ACK, 0).frame());
+    c.after(0.1, t.client(ACK, 0).frame());
+    c.after(0.1, syn.frame());
+    t.exchange(&mut c);
+    assert_eq!(of_kind(&c.records(), "syn_on_live_flow").len(), 1);
+}
+
+#[test]
 fn a_syn_that_comes_once_more_after_the_close_opens_nothing() {
     for stamps in [true, false] {
         for (later, reset) in [(3.0, false), (3.0, true), (20_000.0, false)] {

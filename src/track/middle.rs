@@ -12,7 +12,7 @@ pub(super) const TIMEOUT: u64 = 150 * Nanos::MS;
 
 /// A final ACK that lies further than this from what the handshake said acknowledges something else; nearer it may follow data
 /// that was not captured: all that fits the windows of SYN and SYN-ACK, which are never scaled.
-const FINAL_ACK_NEAR: i32 = 65_535;
+pub(super) const FINAL_ACK_NEAR: i32 = 65_535;
 
 impl Flow {
     pub(super) fn on_rst(&mut self, seg: &Segment, end: Side, ts: Nanos, step: &mut Step) {

@@ -1,7 +1,7 @@
 //! How a life begins: SYNs, and what answers them.
 
 use super::life::{Attempt, Flow, Outcome, StaleAck, seen};
-use super::middle::TIMEOUT;
+use super::middle::{FINAL_ACK_NEAR, TIMEOUT};
 use super::state::{Next, SegClass, State, next};
 use super::step::{ATTEMPT_DELAY, Ended, Step, note, syn_of};
 use crate::flow::Side;
@@ -58,7 +58,7 @@ impl Flow {
             return;
         }
         let role = self.role(end);
-        if self.state.is_over() && self.opened_by(seg, end) {
+        if self.state.is_over() && self.opened_by(seg, end) || self.follows_its_answer(seg, role) {
             step.old = true;
             return;
         }
@@ -133,6 +133,15 @@ impl Flow {
             Some((tsval, _)) => me.has(seen::TS) && (me.tsval.wrapping_sub(tsval) as i32) >= 0,
             None => !me.has(seen::TS) && a.isn == seg.seq && seg.ip_id != 0 && a.ip_id == seg.ip_id,
         }
+    }
+
+    /// True for the SYN of a life that was captured from its SYN-ACK on: that and what answered it overtook the SYN.
+    fn follows_its_answer(&self, seg: &Segment, role: Side) -> bool {
+        let [orig, resp] = &self.ends;
+        let went_on = 1..=1 + FINAL_ACK_NEAR;
+        let answered =
+            role == Side::Orig && !orig.has(seen::SYN) && orig.has(seen::ANY) && resp.has(seen::SYN);
+        answered && self.tallies.acked_at.0 != 0 && went_on.contains(&orig.next.distance(seg.seq))
     }
 
     /// The same SYN once more, so long after the first that the connection list has given that one up: another life there, and
