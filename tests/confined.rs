@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{MsgFlags, recv, send};
 use syntap::guard::{Guard, Level, Reach, refused};
 
 /// How an attempt must end.
@@ -221,7 +222,9 @@ const ATTEMPTS: &[(&str, Ends, Attempt)] = &[
         raw(libc::SYS_fcntl, here.manager.as_raw_fd(), libc::F_SETOWN, 1)
     }),
     ("choose the signal", Ends::Refused, |here| {
-        raw(libc::SYS_fcntl, here.manager.as_raw_fd(), libc::F_SETSIG, libc::SIGKILL)
+        // Of asm-generic/fcntl.h.
+        const F_SETSIG: i32 = 10;
+        raw(libc::SYS_fcntl, here.manager.as_raw_fd(), F_SETSIG, libc::SIGKILL)
     }),
     ("have a terminal's processes signalled", Ends::Refused, |here| {
         raw(libc::SYS_fcntl, here.manager.as_raw_fd(), libc::F_SETFL, libc::O_ASYNC)
@@ -251,8 +254,10 @@ const ATTEMPTS: &[(&str, Ends, Attempt)] = &[
 /// What the helper that asks connection tracking may try: it is ended for anything that it has no need for.
 const OF_THE_HELPER: &[(&str, Ends, Attempt)] = &[
     ("the helper hears a question and answers", Ends::Done, |here| {
-        here.manager.recv(&mut [0; 1])?;
-        here.manager.send(b"x").map(drop)
+        // By the calls that it makes; the standard library writes where it says that it sends.
+        let channel = here.manager.as_raw_fd();
+        recv(channel, &mut [0; 1], MsgFlags::empty())?;
+        Ok(send(channel, b"x", MsgFlags::empty()).map(drop)?)
     }),
     ("the helper sends to somebody else", Ends::Killed, |here| {
         here.manager.send_to(b"x", &here.others).map(drop)
@@ -344,6 +349,7 @@ fn records(base: &Path, user: &str) -> PathBuf {
         fs::set_permissions(made, PermissionsExt::from_mode(0o755)).expect("mode set");
     }
     write_in(&config, "syntap.toml").expect("written");
+    fs::set_permissions(config.join("syntap.toml"), PermissionsExt::from_mode(0o644)).expect("mode set");
     // Nobody listens any more, and it would not matter.
     drop(UnixDatagram::bind(base.join("others.sock")).expect("bound"));
     symlink("/etc/passwd", dir.join("link")).expect("linked");

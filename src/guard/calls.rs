@@ -95,8 +95,9 @@ const MAKES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u
 const RUNS: u32 = 0o7111;
 /// What `sendto` is without an address: to whom the socket was connected at set-up. With one, or by TCP Fast Open, it would connect.
 const TO_ITS_PEER: If = If::Each(&[If::Null(4), If::None(3, libc::MSG_FASTOPEN as u32)]);
-/// Commands of `fcntl` that tell and set what a descriptor is. None that has signals sent to somebody: `F_SETOWN`, `F_SETSIG`.
-const FLAGS: &[u32] = &[libc::F_GETFD as u32, libc::F_SETFD as u32, libc::F_GETFL as u32];
+/// Commands of `fcntl` that copy a descriptor, tell and set what it is. None that has signals sent to somebody: `F_SETOWN`, `F_SETSIG`.
+const DESCRIPTORS: &[u32] =
+    &[libc::F_GETFD as u32, libc::F_SETFD as u32, libc::F_GETFL as u32, libc::F_DUPFD_CLOEXEC as u32];
 
 /// Allowed while running.
 pub const RUNNING: &[Call] = calls! {
@@ -105,7 +106,7 @@ pub const RUNNING: &[Call] = calls! {
     SYS_poll Any, "wait for packets, netlink messages";
     SYS_ppoll Any, "poll, where a C library or an architecture has none";
     SYS_recvfrom Any, "wake the driver of an AF_XDP ring; read netlink messages";
-    SYS_sendto TO_ITS_PEER, "ask rtnetlink, the conntrack helper and the supervisor; wake the driver of an AF_XDP ring; tell the service manager; answer for metrics";
+    SYS_sendto TO_ITS_PEER, "ask rtnetlink, the conntrack helper and the supervisor; wake the driver of an AF_XDP ring; answer for metrics";
     SYS_getsockopt Any, "losses of an AF_XDP ring and of conntrack's socket; whether a ring's device is gone";
     SYS_clock_nanosleep Any, "naps of the workers, the writer and the control thread";
     SYS_nanosleep Any, "naps, in older C libraries";
@@ -117,7 +118,7 @@ pub const RUNNING: &[Call] = calls! {
     // Records.
     SYS_openat If::None(2, MAKES), "look into a shard; read the configuration, at SIGHUP (landlock: in their directories only)";
     SYS_openat If::NoMode(3, RUNS), "begin a shard; a text file of metrics (landlock: in their directories only)";
-    SYS_write Any, "write frames, copies of packets, the status line";
+    SYS_write Any, "write frames, copies of packets, the status line; tell the service manager; answer for metrics";
     SYS_lseek Any, "cut off a frame that could not be written whole";
     SYS_ftruncate Any, "the same";
     SYS_fsync Any, "finish a shard";
@@ -135,8 +136,8 @@ pub const RUNNING: &[Call] = calls! {
     SYS_unlink Any, "remove a shard that is empty, or too old";
     SYS_unlinkat Any, "the same";
     SYS_getdents64 Any, "list the directory of records";
-    SYS_fcntl OneOf(1, FLAGS), "flags of descriptors: closed on exec, non-blocking";
-    SYS_fcntl If::Each(&[If::Is(1, libc::F_SETFL as u32), If::None(2, libc::O_ASYNC as u32)]), "the same";
+    SYS_fcntl OneOf(1, DESCRIPTORS), "flags of descriptors: closed on exec, non-blocking; a copy of a program's, to attach it again";
+    SYS_fcntl If::Each(&[If::Is(1, libc::F_SETFL as u32), If::None(2, libc::O_ASYNC as u32)]), "not to wait for a connection's bytes";
 
     // Metrics. The listeners are bound before.
     SYS_accept4 Any, "a connection to the metrics";
