@@ -145,7 +145,7 @@ pub const RUNNING: &[Call] = calls! {
     #[cfg(target_arch = "x86_64")]
     SYS_rename Any, "a text file of metrics, written beside, gets its name";
     SYS_renameat Any, "the same";
-    SYS_renameat2 Any, "the same";
+    SYS_renameat2 If::Is(4, 0), "the same";
     SYS_fchmod If::Mode(1, 0o644), "that file can be read by all";
     SYS_getrusage Any, "CPU time of its own";
 
