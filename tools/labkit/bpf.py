@@ -82,13 +82,18 @@ def wipe(ns, name, pid):
         os.close(fd)
 
 
-def attached(ns, names):
-    """How many programs are on these interfaces' hooks."""
+def programs(names):
+    """How many programs are on these interfaces' hooks, in this network namespace."""
     count = 0
-    with within(ns):
-        for name in names:
-            for hook in (TCX_INGRESS, TCX_EGRESS):
-                ids = (ctypes.c_uint32 * 64)()
-                attr = struct.pack("=IIIIQI", socket.if_nametoindex(name), hook, 0, 0, ctypes.addressof(ids), 64)
-                count += struct.unpack_from("=I", bpf(PROG_QUERY, attr)[1], 24)[0]
+    for name in names:
+        for hook in (TCX_INGRESS, TCX_EGRESS):
+            ids = (ctypes.c_uint32 * 64)()
+            attr = struct.pack("=IIIIQI", socket.if_nametoindex(name), hook, 0, 0, ctypes.addressof(ids), 64)
+            count += struct.unpack_from("=I", bpf(PROG_QUERY, attr)[1], 24)[0]
     return count
+
+
+def attached(ns, names):
+    """The same in another one."""
+    with within(ns):
+        return programs(names)

@@ -3,18 +3,15 @@
   python3 -m vmkit.service
 """
 
-import ctypes
 import json
 import os
 import re
-import socket
-import struct
 import subprocess
 import time
 import traceback
 from pathlib import Path
 
-from labkit.bpf import PROG_QUERY, TCX_EGRESS, TCX_INGRESS, bpf
+from labkit.bpf import programs
 from labkit.net import sh
 
 from .guest import log, told
@@ -78,17 +75,12 @@ def runs():
 
 def hooks():
     """Programs at the interface's hooks, by whichever mechanism, as the kernel tells."""
-    found = 0
-    for hook, kind in (("ingress", TCX_INGRESS), ("egress", TCX_EGRESS)):
-        ids = (ctypes.c_uint32 * 16)()
-        query = struct.pack("=IIIIQIIQQQQ", socket.if_nametoindex("near"), kind, 0, 0, ctypes.addressof(ids), 16, 0, 0, 0, 0, 0)
-        try:
-            _, answer = bpf(PROG_QUERY, query)
-            found += struct.unpack_from("=I", answer, 24)[0]
-        except OSError:
-            pass  # before 6.6 there are none
-        found += sum("handle" in line for line in sh("tc", "filter", "show", "dev", "near", hook, check=False).splitlines())
-    return found
+    filters = [sh("tc", "filter", "show", "dev", "near", hook, check=False) for hook in ("ingress", "egress")]
+    found = sum("handle" in line for shown in filters for line in shown.splitlines())
+    try:
+        return found + programs(["near"])
+    except OSError:
+        return found  # before 6.6 there are no others
 
 
 def configure(*lines):
