@@ -5,6 +5,7 @@ mod net;
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -240,36 +241,40 @@ fn frames_are_conserved_over_many_times_their_number() {
         config.frames = 64;
         let (tap, mut sources) = wire.near.run(|| Tap::open(&config)).unwrap();
         let server = format!("{NEAR_IP}:8080");
-        let mut seen = 0;
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let (read, done) = (AtomicUsize::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
-            let (done, sources) = (&done, &mut sources);
-            let reader = scope.spawn(move || {
-                let mut seen = 0;
+            let (read, done, sources) = (&read, &done, &mut sources);
+            scope.spawn(move || {
                 // Debug builds also check that no frame comes twice or goes back twice.
-                loop {
-                    let last = done.load(std::sync::atomic::Ordering::Relaxed);
-                    let n = drain(sources).len();
-                    seen += n;
-                    if last {
-                        return seen;
-                    }
+                while !done.load(Ordering::Relaxed) {
+                    sources[0]
+                        .poll_with_meta(5, &mut |packets, _| {
+                            read.fetch_add(packets.len(), Ordering::Relaxed);
+                        })
+                        .expect("the ring is alive");
                 }
+                read.fetch_add(drain(sources).len(), Ordering::Relaxed);
             });
-            serve(&wire.near, &server, 1000, || {
-                wire.far.run(|| {
-                    (0..1000).for_each(|_| {
-                        ping(&server);
-                    })
+            // As many rounds as it takes: on a busy machine the reader gets little of what is sent.
+            for _ in 0..40 {
+                serve(&wire.near, &server, 500, || {
+                    wire.far.run(|| {
+                        (0..500).for_each(|_| {
+                            ping(&server);
+                        })
+                    });
                 });
-            });
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
-            seen = reader.join().unwrap();
+                if read.load(Ordering::Relaxed) > config.frames as usize * 20 {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
         });
+        let seen = read.into_inner();
         nothing_is_held(&mut sources[0]);
         let stats = tap.close().unwrap();
+        assert!(seen > config.frames as usize * 20, "{seen} {stats:#?}");
         let mirrored = stats.total().get(Counter::Mirrored);
-        assert!(mirrored > 64 * 20, "{mirrored}");
         assert_eq!(mirrored, seen as u64 + stats.ring_total().lost(), "{stats:#?}");
     });
 }
