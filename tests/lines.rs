@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use syntap::capture::{CaptureFile, Packet, Point, PortSet, ReplaySource};
 use syntap::flow::Seed;
 use syntap::pipeline::{Event, Worker, WorkerConfig};
-use syntap::wire::{Brief, Digest, LinkType, Nanos, OffloadedVlan, Way, brief, decode};
+use syntap::wire::{Brief, Digest, LinkType, Nanos, OffloadedVlan, Way, brief, brief_ends, decode};
 
 fn worker(no_lines: bool, recorder: usize) -> Worker {
     Worker::new(&WorkerConfig {
@@ -59,7 +59,8 @@ fn every_capture_gives_the_same_events() {
     for path in files {
         let Ok(file) = CaptureFile::open(&path) else { continue };
         let mut source = ReplaySource::new(vec![(Point(0), 1, file)]);
-        let round = source.round(40_000, Nanos(u64::MAX));
+        let mut round = Vec::new();
+        source.round(40_000, Nanos(u64::MAX), |p| round.push(p));
         let Some(end) = round.iter().map(|p| p.now).max() else { continue };
         same(&round, end, &path.display().to_string());
         seen += 1;
@@ -290,6 +291,14 @@ proptest! {
             prop_assert_eq!(b.segment(), seg);
             let d = &b.digest;
             prop_assert_eq!((d.src_mac, d.dst_mac, d.vlan), (slow.src_mac, slow.dst_mac, slow_vlan));
+            prop_assert!(b.six || brief_ends(LinkType::Ethernet, &bytes, OffloadedVlan::default()).is_some());
+        }
+        if let Some((four, ports)) = brief_ends(LinkType::Ethernet, &bytes, OffloadedVlan::default()) {
+            let syntap::wire::Body::Tcp(seg) = slow.body else {
+                return Err(TestCaseError::fail(format!("{four:x} {ports:x} of {slow:?}")));
+            };
+            let b = Brief { four, ports, ..Brief::default() };
+            prop_assert_eq!((b.addresses(), b.sport(), b.dport()), ([seg.src, seg.dst], seg.sport, seg.dport));
         }
     }
 }

@@ -11,6 +11,7 @@ use syntap::capture::{CaptureFile, Point, PortSet, ReplaySource};
 use syntap::flow::Seed;
 use syntap::pipeline::{Desk, RecordSink, Rounds, WorkerConfig};
 use syntap::record::{ConnectionRecord, Context, Interface, Record};
+use syntap::wire::Nanos;
 
 #[derive(Default)]
 struct Lines(Vec<String>);
@@ -78,6 +79,24 @@ fn real_captures_give_the_same_records_and_connections_however_the_work_is_share
         let Some(path) = corpus(name) else { return };
         assert!(same(&path) > 0, "{name}");
     }
+}
+
+#[test]
+fn a_recording_that_begins_where_a_round_ends_is_another_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("two.pcap");
+    let times = [100, 101, 102, 50, 51].map(|s| (s * 1_000_000, vec![0; 60]));
+    std::fs::write(&path, pcap(&times)).expect("written");
+    let file = CaptureFile::open(&path).expect("a capture");
+    let mut source = ReplaySource::new(vec![(Point(0), 1, file)]);
+    let mut round = || {
+        let mut times = Vec::new();
+        source.round(3, Nanos(u64::MAX), |p| times.push(p.now.0 / Nanos::SEC));
+        (times, source.new_recording())
+    };
+    let rounds = [round(), round(), round(), round()];
+    let expected = [(vec![100, 101, 102], false), (vec![], true), (vec![50, 51], false), (vec![], false)];
+    assert_eq!(rounds, expected);
 }
 
 /// One packet among few tuples: time step, tuple, direction, flags, numbers close to each other.

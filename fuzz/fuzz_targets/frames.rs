@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use syntap::capture::{Packet, Point, PortSet};
 use syntap::flow::Seed;
 use syntap::pipeline::{Event, Worker, WorkerConfig};
-use syntap::wire::{Body, Brief, LinkType, Nanos, OffloadedVlan, Way, brief, decode};
+use syntap::wire::{Body, Brief, LinkType, Nanos, OffloadedVlan, Way, brief, brief_ends, decode};
 
 const LINKS: [LinkType; 6] = [
     LinkType::Ethernet,
@@ -69,6 +69,13 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!((short.addresses(), short.sport(), short.dport()), ([long.src, long.dst], long.sport, long.dport));
             assert_eq!((d.seq, d.ack, d.flags, d.len), (long.seq, long.ack, long.flags, long.payload));
             assert_eq!((d.win, d.mss), (long.win, long.options.mss.unwrap_or(0)));
+        }
+        if let Some((four, ports)) = brief_ends(p.link, p.bytes, OffloadedVlan::default()) {
+            let Body::Tcp(long) = decode(p.link, p.bytes, p.wire_len, p.vlan).body else {
+                panic!("ends are read of what the long way does not take");
+            };
+            let ends = Brief { four, ports, ..Brief::default() };
+            assert_eq!((ends.addresses(), ends.sport(), ends.dport()), ([long.src, long.dst], long.sport, long.dport));
         }
     }
     let one = run(&packets, 1);

@@ -81,6 +81,15 @@ impl Order {
         Some(if self.big { u16::from_be_bytes(b) } else { u16::from_le_bytes(b) })
     }
 
+    fn words(self, b: &[u8; 16]) -> [u32; 4] {
+        let (words, _) = b.as_chunks::<4>();
+        let word = |n: usize| match self.big {
+            true => u32::from_be_bytes(words[n]),
+            false => u32::from_le_bytes(words[n]),
+        };
+        [word(0), word(1), word(2), word(3)]
+    }
+
     fn u32(self, b: &[u8], at: usize) -> Option<u32> {
         let b: [u8; 4] = b.get(at..at + 4)?.try_into().ok()?;
         Some(if self.big { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) })
@@ -100,6 +109,7 @@ struct Iface {
     skipped: u64,
 }
 
+#[derive(Clone, Copy)]
 enum Format {
     Pcap { order: Order, nano: bool, record_header: usize, swapped: bool },
     Pcapng { order: Order, first_of_section: usize },
@@ -107,8 +117,13 @@ enum Format {
 
 /// An open capture. See the module.
 pub struct CaptureFile {
-    path: PathBuf,
     map: Option<Mmap>,
+    reader: Reader,
+}
+
+/// How far a capture was read and what was met in it; its bytes are handed in, so that packets can lie in them meanwhile.
+pub(super) struct Reader {
+    path: PathBuf,
     at: usize,
     format: Format,
     ifaces: Vec<Iface>,
@@ -165,25 +180,15 @@ impl CaptureFile {
             return Err(bad(path, "it is too short to be a capture", Some(CUT)));
         };
         let order = Order { big: matches!(magic, [0xa1, ..] | [0x1a, 0x2b, ..]) };
-        let mut capture = CaptureFile {
-            path: path.into(),
-            at: 0,
-            format: Format::Pcapng { order: Order { big: false }, first_of_section: 0 },
-            ifaces: Vec::new(),
-            ours: false,
-            packets: 0,
-            end: None,
-            bad_times: 0,
-            notes: Vec::new(),
-            map: None,
-        };
+        let mut reader =
+            Reader::new(path, 0, Format::Pcapng { order: Order { big: false }, first_of_section: 0 });
         match u32::from_be_bytes(*magic) {
-            0xa1b2_c3d4 | 0xd4c3_b2a1 => capture.pcap_header(b, order, false, 16)?,
-            0xa1b2_3c4d | 0x4d3c_b2a1 => capture.pcap_header(b, order, true, 16)?,
+            0xa1b2_c3d4 | 0xd4c3_b2a1 => reader.pcap_header(b, order, false, 16)?,
+            0xa1b2_3c4d | 0x4d3c_b2a1 => reader.pcap_header(b, order, true, 16)?,
             // Alexey Kuznetsov's variant: each record header has 8 bytes more.
-            0xa1b2_cd34 | 0x34cd_b2a1 => capture.pcap_header(b, order, false, 24)?,
+            0xa1b2_cd34 | 0x34cd_b2a1 => reader.pcap_header(b, order, false, 24)?,
             0x0a0d_0d0a => {
-                capture.section(b, 0).map_err(|why| bad(path, &why, Some(DAMAGED)))?;
+                reader.section(b, 0).map_err(|why| bad(path, &why, Some(DAMAGED)))?;
             }
             0x1f8b_0800..=0x1f8b_08ff => {
                 return Err(bad(
@@ -203,8 +208,65 @@ impl CaptureFile {
                 ));
             }
         }
-        capture.map = map;
-        Ok(capture)
+        Ok(CaptureFile { map, reader })
+    }
+
+
+    /// The interfaces that are tap points of their own, by name and role: those of a pcapng that stand before its first
+    /// packet. None for a capture that knows nothing of interfaces.
+    pub fn interfaces(&self) -> Vec<(Option<String>, Option<String>)> {
+        let Format::Pcapng { .. } = self.reader.format else { return Vec::new() };
+        // They stand right behind the section header; read ahead to the first packet.
+        let mut ahead = Reader::new(&self.reader.path, self.reader.at, self.reader.format);
+        let _ = ahead.next(self.map.as_deref().unwrap_or_default());
+        ahead.ifaces.into_iter().map(|i| (i.name.filter(|n| !n.is_empty()), i.role)).collect()
+    }
+
+    /// Whether syntap wrote it.
+    pub fn is_own(&self) -> bool {
+        self.reader.ours
+    }
+
+    /// The bytes of a packet of this file.
+    pub fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        self.map.as_deref().and_then(|map| map.get(range.clone())).unwrap_or_default()
+    }
+
+    /// The next packet, or `None` at the end or where the file is cut.
+    pub fn next_packet(&mut self) -> Option<RawPacket> {
+        let (bytes, reader) = self.parts();
+        reader.next(bytes)
+    }
+
+    /// All its bytes, and what reads them.
+    pub(super) fn parts(&mut self) -> (&[u8], &mut Reader) {
+        (self.map.as_deref().unwrap_or_default(), &mut self.reader)
+    }
+
+    /// When the capture says that it ended, if it does. Complete once all packets were read.
+    pub fn end_time(&self) -> Option<Nanos> {
+        self.reader.end
+    }
+
+    /// What a person should know about the file. Complete once all packets were read.
+    pub fn notes(&self) -> Vec<String> {
+        self.reader.notes()
+    }
+}
+
+impl Reader {
+    fn new(path: &Path, at: usize, format: Format) -> Reader {
+        Reader {
+            path: path.into(),
+            at,
+            format,
+            ifaces: Vec::new(),
+            ours: false,
+            packets: 0,
+            end: None,
+            bad_times: 0,
+            notes: Vec::new(),
+        }
     }
 
     fn pcap_header(
@@ -277,49 +339,9 @@ impl CaptureFile {
         Ok(())
     }
 
-    /// The interfaces that are tap points of their own, by name and role: those of a pcapng that stand before its first
-    /// packet. None for a capture that knows nothing of interfaces.
-    pub fn interfaces(&self) -> Vec<(Option<String>, Option<String>)> {
-        // They stand right behind the section header; read ahead to the first packet.
-        let mut ahead = CaptureFile {
-            path: self.path.clone(),
-            map: None,
-            at: self.at,
-            format: match self.format {
-                Format::Pcapng { order, first_of_section } => Format::Pcapng { order, first_of_section },
-                Format::Pcap { .. } => return Vec::new(),
-            },
-            ifaces: Vec::new(),
-            ours: self.ours,
-            packets: 0,
-            end: None,
-            bad_times: 0,
-            notes: Vec::new(),
-        };
-        let bytes: &[u8] = self.map.as_deref().unwrap_or_default();
-        let _ = ahead.next_in(bytes);
-        ahead.ifaces.into_iter().map(|i| (i.name.filter(|n| !n.is_empty()), i.role)).collect()
-    }
-
-    /// Whether syntap wrote it.
-    pub fn is_own(&self) -> bool {
-        self.ours
-    }
-
-    /// The bytes of a packet of this file.
-    pub fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        self.map.as_deref().and_then(|map| map.get(range.clone())).unwrap_or_default()
-    }
-
-    /// The next packet, or `None` at the end or where the file is cut.
-    pub fn next_packet(&mut self) -> Option<RawPacket> {
-        let map = self.map.take()?;
-        let found = self.next_in(&map);
-        self.map = Some(map);
-        found
-    }
-
-    fn next_in(&mut self, b: &[u8]) -> Option<RawPacket> {
+    /// The next packet among `b`, the file's bytes; `None` at the end or where the file is cut.
+    #[inline]
+    pub(super) fn next(&mut self, b: &[u8]) -> Option<RawPacket> {
         let found = match self.format {
             Format::Pcap { order, nano, record_header, swapped } => {
                 self.next_pcap(b, order, nano, record_header, swapped)
@@ -339,15 +361,11 @@ impl CaptureFile {
         swapped: bool,
     ) -> Option<RawPacket> {
         let at = self.at;
-        if at >= b.len() {
-            return None;
-        }
-        if b.len() - at < record_header {
-            return self.cut(b.len() - at, "in a record header");
-        }
-        let field = |n| order.u32(b, at + n).unwrap_or(0);
-        let (sec, sub) = (field(0), field(4));
-        let (mut caplen, mut len) = (field(8), field(12));
+        let rest = b.get(at..).filter(|rest| !rest.is_empty())?;
+        let Some(header) = rest.first_chunk::<16>().filter(|_| rest.len() >= record_header) else {
+            return self.cut(rest.len(), "in a record header");
+        };
+        let [sec, sub, mut caplen, mut len] = order.words(header);
         if swapped && caplen > len {
             std::mem::swap(&mut caplen, &mut len);
         }
@@ -363,7 +381,7 @@ impl CaptureFile {
         let start = at + record_header;
         let end = start + caplen as usize;
         if end > b.len() {
-            return self.cut(b.len() - at, "in a packet");
+            return self.cut(rest.len(), "in a packet");
         }
         self.at = end;
         let unit: u64 = if nano { 1 } else { 1_000 };
@@ -550,13 +568,7 @@ impl CaptureFile {
         None
     }
 
-    /// When the capture says that it ended, if it does. Complete once all packets were read.
-    pub fn end_time(&self) -> Option<Nanos> {
-        self.end
-    }
-
-    /// What a person should know about the file. Complete once all packets were read.
-    pub fn notes(&self) -> Vec<String> {
+    fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
         for (n, i) in self.ifaces.iter().enumerate().filter(|(_, i)| i.skipped > 0) {
             notes.push(format!(

@@ -1,5 +1,6 @@
 //! Captures as a source: several files merged by time, each a tap point (or several, if syntap wrote it).
 
+use super::file::Reader;
 use super::{BATCH, CaptureFile, Packet, Point, Polled, RawPacket, Source, SourceError};
 use crate::wire::{Nanos, OffloadedVlan};
 
@@ -16,13 +17,59 @@ struct Input {
     done: bool,
 }
 
+/// An input as it is read: its bytes, in which packets lie, apart from what moves on.
+struct Lane<'a> {
+    bytes: &'a [u8],
+    reader: &'a mut Reader,
+    head: &'a mut Option<RawPacket>,
+    done: &'a mut bool,
+    base: Point,
+    points: u32,
+}
+
 /// See the module. Within a file the order of the file stands, even where its times go back.
 pub struct ReplaySource {
     inputs: Vec<Input>,
-    /// The packets of a round and the inputs they came from.
-    taken: Vec<(usize, RawPacket)>,
     now: Nanos,
     new_recording: bool,
+}
+
+impl<'a> Lane<'a> {
+    fn new(input: &'a mut Input) -> Lane<'a> {
+        let Input { file, base, points, head, done } = input;
+        let (bytes, reader) = file.parts();
+        Lane { bytes, reader, head, done, base: *base, points: *points }
+    }
+
+    /// When its next packet came.
+    #[inline]
+    fn time(&mut self) -> Option<Nanos> {
+        if self.head.is_none() && !*self.done {
+            *self.head = self.reader.next(self.bytes);
+            *self.done = self.head.is_none();
+        }
+        self.head.as_ref().map(|p| p.ts)
+    }
+
+    /// Its next packet, which [`Lane::time`] has read; `now` is the latest time so far.
+    #[inline]
+    fn take(&mut self, now: Nanos) -> Option<Packet<'a>> {
+        let p = self.head.take()?;
+        // A later section of a file numbers its interfaces anew, and most likely they are the same.
+        let own = if p.interface < self.points { p.interface } else { p.interface % self.points } as u8;
+        Some(Packet {
+            ts: p.ts,
+            now,
+            point: Point(self.base.0.saturating_add(own)),
+            way: p.way,
+            link: p.link,
+            wire_len: p.wire_len,
+            vlan: OffloadedVlan::default(),
+            reason: 0,
+            hash: 0,
+            bytes: self.bytes.get(p.range).unwrap_or_default(),
+        })
+    }
 }
 
 impl ReplaySource {
@@ -36,7 +83,7 @@ impl ReplaySource {
             done: false,
         };
         let inputs = files.into_iter().map(input).collect();
-        ReplaySource { inputs, taken: Vec::with_capacity(BATCH), now: Nanos(0), new_recording: false }
+        ReplaySource { inputs, now: Nanos(0), new_recording: false }
     }
 
     /// When the captures say that they ended: the latest, if any does.
@@ -54,67 +101,46 @@ impl ReplaySource {
         self.new_recording
     }
 
-    /// Up to `most` packets of one recording, those from `until` on left for another round, but at least one; none at the end.
-    pub fn round(&mut self, most: usize, until: Nanos) -> Vec<Packet<'_>> {
-        self.taken.clear();
-        if std::mem::take(&mut self.new_recording) {
-            self.now = Nanos(0);
+    /// Hands over up to `most` packets of one recording, those from `until` on left for another round; none at the end, or where one
+    /// recording is over and the next has not begun.
+    #[inline]
+    pub fn round<'a>(&'a mut self, most: usize, until: Nanos, mut each: impl FnMut(Packet<'a>)) {
+        let ReplaySource { inputs, now, new_recording } = self;
+        if std::mem::take(new_recording) {
+            *now = Nanos(0);
         }
-        let mut latest = self.now;
-        while self.taken.len() < most {
-            let Some((n, ts)) = self.head() else { break };
-            self.new_recording = ts.add(BACK) < latest && !self.taken.is_empty();
-            if self.new_recording {
-                break;
+        let mut lanes: Vec<_> = inputs.iter_mut().map(Lane::new).collect();
+        for taken in 0..most {
+            let Some((lane, ts)) = earliest(&mut lanes) else { return };
+            *new_recording = ts.add(BACK) < *now;
+            if *new_recording || ts >= until && taken != 0 {
+                return;
             }
-            if ts >= until && !self.taken.is_empty() {
-                break;
-            }
-            latest = latest.max(ts);
-            self.taken.extend(self.inputs[n].head.take().map(|p| (n, p)));
+            *now = ts.max(*now);
+            lane.take(*now).map(&mut each);
         }
-        let now = &mut self.now;
-        let inputs = &self.inputs;
-        let packet = |(n, p): &(usize, RawPacket)| {
-            let Input { file, base, points, .. } = &inputs[*n];
-            // A later section of a file numbers its interfaces anew, and most likely they are the same.
-            let own = (p.interface % points) as u8;
-            *now = (*now).max(p.ts);
-            Packet {
-                ts: p.ts,
-                now: *now,
-                point: Point(base.0.saturating_add(own)),
-                way: p.way,
-                link: p.link,
-                wire_len: p.wire_len,
-                vlan: OffloadedVlan::default(),
-                reason: 0,
-                hash: 0,
-                bytes: file.bytes(&p.range),
-            }
-        };
-        self.taken.iter().map(packet).collect()
     }
+}
 
-    /// The input whose next packet is the earliest; files given first win a tie.
-    fn head(&mut self) -> Option<(usize, Nanos)> {
-        for input in self.inputs.iter_mut().filter(|i| i.head.is_none() && !i.done) {
-            input.head = input.file.next_packet();
-            input.done = input.head.is_none();
-        }
-        let heads = self.inputs.iter().enumerate();
-        heads.filter_map(|(n, i)| Some((n, i.head.as_ref()?.ts))).min_by_key(|&(_, ts)| ts)
-    }
+/// The input whose next packet is the earliest; files given first win a tie.
+#[inline]
+fn earliest<'l, 'a>(lanes: &'l mut [Lane<'a>]) -> Option<(&'l mut Lane<'a>, Nanos)> {
+    let times = lanes.iter_mut().enumerate().filter_map(|(n, lane)| Some((n, lane.time()?)));
+    let (n, ts) = times.min_by_key(|&(_, ts)| ts)?;
+    Some((&mut lanes[n], ts))
 }
 
 impl Source for ReplaySource {
     fn poll(&mut self, _wait_ms: u32, sink: &mut dyn FnMut(&[Packet<'_>])) -> Result<Polled, SourceError> {
-        let packets = self.round(BATCH, Nanos(u64::MAX));
-        match packets.len() {
-            0 => Ok(Polled::End),
-            n => {
+        loop {
+            let mut packets = Vec::with_capacity(BATCH);
+            self.round(BATCH, Nanos(u64::MAX), |p| packets.push(p));
+            if !packets.is_empty() {
                 sink(&packets);
-                Ok(Polled::Packets(n))
+                return Ok(Polled::Packets(packets.len()));
+            }
+            if !self.new_recording {
+                return Ok(Polled::End);
             }
         }
     }

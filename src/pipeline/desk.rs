@@ -187,7 +187,7 @@ impl<S: RecordSink> Desk<S> {
         self.waiting.push(event);
         if self.waiting.len() > WAITING {
             // A bite, so that what has been put in order is worth it.
-            (0..WAITING / 64).try_for_each(|_| self.next(Nanos(u64::MAX)).map(|_| ()))?;
+            self.take_own(Nanos(u64::MAX), WAITING / 64)?;
         }
         Ok(())
     }
@@ -204,24 +204,56 @@ impl<S: RecordSink> Desk<S> {
 
     /// Looks at what happened up to `horizon`: no worker will tell of anything earlier.
     pub fn advance(&mut self, horizon: Nanos) -> std::io::Result<()> {
-        while self.next(horizon)? {}
-        Ok(())
+        self.take_own(horizon, usize::MAX)
     }
 
-    /// Looks at the earliest event that waits, if it is not later than `horizon`; false without one.
-    fn next(&mut self, horizon: Nanos) -> std::io::Result<bool> {
-        let Some(event) = self.waiting.pop(horizon) else { return Ok(false) };
-        let at = event.place.at;
-        if let What::Sight(Sight::FinAfterReset(fin)) = &event.what {
-            self.crossing.iter_mut().any(|(a, _)| reset::crossed(a, fin));
+    /// The same of what lies elsewhere: each worker's events in a place of its own.
+    pub(super) fn advance_over(&mut self, horizon: Nanos, workers: &mut [Waiting]) -> std::io::Result<()> {
+        if let [one] = workers {
+            while let Some(event) = one.pop(horizon) {
+                self.look(event)?;
+            }
+            return Ok(());
         }
+        let mut places: Vec<_> = workers.iter_mut().map(|w| w.place(horizon)).collect();
+        loop {
+            let first = places.iter().enumerate().filter_map(|(n, place)| Some((n, (*place)?)));
+            let Some((n, _)) = first.min_by_key(|(_, place)| *place) else { return Ok(()) };
+            if let Some(event) = workers[n].pop(horizon) {
+                self.look(event)?;
+            }
+            places[n] = workers[n].place(horizon);
+        }
+    }
+
+    /// Looks at the earliest events that wait here, `most` of them, as far as they are not later than `horizon`.
+    fn take_own(&mut self, horizon: Nanos, most: usize) -> std::io::Result<()> {
+        // What is found in them is no event, so nothing comes to wait meanwhile.
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut looked = Ok(());
+        for _ in 0..most {
+            let Some(event) = waiting.pop(horizon) else { break };
+            looked = self.look(event);
+            if looked.is_err() {
+                break;
+            }
+        }
+        self.waiting = waiting;
+        looked
+    }
+
+    /// Looks at an event in its turn, and takes what is in it.
+    pub(super) fn look(&mut self, event: &mut Event) -> std::io::Result<()> {
+        let at = event.place.at;
         if let What::Sight(sight) = &event.what {
+            if let Sight::FinAfterReset(fin) = sight {
+                self.crossing.iter_mut().any(|(a, _)| reset::crossed(a, fin));
+            }
             // Allocates nothing as long as nothing is found.
             let mut found = Vec::new();
-            self.survey.sight(sight, event.place.at, &mut |a| found.push(a));
+            self.survey.sight(sight, at, &mut |a| found.push(a));
             found.into_iter().try_for_each(|a| self.anomaly(a))?;
-            self.release_crossing(at)?;
-            return Ok(true);
+            return self.release_crossing(at);
         }
         match std::mem::replace(&mut event.what, What::Taken) {
             What::Sight(_) | What::Taken => {}
@@ -234,8 +266,7 @@ impl<S: RecordSink> Desk<S> {
                 self.sink.connection(&ConnectionRecord { nat, ..record })?;
             }
         }
-        self.release_crossing(at)?;
-        Ok(true)
+        self.release_crossing(at)
     }
 
     /// Takes an anomaly, of a worker or of the tool itself. It is judged now, in its turn, by what is known of its time; only its

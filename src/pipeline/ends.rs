@@ -28,9 +28,8 @@ pub(super) fn ends_of(p: &Packet<'_>) -> Option<(Endpoint, Endpoint)> {
 /// The hash of the key of that tuple, at whatever tap point: the same in each run.
 #[inline]
 pub(super) fn hash_of(p: &Packet<'_>) -> Option<u64> {
-    let mut brief = Brief::default();
-    if wire::brief(p.link, p.bytes, p.vlan, &mut brief) && !brief.six {
-        return Some(Narrow::new(brief.four, brief.ports, 0).0.hash(Seed::FIXED));
+    if let Some((four, ports)) = wire::brief_ends(p.link, p.bytes, p.vlan) {
+        return Some(Narrow::new(four, ports, 0).0.hash(Seed::FIXED));
     }
     ends_of(p).map(|(src, dst)| FlowKey::new(src, dst, 0).0.hash(Seed::FIXED))
 }

@@ -12,6 +12,7 @@ use super::ends::hash_of;
 use super::event::{Event, Outlet};
 use super::fragments::Fragments;
 use super::latency::{Interval, figures_until};
+use super::waiting::Waiting;
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::{Packet, ReplaySource};
 use crate::wire::Nanos;
@@ -21,6 +22,9 @@ const ROUND: usize = 32_768;
 
 /// Packets below which a round is worked off without threads: starting one costs as much as a hundred packets.
 const WORTH_THREADS: usize = 1_024;
+
+/// Flows at the end of a recording that are fetched ahead.
+const AHEAD: usize = 8;
 
 /// Why a replay ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +38,8 @@ pub enum RoundsError {
 /// See the module.
 pub struct Rounds {
     workers: Vec<Worker>,
-    /// What each of them had to say in a round.
-    events: Vec<Vec<Event>>,
+    /// What each of them has to say.
+    events: Vec<Waiting>,
     batch: usize,
     fragments: Fragments,
     /// Figures that are in records.
@@ -53,7 +57,7 @@ impl Rounds {
         };
         Rounds {
             workers: (0..count).map(|_| Worker::new(&each)).collect(),
-            events: (0..count).map(|_| Vec::new()).collect(),
+            events: (0..count).map(|_| Waiting::default()).collect(),
             batch: batch.max(1),
             fragments: Fragments::default(),
             total: Interval::default(),
@@ -70,33 +74,34 @@ impl Rounds {
         // When this recording began, and the stretch of time whose figures are being gathered.
         let (mut began, mut since, mut until) = (None, Nanos(0), Nanos(u64::MAX));
         loop {
-            let round = source.round(ROUND, until);
-            let Some(last) = round.iter().map(|p| p.ts).max() else { break };
-            now = now.max(last);
-            let first = round.first().map_or(now, |p| p.now);
-            let began_at = *began.get_or_insert(first);
-            if first >= until {
-                self.figures(since, until, desk)?;
+            let mut made = Vec::new();
+            let round = Round::of(source, until, self.workers.len(), &mut self.fragments, &mut made);
+            let round = round.with(&made);
+            if let Some(first) = round.first {
+                now = now.max(round.last);
+                let began_at = *began.get_or_insert(first);
+                if first >= until {
+                    self.figures(since, until, desk)?;
+                }
+                if first >= until || until.0 == u64::MAX {
+                    since = first;
+                    until = figures_until(began_at, first);
+                }
+                let before = self.counters().evicted_early;
+                self.round(&round, now);
+                let given_up = self.counters().evicted_early - before;
+                if given_up > 0 {
+                    desk.lost(first, now, given_up, 0);
+                }
+                desk.advance_over(now, &mut self.events)?;
             }
-            if first >= until || until.0 == u64::MAX {
-                since = first;
-                until = figures_until(began_at, first);
-            }
-            let offered = round.iter().enumerate();
-            let made: Vec<_> = offered.filter_map(|(n, p)| Some((n, self.fragments.offer(p)?))).collect();
-            let round = if made.is_empty() { round } else { with_made(&round, &made) };
-            let (since, before) = (round.first().map_or(now, |p| p.now), self.counters().evicted_early);
-            self.round(&round, now);
-            self.events.iter_mut().flat_map(|events| events.drain(..)).try_for_each(|e| desk.event(e))?;
-            let given_up = self.counters().evicted_early - before;
-            if given_up > 0 {
-                desk.lost(since, now, given_up, 0);
-            }
-            desk.advance(now)?;
+            let ended = round.first.is_none();
             if source.new_recording() {
                 self.conclude(now, desk)?;
                 self.figures(since, now, desk)?;
                 (now, began, until) = (Nanos(0), None, Nanos(u64::MAX));
+            } else if ended {
+                break;
             }
         }
         let end = source.end_time().unwrap_or(now).max(now);
@@ -122,14 +127,24 @@ impl Rounds {
         Ok(())
     }
 
-    /// Ends a recording: what still waits is concluded.
+    /// Ends a recording: what is still followed is concluded, the one that was quiet longest first. All of it ends at one moment, so it
+    /// goes to the desk in its order and waits nowhere.
     fn conclude<S: RecordSink>(&mut self, end: Nanos, desk: &mut Desk<S>) -> Result<(), RoundsError> {
-        for worker in &mut self.workers {
-            let mut to = Straight { desk: &mut *desk, went: Ok(()) };
-            worker.finish(end, &mut to);
-            to.went?;
+        let Rounds { workers, events, .. } = self;
+        workers.iter_mut().zip(&mut *events).for_each(|(worker, events)| worker.settle(end, events));
+        desk.advance_over(end, events)?;
+        let mut left: Vec<_> =
+            workers.iter().enumerate().flat_map(|(n, w)| w.left(end).map(move |left| (left, n))).collect();
+        left.sort_unstable();
+        let mut to = Straight { desk, went: Ok(()) };
+        for (at, (one, n)) in left.iter().enumerate() {
+            if let Some((soon, n)) = left.get(at + AHEAD) {
+                workers[*n].fetch(soon);
+            }
+            workers[*n].conclude(one, end, &mut to);
         }
-        desk.advance(end)?;
+        to.went?;
+        workers.iter_mut().for_each(Worker::rewind);
         Ok(())
     }
 
@@ -150,25 +165,15 @@ impl Rounds {
     }
 
     /// Works one round off; `now` is the latest packet time so far.
-    fn round(&mut self, packets: &[Packet<'_>], now: Nanos) {
+    fn round(&mut self, round: &Round<'_>, now: Nanos) {
         let batch = self.batch;
-        let work = |worker: &mut Worker, events: &mut Vec<Event>, packets: &[Packet<'_>]| {
+        let work = |worker: &mut Worker, events: &mut Waiting, packets: &[Packet<'_>]| {
             packets.chunks(batch).for_each(|chunk| worker.batch(chunk, events));
             worker.settle(now, events);
         };
-        let count = self.workers.len();
-        let workers = self.workers.iter_mut().zip(&mut self.events);
-        if count == 1 {
-            return workers.for_each(|(worker, events)| work(worker, events, packets));
-        }
-        // Room for a share by a quarter larger than the others.
-        let room = packets.len() / count * 5 / 4;
-        let mut lanes: Vec<Vec<Packet<'_>>> = (0..count).map(|_| Vec::with_capacity(room)).collect();
-        for p in packets {
-            lanes[worker_of(p, count)].push(*p);
-        }
-        let shares = workers.zip(&lanes);
-        if packets.len() < WORTH_THREADS {
+        let shares = self.workers.iter_mut().zip(&mut self.events).zip(&round.lanes);
+        let packets: usize = round.lanes.iter().map(Vec::len).sum();
+        if round.lanes.len() == 1 || packets < WORTH_THREADS {
             return shares.for_each(|((worker, events), lane)| work(worker, events, lane));
         }
         std::thread::scope(|scope| {
@@ -182,38 +187,74 @@ impl Rounds {
     }
 }
 
-/// Events that go to the desk at once: every flow that lives ends with the capture, and a list of all that would be copied twice.
+/// The packets of a round, shared out to workers.
+struct Round<'a> {
+    lanes: Vec<Vec<Packet<'a>>>,
+    /// The latest time when its first packet had come.
+    first: Option<Nanos>,
+    /// Its latest packet's time.
+    last: Nanos,
+}
+
+/// A packet made of pieces: its lane, its place there, its bytes.
+type Made = (usize, usize, Vec<u8>);
+
+impl<'a> Round<'a> {
+    /// The next packets of `source` before `until`, and behind each the one that it completes, for whose bytes there is a place in `made`.
+    fn of(
+        source: &'a mut ReplaySource,
+        until: Nanos,
+        workers: usize,
+        fragments: &mut Fragments,
+        made: &mut Vec<Made>,
+    ) -> Round<'a> {
+        // Where there are several, room for a share by a quarter larger than the others.
+        let room = if workers == 1 { ROUND } else { ROUND / workers * 5 / 4 };
+        let lanes = (0..workers).map(|_| Vec::with_capacity(room)).collect();
+        let mut round = Round { lanes, first: None, last: Nanos(0) };
+        source.round(ROUND, until, |p| {
+            round.first.get_or_insert(p.now);
+            round.last = round.last.max(p.ts);
+            round.lanes[worker_of(&p, workers)].push(p);
+            if let Some((bytes, wire_len)) = fragments.offer(&p) {
+                let lane = worker_of(&Packet { bytes: &bytes, wire_len, ..p }, workers);
+                made.push((lane, round.lanes[lane].len(), bytes));
+                round.lanes[lane].push(Packet { bytes: &[], wire_len, ..p });
+            }
+        });
+        round
+    }
+
+    /// The same with the bytes of those that were made of pieces.
+    fn with<'b>(self, made: &'b [Made]) -> Round<'b>
+    where
+        'a: 'b,
+    {
+        let mut round: Round<'b> = self;
+        for (lane, at, bytes) in made {
+            round.lanes[*lane][*at].bytes = bytes;
+        }
+        round
+    }
+}
+
+/// Events that go to the desk at once: every flow that lives ends with the capture, and a list of all that would be long.
 struct Straight<'a, S> {
     desk: &'a mut Desk<S>,
     went: io::Result<()>,
 }
 
 impl<S: RecordSink> Outlet for Straight<'_, S> {
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, mut event: Event) {
         if self.went.is_ok() {
-            self.went = self.desk.event(event);
+            self.went = self.desk.look(&mut event);
         }
     }
 }
 
-/// A packet made of pieces, and which one of its round completed it.
-type Made = (usize, (Vec<u8>, u32));
-
-/// The packets of a round, and behind each the one that it completed.
-fn with_made<'a>(round: &[Packet<'a>], made: &'a [Made]) -> Vec<Packet<'a>> {
-    let mut all = Vec::with_capacity(round.len() + made.len());
-    let mut from = 0;
-    for (n, (bytes, wire_len)) in made {
-        all.extend_from_slice(&round[from..=*n]);
-        all.push(Packet { bytes, wire_len: *wire_len, ..round[*n] });
-        from = n + 1;
-    }
-    all.extend_from_slice(&round[from..]);
-    all
-}
-
 /// The worker of a packet: both directions of a tuple, the errors that quote it, and its fragments' first go to one.
+#[inline]
 fn worker_of(p: &Packet<'_>, count: usize) -> usize {
     // All points of a tuple go to one worker too, as the kernel side does it.
-    hash_of(p).map_or(0, |hash| (hash >> 32) as usize % count)
+    if count == 1 { 0 } else { hash_of(p).map_or(0, |hash| (hash >> 32) as usize % count) }
 }

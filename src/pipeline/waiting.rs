@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::event::Event;
+use super::event::{Event, Outlet, Place};
 use crate::wire::Nanos;
 
 /// Length of a slice as a power of two: a millisecond holds some hundred events of a busy gateway, which fit a cache.
@@ -29,10 +29,11 @@ struct Slice {
 }
 
 impl Slice {
-    /// Puts in order what waits. By time first, in one word; few happened at the same moment.
+    /// Puts in order what waits. By time first, in one word; few happened at the same moment. Most of it lies in order already, which the
+    /// standard library's stable sort makes use of.
     fn sort(&mut self) {
         let Slice { events, order, sorted, .. } = self;
-        order.sort_unstable_by(|a, b| b.cmp(a));
+        order.sort_by(|a, b| b.cmp(a));
         for same in order.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|same| same.len() > 1) {
             if same.len() > MANY && same.len() < 1 << INDEX {
                 sort_many(same, events);
@@ -108,6 +109,22 @@ impl Waiting {
     /// until the next call, to be looked at there.
     #[inline]
     pub fn pop(&mut self, horizon: Nanos) -> Option<&mut Event> {
+        let first = self.first(horizon)?;
+        self.hand.order.pop();
+        self.len -= 1;
+        Some(&mut self.hand.events[first])
+    }
+
+    /// The place of the one that [`Waiting::pop`] would give.
+    #[inline]
+    pub fn place(&mut self, horizon: Nanos) -> Option<Place> {
+        let first = self.first(horizon)?;
+        Some(self.hand.events[first].place)
+    }
+
+    /// Takes the slice of the earliest in hand, in order; says where in it that is, if it is not later than `horizon`.
+    #[inline]
+    fn first(&mut self, horizon: Nanos) -> Option<usize> {
         let first = self.slices.first_key_value().map(|(number, _)| *number);
         let in_hand = !self.hand.order.is_empty() && first.is_none_or(|first| self.hand.number < first);
         if !in_hand {
@@ -119,13 +136,15 @@ impl Waiting {
         if !slice.sorted {
             slice.sort();
         }
-        let event = &mut slice.events[*slice.order.last()? as u32 as usize];
-        if event.place.at > horizon {
-            return None;
-        }
-        slice.order.pop();
-        self.len -= 1;
-        Some(event)
+        let first = *slice.order.last()? as u32 as usize;
+        (slice.events[first].place.at <= horizon).then_some(first)
+    }
+}
+
+impl Outlet for Waiting {
+    #[inline]
+    fn event(&mut self, event: Event) {
+        self.push(event);
     }
 }
 

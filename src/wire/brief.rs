@@ -60,6 +60,28 @@ pub fn brief(link: LinkType, b: &[u8], offloaded: OffloadedVlan, seg: &mut Brief
     }
 }
 
+/// Addresses and ports, as in [`Brief::four`] and [`Brief::ports`], of a TCP segment over IPv4 that is framed as those of [`brief`] are,
+/// whatever its flags and options: for who shares packets out by tuple, and what it says is what [`super::decode`] would say. `None` tells nothing.
+#[inline]
+pub fn brief_ends(link: LinkType, b: &[u8], offloaded: OffloadedVlan) -> Option<(u64, u32)> {
+    let front = b.first_chunk::<{ ETHERNET + TAG }>().filter(|_| link == LinkType::Ethernet)?;
+    let tagged = [front[12], front[13]] == VLAN && offloaded.tpid == 0;
+    let (kind, at) = match tagged {
+        true => ([front[16], front[17]], ETHERNET + TAG),
+        false => ([front[12], front[13]], ETHERNET),
+    };
+    let h = b[at..].first_chunk::<{ IPV4 + TCP }>()?;
+    let total = u32::from(u16::from_be_bytes([h[2], h[3]]));
+    let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff;
+    let header = u32::from(h[32] >> 4) * 4;
+    let usual = kind == [0x08, 0x00] && h[0] == 0x45 && h[9] == 6 && fragment == 0;
+    if !usual || header < TCP as u32 || total < IPV4 as u32 + header {
+        return None;
+    }
+    let four = u64::from_be_bytes([h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19]]);
+    Some((four, u32::from_be_bytes([h[20], h[21], h[22], h[23]])))
+}
+
 #[inline(always)]
 fn ipv4(b: &[u8], seg: &mut Brief) -> bool {
     let Some(h) = b.first_chunk::<{ IPV4 + TCP }>() else { return false };

@@ -11,7 +11,7 @@ mod seq;
 mod tunnel;
 mod types;
 
-pub use brief::{Brief, brief};
+pub use brief::{Brief, brief, brief_ends};
 pub use decode::decode;
 pub use digest::{Digest, Side};
 pub use pcapng::{Origin, PacketBlock, PcapngWriter};

@@ -1,13 +1,78 @@
 //! The end of what is remembered of a flow: what is told of it, to the rules and to the kernel side.
 
-use super::{Speaker, Worker, failed};
+use super::{Speaker, Worker, failed, fetch};
 use crate::detect::{View, rules};
 use crate::flow::{FlowId, FlowKey};
 use crate::pipeline::event::{LifeOver, Outlet, What};
 use crate::track::{Ended, Flow, seen};
 use crate::wire::Nanos;
 
+/// A flow that is left when a recording ends. The order is that in which such flows are told of, and no seed changes it but for those of
+/// one nanosecond.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Left {
+    age: Nanos,
+    lane: u64,
+    id: FlowId,
+}
+
 impl Worker {
+    /// Concludes everything at `now`, the end of a recording; another may follow.
+    pub fn finish(&mut self, now: Nanos, out: &mut dyn Outlet) {
+        let now = now.max(self.now);
+        self.settle(now, out);
+        let mut from = 0;
+        while let Some(id) = self.table.first(from) {
+            from = id.0;
+            self.conclude(&self.leaves(id, now), now, out);
+        }
+        self.rewind();
+    }
+
+    /// The flows that are left at `now`, in no order: all that is due by then was told of.
+    pub fn left(&self, now: Nanos) -> impl Iterator<Item = Left> {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let id = self.table.first(from)?;
+            from = id.0 + 1;
+            Some(self.leaves(id, now.max(self.now)))
+        })
+    }
+
+    fn leaves(&self, id: FlowId, now: Nanos) -> Left {
+        let whole = self.table.is_whole(id);
+        let age = if whole { self.table.get(id).last } else { self.table.line(id).last(now) };
+        Left { age, lane: self.table.hash_of(id), id }
+    }
+
+    /// Has one of them fetched.
+    pub fn fetch(&self, left: &Left) {
+        fetch(&self.table, left.id);
+    }
+
+    /// Concludes one of them at `now`, unless it had to make room for another.
+    pub fn conclude(&mut self, left: &Left, now: Nanos, out: &mut dyn Outlet) {
+        let (Left { age, id, .. }, now) = (*left, now.max(self.now));
+        if self.table.class(id).is_none() {
+            return;
+        }
+        if !self.table.is_whole(id) && self.ends_well(id) {
+            return self.over(id, now, age, out);
+        }
+        self.unfold(id, now, out);
+        if let Some(ended) = self.table.get_mut(id).finish(now) {
+            self.silence(id, &ended, now, age, out);
+        }
+        self.forget(id, now, age, out);
+    }
+
+    /// Begins anew when all is concluded: another recording may follow, with times of its own.
+    pub fn rewind(&mut self) {
+        self.counters.live = 0;
+        self.now = Nanos(0);
+        self.wheel.rewind();
+    }
+
     pub(super) fn silence(&mut self, id: FlowId, ended: &Ended, at: Nanos, age: Nanos, out: &mut dyn Outlet) {
         self.counters.attempts += 1;
         self.counters.failed += u64::from(failed(ended));

@@ -325,31 +325,6 @@ impl Worker {
         if look.wide { self.keys[i] } else { look.narrow.into() }
     }
 
-    /// Concludes everything at `now`, the end of a recording; another may follow.
-    pub fn finish(&mut self, now: Nanos, out: &mut dyn Outlet) {
-        let now = now.max(self.now);
-        self.settle(now, out);
-        let mut from = 0;
-        while let Some(id) = self.table.first(from) {
-            from = id.0;
-            if !self.table.is_whole(id) && self.ends_well(id) {
-                let age = self.table.line(id).last(now);
-                self.over(id, now, age, out);
-                continue;
-            }
-            self.unfold(id, now, out);
-            let age = self.table.get(id).last;
-            if let Some(ended) = self.table.get_mut(id).finish(now) {
-                self.silence(id, &ended, now, age, out);
-            }
-            self.forget(id, now, age, out);
-        }
-        self.counters.live = 0;
-        // Another recording may follow, with times of its own.
-        self.now = Nanos(0);
-        self.wheel.rewind();
-    }
-
     /// A common packet that has no short way: its flow is, or is to be, a whole one. Nothing more is read of it.
     fn brief(&mut self, i: usize, p: &Packet<'_>, out: &mut dyn Outlet) {
         self.keys[i] = self.key(i);
