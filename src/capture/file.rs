@@ -211,7 +211,6 @@ impl CaptureFile {
         Ok(CaptureFile { map, reader })
     }
 
-
     /// The interfaces that are tap points of their own, by name and role: those of a pcapng that stand before its first
     /// packet. None for a capture that knows nothing of interfaces.
     pub fn interfaces(&self) -> Vec<(Option<String>, Option<String>)> {

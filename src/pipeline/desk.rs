@@ -217,9 +217,9 @@ impl<S: RecordSink> Desk<S> {
         }
         let mut places: Vec<_> = workers.iter_mut().map(|w| w.place(horizon)).collect();
         loop {
-            let first = places.iter().enumerate().filter_map(|(n, place)| Some((n, (*place)?)));
-            let Some((n, _)) = first.min_by_key(|(_, place)| *place) else { return Ok(()) };
-            if let Some(event) = workers[n].pop(horizon) {
+            let waits = places.iter().enumerate().filter_map(|(n, place)| Some((n, (*place)?)));
+            let Some((n, _)) = waits.min_by_key(|(_, place)| *place) else { return Ok(()) };
+            if let Some(event) = workers[n].take() {
                 self.look(event)?;
             }
             places[n] = workers[n].place(horizon);

@@ -1,7 +1,7 @@
 //! Whose a packet is, before it is looked up: for those who share packets out to workers.
 
 use crate::capture::Packet;
-use crate::flow::{Endpoint, FlowKey, Narrow, Seed};
+use crate::flow::Endpoint;
 use crate::wire::{self, Body, Brief};
 
 /// Both ends of the tuple that a packet belongs to, its own or the one that it quotes; `None` if it belongs to none.
@@ -23,13 +23,4 @@ pub(super) fn ends_of(p: &Packet<'_>) -> Option<(Endpoint, Endpoint)> {
         }
         _ => None,
     }
-}
-
-/// The hash of the key of that tuple, at whatever tap point: the same in each run.
-#[inline]
-pub(super) fn hash_of(p: &Packet<'_>) -> Option<u64> {
-    if let Some((four, ports)) = wire::brief_ends(p.link, p.bytes, p.vlan) {
-        return Some(Narrow::new(four, ports, 0).0.hash(Seed::FIXED));
-    }
-    ends_of(p).map(|(src, dst)| FlowKey::new(src, dst, 0).0.hash(Seed::FIXED))
 }

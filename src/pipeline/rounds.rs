@@ -8,14 +8,15 @@
 use std::io;
 
 use super::desk::{Desk, RecordSink};
-use super::ends::hash_of;
+use super::ends::ends_of;
 use super::event::{Event, Outlet};
 use super::fragments::Fragments;
 use super::latency::{Interval, figures_until};
 use super::waiting::Waiting;
 use super::worker::{Worker, WorkerConfig, WorkerCounters};
 use crate::capture::{Packet, ReplaySource};
-use crate::wire::Nanos;
+use crate::flow::{FlowId, FlowKey, Narrow, Seed};
+use crate::wire::{self, Nanos};
 
 /// Packets in a round: a few milliseconds of work for each worker, so that starting threads costs a hundredth of it.
 const ROUND: usize = 32_768;
@@ -23,7 +24,7 @@ const ROUND: usize = 32_768;
 /// Packets below which a round is worked off without threads: starting one costs as much as a hundred packets.
 const WORTH_THREADS: usize = 1_024;
 
-/// Flows at the end of a recording that are fetched ahead.
+/// Flows at the end of a recording whose buckets are fetched ahead, and twice as many lines, in which stands what these are.
 const AHEAD: usize = 8;
 
 /// Why a replay ended before its time.
@@ -133,15 +134,16 @@ impl Rounds {
         let Rounds { workers, events, .. } = self;
         workers.iter_mut().zip(&mut *events).for_each(|(worker, events)| worker.settle(end, events));
         desk.advance_over(end, events)?;
-        let mut left: Vec<_> =
-            workers.iter().enumerate().flat_map(|(n, w)| w.left(end).map(move |left| (left, n))).collect();
-        left.sort_unstable();
+        let left = in_order(workers, end);
         let mut to = Straight { desk, went: Ok(()) };
-        for (at, (one, n)) in left.iter().enumerate() {
-            if let Some((soon, n)) = left.get(at + AHEAD) {
-                workers[*n].fetch(soon);
+        for (at, one) in left.iter().enumerate() {
+            if let Some(later) = left.get(at + 2 * AHEAD) {
+                workers[later.worker()].fetch(later.id());
             }
-            workers[*n].conclude(one, end, &mut to);
+            if let Some(soon) = left.get(at + AHEAD) {
+                workers[soon.worker()].fetch_buckets(soon.id());
+            }
+            workers[one.worker()].conclude(one.id(), end, &mut to);
         }
         to.went?;
         workers.iter_mut().for_each(Worker::rewind);
@@ -215,9 +217,13 @@ impl<'a> Round<'a> {
         source.round(ROUND, until, |p| {
             round.first.get_or_insert(p.now);
             round.last = round.last.max(p.ts);
-            round.lanes[worker_of(&p, workers)].push(p);
-            if let Some((bytes, wire_len)) = fragments.offer(&p) {
-                let lane = worker_of(&Packet { bytes: &bytes, wire_len, ..p }, workers);
+            let ends = wire::brief_ends(p.link, p.bytes, p.vlan);
+            round.lanes[worker_of(&p, ends, workers)].push(p);
+            // What has its ends in the usual place is whole.
+            if ends.is_none()
+                && let Some((bytes, wire_len)) = fragments.offer(&p)
+            {
+                let lane = worker_of(&Packet { bytes: &bytes, wire_len, ..p }, None, workers);
                 made.push((lane, round.lanes[lane].len(), bytes));
                 round.lanes[lane].push(Packet { bytes: &[], wire_len, ..p });
             }
@@ -238,6 +244,42 @@ impl<'a> Round<'a> {
     }
 }
 
+/// A flow that is left when a recording ends, in a number that sorts as its last packet's time: that stands in the upper half, and then the worker and the
+/// flow's number there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Left(u128);
+
+impl Left {
+    fn new(last: Nanos, worker: usize, id: FlowId) -> Left {
+        Left(u128::from(last.0) << 64 | (worker as u128) << 32 | u128::from(id.0))
+    }
+
+    fn last(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    fn worker(self) -> usize {
+        (self.0 >> 32) as usize & 0xffff
+    }
+
+    fn id(self) -> FlowId {
+        FlowId(self.0 as u32)
+    }
+}
+
+/// What all workers have left, in the order in which it is told: that of [`Place`](super::event::Place).
+fn in_order(workers: &[Worker], end: Nanos) -> Vec<Left> {
+    let of = |(n, w): (usize, &Worker)| {
+        w.left(end).map(move |(last, id)| Left::new(last, n, id)).collect::<Vec<_>>()
+    };
+    let mut left: Vec<_> = workers.iter().enumerate().flat_map(of).collect();
+    left.sort_unstable();
+    for same in left.chunk_by_mut(|a, b| a.last() == b.last()).filter(|same| same.len() > 1) {
+        same.sort_by_key(|one| workers[one.worker()].lane(one.id()));
+    }
+    left
+}
+
 /// Events that go to the desk at once: every flow that lives ends with the capture, and a list of all that would be long.
 struct Straight<'a, S> {
     desk: &'a mut Desk<S>,
@@ -252,9 +294,17 @@ impl<S: RecordSink> Outlet for Straight<'_, S> {
     }
 }
 
-/// The worker of a packet: both directions of a tuple, the errors that quote it, and its fragments' first go to one.
+/// The worker of a packet: both directions of a tuple, the errors that quote it, and its fragments' first go to one. `ends` are its own
+/// as [`wire::brief_ends`] reads them.
 #[inline]
-fn worker_of(p: &Packet<'_>, count: usize) -> usize {
+fn worker_of(p: &Packet<'_>, ends: Option<(u64, u32)>, count: usize) -> usize {
+    if count == 1 {
+        return 0;
+    }
     // All points of a tuple go to one worker too, as the kernel side does it.
-    if count == 1 { 0 } else { hash_of(p).map_or(0, |hash| (hash >> 32) as usize % count) }
+    let hash = match ends {
+        Some((four, ports)) => Some(Narrow::new(four, ports, 0).0.hash(Seed::FIXED)),
+        None => ends_of(p).map(|(src, dst)| FlowKey::new(src, dst, 0).0.hash(Seed::FIXED)),
+    };
+    hash.map_or(0, |hash| (hash >> 32) as usize % count)
 }

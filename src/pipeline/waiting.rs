@@ -65,6 +65,8 @@ fn sort_many(same: &mut [u64], events: &[Event]) {
 #[derive(Debug, Default)]
 pub struct Waiting {
     slices: BTreeMap<u64, Slice>,
+    /// The number of the first of them, if there is one.
+    earliest: Option<u64>,
     /// The slice that the event before went to, or came from.
     hand: Slice,
     spare: Vec<Slice>,
@@ -85,6 +87,7 @@ impl Waiting {
             self.lay_down();
             let fresh = || Slice { number, ..self.spare.pop().unwrap_or_default() };
             self.hand = self.slices.remove(&number).unwrap_or_else(fresh);
+            self.earliest = self.slices.first_key_value().map(|(number, _)| *number);
         }
         let slice = &mut self.hand;
         let when = event.place.at.0 & ((1 << SLICE) - 1);
@@ -98,6 +101,7 @@ impl Waiting {
     fn lay_down(&mut self) {
         let mut slice = std::mem::take(&mut self.hand);
         if !slice.order.is_empty() {
+            self.earliest = self.earliest.map_or(Some(slice.number), |n| Some(n.min(slice.number)));
             self.slices.insert(slice.number, slice);
         } else if self.spare.len() < SPARE {
             slice.events.clear();
@@ -109,35 +113,34 @@ impl Waiting {
     /// until the next call, to be looked at there.
     #[inline]
     pub fn pop(&mut self, horizon: Nanos) -> Option<&mut Event> {
-        let first = self.first(horizon)?;
-        self.hand.order.pop();
-        self.len -= 1;
-        Some(&mut self.hand.events[first])
+        self.place(horizon)?;
+        self.take()
     }
 
-    /// The place of the one that [`Waiting::pop`] would give.
+    /// The place of the earliest, if it is not later than `horizon`. It is in hand then, for [`Waiting::take`].
     #[inline]
     pub fn place(&mut self, horizon: Nanos) -> Option<Place> {
-        let first = self.first(horizon)?;
-        Some(self.hand.events[first].place)
-    }
-
-    /// Takes the slice of the earliest in hand, in order; says where in it that is, if it is not later than `horizon`.
-    #[inline]
-    fn first(&mut self, horizon: Nanos) -> Option<usize> {
-        let first = self.slices.first_key_value().map(|(number, _)| *number);
-        let in_hand = !self.hand.order.is_empty() && first.is_none_or(|first| self.hand.number < first);
+        let in_hand = !self.hand.order.is_empty() && self.earliest.is_none_or(|n| self.hand.number < n);
         if !in_hand {
             self.lay_down();
             let first = self.slices.first_entry().filter(|s| *s.key() <= horizon.0 >> SLICE)?;
             self.hand = first.remove();
+            self.earliest = self.slices.first_key_value().map(|(number, _)| *number);
         }
         let slice = &mut self.hand;
         if !slice.sorted {
             slice.sort();
         }
         let first = *slice.order.last()? as u32 as usize;
-        (slice.events[first].place.at <= horizon).then_some(first)
+        Some(slice.events[first].place).filter(|place| place.at <= horizon)
+    }
+
+    /// Gives the one whose place [`Waiting::place`] has just told.
+    #[inline]
+    pub fn take(&mut self) -> Option<&mut Event> {
+        let first = self.hand.order.pop()? as u32 as usize;
+        self.len -= 1;
+        Some(&mut self.hand.events[first])
     }
 }
 

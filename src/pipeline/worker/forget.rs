@@ -4,17 +4,9 @@ use super::{Speaker, Worker, failed, fetch};
 use crate::detect::{View, rules};
 use crate::flow::{FlowId, FlowKey};
 use crate::pipeline::event::{LifeOver, Outlet, What};
+use crate::pipeline::memory::prefetch;
 use crate::track::{Ended, Flow, seen};
 use crate::wire::Nanos;
-
-/// A flow that is left when a recording ends. The order is that in which such flows are told of, and no seed changes it but for those of
-/// one nanosecond.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Left {
-    age: Nanos,
-    lane: u64,
-    id: FlowId,
-}
 
 impl Worker {
     /// Concludes everything at `now`, the end of a recording; another may follow.
@@ -24,38 +16,47 @@ impl Worker {
         let mut from = 0;
         while let Some(id) = self.table.first(from) {
             from = id.0;
-            self.conclude(&self.leaves(id, now), now, out);
+            self.conclude(id, now, out);
         }
         self.rewind();
     }
 
-    /// The flows that are left at `now`, in no order: all that is due by then was told of.
-    pub fn left(&self, now: Nanos) -> impl Iterator<Item = Left> {
-        let mut from = 0;
+    /// The flows that are left at `now`, and when the last packet of each came.
+    pub fn left(&self, now: Nanos) -> impl Iterator<Item = (Nanos, FlowId)> {
+        let (mut from, now) = (0, now.max(self.now));
         std::iter::from_fn(move || {
             let id = self.table.first(from)?;
             from = id.0 + 1;
-            Some(self.leaves(id, now.max(self.now)))
+            Some((self.last(id, now), id))
         })
     }
 
-    fn leaves(&self, id: FlowId, now: Nanos) -> Left {
-        let whole = self.table.is_whole(id);
-        let age = if whole { self.table.get(id).last } else { self.table.line(id).last(now) };
-        Left { age, lane: self.table.hash_of(id), id }
+    fn last(&self, id: FlowId, now: Nanos) -> Nanos {
+        if self.table.is_whole(id) { self.table.get(id).last } else { self.table.line(id).last(now) }
     }
 
-    /// Has one of them fetched.
-    pub fn fetch(&self, left: &Left) {
-        fetch(&self.table, left.id);
+    /// The lane of a flow's events.
+    pub fn lane(&self, id: FlowId) -> u64 {
+        self.table.hash_of(id)
+    }
+
+    /// Has the line of one of them fetched.
+    pub fn fetch(&self, id: FlowId) {
+        fetch(&self.table, id);
+    }
+
+    /// Has the buckets of one of them fetched, whose line is there.
+    pub fn fetch_buckets(&self, id: FlowId) {
+        self.table.buckets(self.table.hash_of(id)).into_iter().for_each(prefetch);
     }
 
     /// Concludes one of them at `now`, unless it had to make room for another.
-    pub fn conclude(&mut self, left: &Left, now: Nanos, out: &mut dyn Outlet) {
-        let (Left { age, id, .. }, now) = (*left, now.max(self.now));
+    pub fn conclude(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) {
         if self.table.class(id).is_none() {
             return;
         }
+        let now = now.max(self.now);
+        let age = self.last(id, now);
         if !self.table.is_whole(id) && self.ends_well(id) {
             return self.over(id, now, age, out);
         }
