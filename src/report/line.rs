@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::record::Nat;
@@ -58,6 +58,15 @@ pub struct Facts<'a> {
     since_close_ms: Option<&'a RawValue>,
     #[serde(borrow, default)]
     suppressed: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    then: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    answered_after_ms: Option<&'a RawValue>,
+}
+
+/// Whatever stands there, a null too: that nothing came is an answer.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(d).map(Some)
 }
 
 /// The facts of a record of figures.
@@ -130,6 +139,16 @@ impl<'a> Facts<'a> {
     /// How old the tuple's last close was when it was used again.
     pub fn since_close_ms(&self) -> Option<f64> {
         of::<f64>(self.since_close_ms).filter(|ms| ms.is_finite() && *ms >= 0.0)
+    }
+
+    /// Whether the connection that it tells of opened in the end; `None` where it does not say.
+    pub fn opened(&self) -> Option<bool> {
+        let then = of::<Text<'a>>(self.then);
+        match (then.as_ref().map(|t| t.0.as_ref()), self.answered_after_ms) {
+            (Some("recovered"), _) => Some(true),
+            (Some("gave_up"), _) => Some(false),
+            (_, answered) => answered.map(|raw| raw.get() != "null"),
+        }
     }
 
     /// Whether the record stands for others like it.

@@ -93,9 +93,12 @@ pub struct Cause {
     pub interfaces: Top<String>,
     /// By the gateway's address outside, of translated connections.
     pub nat: Top<IpAddr>,
-    /// Connections, seen wherever they were; and those of them whose trouble lasted for a second or more.
+    /// Connections, seen wherever they were; and those of them whose trouble lasted for a second or more, that opened in the end, and
+    /// that did not as far as one record tells.
     sightings: Sightings,
     slow: Sightings,
+    opened: Sightings,
+    failed: Sightings,
     /// The longest from the first packet of one to its end, ns.
     longest_ns: u64,
     /// By the address that it is about, where that is no responder (ARP).
@@ -153,10 +156,33 @@ pub struct Ranked<'a> {
     pub cause: &'a Cause,
     /// Connections it hurt, as far as counts tell.
     pub hurt: u64,
-    /// Where they were seen.
-    sightings: Option<&'a Sightings>,
+    /// What tells of them: the cause itself, or, where that names no connection, what came of it.
+    told: Option<&'a Cause>,
     /// The kind whose consequence it is.
     pub follows: Option<Kind>,
+}
+
+impl Ranked<'_> {
+    /// How many connections it hurt, for how long, and what became of them.
+    pub fn hurt_words(&self) -> String {
+        let hurt = self.hurt;
+        let connections = many(hurt, "connection");
+        let Some(told) = self.told else { return connections };
+        let became = told.became(hurt).map_or_else(String::new, |words| format!("; {words}"));
+        match (told.slow.connections().min(hurt), told.longest_ns / 1_000_000) {
+            (_, 0) => format!("{connections}{became}"),
+            (0, ms) => format!("{connections}, for {ms} ms at most{became}"),
+            (n, ms) if n == hurt => {
+                format!("{connections}, for a second or more, {} s at most{became}", ms as f64 / 1e3)
+            }
+            (n, ms) => {
+                format!(
+                    "{connections}, {n} of them for a second or more, {} s at most{became}",
+                    ms as f64 / 1e3
+                )
+            }
+        }
+    }
 }
 
 impl Cause {
@@ -175,6 +201,8 @@ impl Cause {
             nat: Top::default(),
             sightings: Sightings::default(),
             slow: Sightings::default(),
+            opened: Sightings::default(),
+            failed: Sightings::default(),
             longest_ns: 0,
             subjects: Top::default(),
             linked: Top::default(),
@@ -206,19 +234,30 @@ impl Cause {
         self.sightings.connections()
     }
 
-    /// How many connections, and for how long.
-    pub fn hurt_words(&self, hurt: u64) -> String {
-        let connections = many(hurt, "connection");
-        match (self.slow.connections().min(hurt), self.longest_ns / 1_000_000) {
-            (_, 0) => connections,
-            (0, ms) => format!("{connections}, for {ms} ms at most"),
-            (n, ms) if n == hurt => {
-                format!("{connections}, for a second or more, {} s at most", ms as f64 / 1e3)
-            }
-            (n, ms) => {
-                format!("{connections}, {n} of them for a second or more, {} s at most", ms as f64 / 1e3)
-            }
-        }
+    /// How many opened in the end: an attempt that failed at one place or under one translation may be followed by one that did not.
+    fn opened(&self, hurt: u64) -> u64 {
+        self.opened.connections().min(hurt)
+    }
+
+    /// How many did not, nor did what came after on the same tuple.
+    fn failed(&self, hurt: u64) -> u64 {
+        self.failed.without(&self.opened).min(hurt - self.opened(hurt))
+    }
+
+    /// What became of those that it hurt while they opened; `None` where nothing tells.
+    fn became(&self, hurt: u64) -> Option<String> {
+        let (opened, failed) = (self.opened(hurt), self.failed(hurt));
+        Some(match (opened, failed, hurt - opened - failed) {
+            (0, 0, _) => return None,
+            (1, 0, 0) => "it opened in the end".into(),
+            (_, 0, 0) => "all opened in the end".into(),
+            (0, 1, 0) => "it never opened".into(),
+            (0, _, 0) => "none of them opened".into(),
+            (_, _, 0) => format!("{opened} opened in the end, {failed} never"),
+            (_, 0, rest) => format!("{opened} opened in the end, of {rest} no record tells"),
+            (0, _, rest) => format!("{failed} never opened, of {rest} no record tells"),
+            (_, _, rest) => format!("{opened} opened in the end, {failed} never, of {rest} no record tells"),
+        })
     }
 
     /// One of them: of whom it mostly is the doing, if there is none more severe.
@@ -286,6 +325,11 @@ impl Cause {
                 self.slow.add(r);
             }
         }
+        match facts.opened().filter(|_| r.src_ip.is_some()) {
+            Some(true) => self.opened.add(r),
+            Some(false) => self.failed.add(r),
+            None => {}
+        }
         if let Some(address) = facts.request() {
             self.subjects.add_ref(address.as_ref(), r.count);
         }
@@ -308,6 +352,8 @@ impl Cause {
         self.nat.merge(o.nat);
         self.sightings.merge(o.sightings);
         self.slow.merge(o.slow);
+        self.opened.merge(o.opened);
+        self.failed.merge(o.failed);
         self.longest_ns = self.longest_ns.max(o.longest_ns);
         self.subjects.merge(o.subjects);
         self.linked.merge(o.linked);
@@ -440,9 +486,9 @@ impl Report {
             }
         };
         let ranked = |&cause| {
-            let sightings = whose(cause).map(|o| &o.sightings);
-            let hurt = sightings.map_or(0, Sightings::connections);
-            Ranked { cause, hurt, sightings, follows: root(cause) }
+            let told = whose(cause).copied();
+            let hurt = told.map_or(0, Cause::connections);
+            Ranked { cause, hurt, told, follows: root(cause) }
         };
         let mut all: Vec<Ranked<'_>> = loud.iter().map(ranked).collect();
         all.sort_by_key(|r| {
@@ -477,7 +523,8 @@ impl Report {
     pub fn hurt_twice(&self) -> Option<String> {
         let ranked = self.ranked();
         let roots = ranked.iter().filter(|r| r.follows.is_none());
-        let roots: Vec<&Sightings> = roots.filter(|r| r.hurt > 0).filter_map(|r| r.sightings).collect();
+        let roots: Vec<&Sightings> =
+            roots.filter(|r| r.hurt > 0).filter_map(|r| r.told).map(|c| &c.sightings).collect();
         let mut twice = 0;
         for (n, a) in roots.iter().enumerate() {
             roots[n + 1..].iter().for_each(|b| plus(&mut twice, a.shared(b)));
@@ -568,8 +615,16 @@ mod tests {
         let tied = || serde_json::json!({ "link": "arp_two_answers" });
         report.add(&record(Kind::SynUnanswered, 1, 0, 12_000_000, tied()));
         report.add(&record(Kind::SynUnanswered, 2, s, 4 * s, tied()));
-        let words = |report: &Report| report.ranked()[0].cause.hurt_words(2);
+        let words = |report: &Report| report.ranked()[0].hurt_words();
         assert_eq!(words(&report), "2 connections, 1 of them for a second or more, 3 s at most");
+        let answered = |after: serde_json::Value| serde_json::json!({ "link": "arp_two_answers", "answered_after_ms": after });
+        let mut other = report.clone();
+        other.add(&record(Kind::SynUnanswered, 1, 0, 12_000_000, answered(12.into())));
+        let said = words(&other);
+        assert!(said.ends_with("; 1 opened in the end, of 2 no record tells"), "{said}");
+        other.add(&record(Kind::SynUnanswered, 2, s, 4 * s, answered(serde_json::Value::Null)));
+        let said = words(&other);
+        assert!(said.ends_with("; 1 opened in the end, 1 never, of 2 no record tells"), "{said}");
         let mut duel = record(Kind::ArpTwoAnswers, 0, 0, s, serde_json::json!({ "request": "10.0.0.3" }));
         (duel.src_ip, duel.src_port, duel.dst_ip, duel.dst_port) = (None, None, None, None);
         report.add(&duel);

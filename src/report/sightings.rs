@@ -14,12 +14,21 @@ const TUPLES: usize = 4096;
 const PLACES: usize = 8;
 
 /// A connection passes several taps, and each that saw its trouble has a record. The tap that saw most of a tuple tells how
-/// many connections of it there were. What a translation made of the tuple is known by its inside.
+/// many connections of it there were; where a gateway translates, one inside of it does, if it saw any: outside each SYN of a connection may be an
+/// attempt by itself. What a translation made of the tuple is known by its inside.
 #[derive(Clone, Debug, Default)]
 pub struct Sightings {
-    tuples: HashMap<(SocketAddr, SocketAddr), Vec<(u64, u64)>, foldhash::fast::RandomState>,
+    tuples: HashMap<(SocketAddr, SocketAddr), Vec<Seen>, foldhash::fast::RandomState>,
     /// Inside, outside, and elsewhere: of records without a tuple of their own, or past the bound.
     others: [u64; 3],
+}
+
+/// How often a tuple was seen at one place.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    place: u64,
+    inside: bool,
+    times: u64,
 }
 
 impl Sightings {
@@ -27,10 +36,11 @@ impl Sightings {
     pub fn add(&mut self, r: &Line<'_>) {
         let Some(tuple) = inside(r) else { return self.add_other(r) };
         let place = place(&r.host.0, r.interface.as_ref().map_or("", |i| &i.0));
+        let seen = Seen { place, inside: is(r, "inside"), times: r.count };
         if self.tuples.len() >= TUPLES && !self.tuples.contains_key(&tuple) {
             return self.add_other(r);
         }
-        count(self.tuples.entry(tuple).or_default(), place, r.count);
+        count(self.tuples.entry(tuple).or_default(), seen);
     }
 
     fn add_other(&mut self, r: &Line<'_>) {
@@ -51,13 +61,21 @@ impl Sightings {
                 continue;
             }
             let mine = self.tuples.entry(tuple).or_default();
-            seen.iter().for_each(|&(place, n)| count(mine, place, n));
+            seen.into_iter().for_each(|s| count(mine, s));
         }
     }
 
     /// Tuples of both, as far as they are told apart.
     pub fn shared(&self, other: &Sightings) -> u64 {
         self.tuples.keys().filter(|t| other.tuples.contains_key(t)).count() as u64
+    }
+
+    /// How many connections of tuples that the other has none of, as far as they are told apart.
+    pub fn without(&self, other: &Sightings) -> u64 {
+        let mut sum = 0;
+        let own = self.tuples.iter().filter(|(tuple, _)| !other.tuples.contains_key(*tuple));
+        own.for_each(|(_, seen)| plus(&mut sum, most(seen)));
+        sum
     }
 
     /// How many connections.
@@ -70,24 +88,28 @@ impl Sightings {
     }
 }
 
-fn count(seen: &mut Vec<(u64, u64)>, place: u64, n: u64) {
-    if let Some(s) = seen.iter_mut().find(|s| s.0 == place) {
-        plus(&mut s.1, n);
+fn count(seen: &mut Vec<Seen>, one: Seen) {
+    if let Some(s) = seen.iter_mut().find(|s| s.place == one.place) {
+        plus(&mut s.times, one.times);
     } else if seen.len() < PLACES {
-        seen.push((place, n));
+        seen.push(one);
     }
 }
 
-fn most(seen: &[(u64, u64)]) -> u64 {
-    seen.iter().map(|s| s.1).max().unwrap_or(0)
+fn most(seen: &[Seen]) -> u64 {
+    let inside = seen.iter().filter(|s| s.inside).map(|s| s.times).max();
+    inside.or_else(|| seen.iter().map(|s| s.times).max()).unwrap_or(0)
+}
+
+fn is(r: &Line<'_>, role: &str) -> bool {
+    r.role.as_ref().is_some_and(|own| own.0 == role)
 }
 
 /// Its tuple, as it is inside of the gateway.
 fn inside(r: &Line<'_>) -> Option<(SocketAddr, SocketAddr)> {
     let own = |ip: Option<_>, port: Option<_>| Some(SocketAddr::new(ip?, port?));
     let tuple = (own(r.src_ip, r.src_port)?, own(r.dst_ip, r.dst_port)?);
-    let outside = r.role.as_ref().is_some_and(|role| role.0 == "outside");
-    Some(match r.nat.as_ref().filter(|_| outside) {
+    Some(match r.nat.as_ref().filter(|_| is(r, "outside")) {
         Some(n) => (SocketAddr::new(n.src_ip, n.src_port), SocketAddr::new(n.dst_ip, n.dst_port)),
         None => tuple,
     })
@@ -131,9 +153,11 @@ mod tests {
     fn one_that_passed_several_taps_is_one_connection() {
         let ports = ["vA1", "vB1", "vxlan1"].map(|i| seen(5, i, "", false, 1));
         assert_eq!(connections(&ports), [1, 1]);
-        // Outside under another tuple; and the same tuple hurt twice.
+        // Outside under another tuple, twice as the gateway tried again on another port; and the same tuple hurt twice.
         let nat = [seen(7, "in0", "inside", false, 1), seen(4_444, "out0", "outside", true, 2)];
-        assert_eq!(connections(&nat), [2, 2]);
+        assert_eq!(connections(&nat), [1, 1]);
+        assert_eq!(connections(&nat[1..]), [2, 2]);
+        assert_eq!(connections(&[seen(5, "a", "", false, 2), seen(5, "b", "", false, 1)]), [2, 2]);
         assert_eq!(connections(&[seen(5, "a", "", false, 1), seen(6, "a", "", false, 1)]), [2, 2]);
     }
 

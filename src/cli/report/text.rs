@@ -297,7 +297,7 @@ fn print_cause(
         row("part of", root.name(), style, to)?;
     }
     if r.hurt > 0 {
-        row("hurt", &c.hurt_words(r.hurt), style, to)?;
+        row("hurt", &r.hurt_words(), style, to)?;
     }
     if let Some(e) = c.example() {
         let summary = format!("{}: {}", time(e.first_ns), e.summary);

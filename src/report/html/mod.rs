@@ -334,7 +334,7 @@ fn cause(report: &Report, r: &Ranked<'_>) -> Markup {
             p { (text.one_line) }
             p.dim { (prose(text.meaning)) }
             dl {
-                dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; hurt " (c.hurt_words(r.hurt)) } }
+                dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; hurt " (r.hurt_words()) } }
                 dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; " (report.goes_on(c)) }
                 dt { "whose doing" } dd { (verdicts.join(", ")) }
                 @if let Some(root) = r.follows { dt { "part of" } dd { a href=(format!("#{}", root.name())) { (root.name()) } } }
