@@ -482,7 +482,7 @@ impl Report {
             false => loud.iter().find(|o| o.kind == c.kind),
             true => {
                 let came = loud.iter().filter(|o| o.kind != c.kind && short::follows(o, c));
-                came.max_by_key(|o| o.connections())
+                came.max_by_key(|o| (o.connections(), o.slow.connections()))
             }
         };
         let ranked = |&cause| {

@@ -82,15 +82,20 @@ def wipe(ns, name, pid):
         os.close(fd)
 
 
-def programs(names):
-    """How many programs are on these interfaces' hooks, in this network namespace."""
-    count = 0
+def hooks(names):
+    """How many programs are on each tcx hook of these interfaces, in this network namespace."""
+    found = {}
     for name in names:
-        for hook in (TCX_INGRESS, TCX_EGRESS):
+        for way, hook in (("ingress", TCX_INGRESS), ("egress", TCX_EGRESS)):
             ids = (ctypes.c_uint32 * 64)()
             attr = struct.pack("=IIIIQI", socket.if_nametoindex(name), hook, 0, 0, ctypes.addressof(ids), 64)
-            count += struct.unpack_from("=I", bpf(PROG_QUERY, attr)[1], 24)[0]
-    return count
+            found[f"{name} {way}"] = struct.unpack_from("=I", bpf(PROG_QUERY, attr)[1], 24)[0]
+    return found
+
+
+def programs(names):
+    """How many programs are on all of them together."""
+    return sum(hooks(names).values())
 
 
 def attached(ns, names):

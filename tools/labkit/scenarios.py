@@ -9,8 +9,8 @@ import threading
 import time
 from pathlib import Path
 
-from . import traffic
-from .net import TOOLS, Lab, sh
+from . import bpf, traffic
+from .net import TOOLS, Lab, sh, within
 
 PYTHON = sys.executable
 
@@ -130,7 +130,7 @@ def traces(lab):
     gw = lab.gateway
     links = [line.split(":")[1].strip().split("@")[0]
              for line in sh("ip", "-n", gw, "-o", "link").splitlines()]
-    return {"links": sorted(links), "tcx": tcx_ids(lab), "classic": classic_filters(lab)}
+    return {"links": sorted(links), "tcx": tcx_hooks(lab), "classic": classic_filters(lab)}
 
 
 def classic_filters(lab):
@@ -143,23 +143,10 @@ def classic_filters(lab):
     return found
 
 
-def tcx_ids(lab):
+def tcx_hooks(lab):
     """Programs at the tcx hooks of the gateway's interfaces, by the kernel's own query."""
-    code = (
-        "import ctypes,struct,socket,json\n"
-        "libc=ctypes.CDLL(None,use_errno=True)\n"
-        "out={}\n"
-        "for name in ('in0','out0'):\n"
-        "  for hook,kind in (('ingress',46),('egress',47)):\n"
-        "    ids=(ctypes.c_uint32*16)()\n"
-        "    attr=ctypes.create_string_buffer(struct.pack('<IIIIQIIQQQQ',socket.if_nametoindex(name),kind,0,0,"
-        "ctypes.addressof(ids),16,0,0,0,0,0),128)\n"
-        "    done=libc.syscall(321,16,attr,128)\n"
-        "    count=struct.unpack_from('<I',attr.raw,24)[0] if done==0 else -ctypes.get_errno()\n"
-        "    out[name+' '+hook]=count\n"
-        "print(json.dumps(out))\n"
-    )
-    return json.loads(sh("ip", "netns", "exec", lab.gateway, PYTHON, "-c", code))
+    with within(lab.gateway):
+        return bpf.hooks(("in0", "out0"))
 
 
 def mirror(syntap, records, mebibytes=100, connections=5000):
