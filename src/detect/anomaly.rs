@@ -76,7 +76,10 @@ impl Anomaly {
     /// themselves show it: that a tuple was never opened outside, or that no reset came in inside.
     pub fn rests_on_absence(&self) -> bool {
         let lost = matches!(self.kind, Kind::NatRemapped | Kind::NatMappingLost);
-        self.kind.rests_on_absence() || lost && self.certainty < Certainty::Proven
+        // That it was the gateway shows in what did not come in, or leave, on its other side.
+        let own =
+            matches!(self.kind, Kind::SynRefused | Kind::ResetMidFlow) && self.verdict == Verdict::Gateway;
+        self.kind.rests_on_absence() || own || lost && self.certainty < Certainty::Proven
     }
 
     /// One that belongs to no flow: what it says, its first moment and its last, which is also when the rule could be sure. The rest

@@ -94,7 +94,8 @@ const SYN_UNANSWERED: Explanation = Explanation {
     meaning: "The connection opens a second or more late, or not at all. From one side of a gateway nobody can tell whether \
 the SYN, or the answer, was lost before or behind it.",
     rule: "No SYN-ACK, no reset and no other ACK between a SYN and its retransmission with the same initial sequence number; \
-or no further SYN within twice the last gap, at least 4 s. Retransmission after 1 s is RFC 6298 section 2; 3 s is the \
+or no further SYN within twice the last gap, at least 4 s; or a SYN-ACK that comes first 0.9 s or more after the SYN and is crossed by the SYN \
+sent again within 200 ms: one before it was lost, for both ends send again after a second. Retransmission after 1 s is RFC 6298 section 2; 3 s is the \
 older RFC 1122. Where a service answered nobody else meanwhile and is not known to answer, the record is only info.",
     causes: &[
         "packet loss between the originator and the responder",
@@ -119,7 +120,8 @@ const SYN_REFUSED: Explanation = Explanation {
     one_line: "The responder answered a SYN with a reset: nobody listens on that port.",
     meaning: "The originator gets \"connection refused\" at once.",
     rule: "A reset with the ACK flag that acknowledges the SYN (ISN + 1, or up to the end of a Fast Open SYN's data), as RFC 9293 \
-section 3.10.7.1 lets a closed port answer. Info where the port was not seen to answer others.",
+section 3.10.7.1 lets a closed port answer; or an ICMP error that quotes it. The gateway's doing (proven) where both its sides are tapped, the SYN \
+did not leave though SYNs to that address do, and the reset has lost no hop. Info where the port was not seen to answer others.",
     causes: &[
         "the service is not running, is restarting, or listens on another address",
         "a firewall that rejects with tcp-reset",
@@ -217,7 +219,9 @@ const RESET_MID_FLOW: Explanation = Explanation {
 many programs simply stop, and is only info.",
     rule: "An RST on a flow whose handshake was complete and of which at most one end had sent a FIN. in_window says whether its \
 sequence number lies in the window that the other end offered last (RFC 9293 section 3.10.7.4), as far as the packets seen \
-tell; a TTL unlike the sender's usual one points at a device in between. Also info: after 10 s or more with everything acknowledged; where the originator's FIN crosses the reset within 300 ms; where the other end asked for it by MPTCP's fast close (RFC 8684 section 3.5), and so closed; and of a connection that was met in its middle, on ports that do not say who began it, whose doing is not told then. A lone reset without an ACK, in answer to such a one, only says that there is no such connection.",
+tell; a TTL unlike the sender's usual one points at a device in between. The gateway's doing (proven) where the reset leaves it inside in the responder's \
+name, has lost no hop, and none came in outside. Also info: after 10 s or more with everything acknowledged, unless it is the responder's and has no ACK, for such a \
+one answers somebody who still uses the connection (RFC 9293 section 3.10.7.1); where the originator's FIN crosses the reset within 300 ms; where the other end asked for it by MPTCP's fast close (RFC 8684 section 3.5), and so closed; and of a connection that was met in its middle, on ports that do not say who began it, whose doing is not told then. A lone reset without an ACK, in answer to such a one, only says that there is no such connection.",
     causes: &[
         "the server process died, or closed a socket with unread data or SO_LINGER 0",
         "an idle timeout in a balancer, firewall or server, and a client that used the connection once more",

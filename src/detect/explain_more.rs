@@ -6,7 +6,8 @@ pub(super) const SYNACK_UNACKNOWLEDGED: Explanation = Explanation {
     one_line: "The responder sent its SYN-ACK again before any acknowledgement of it passed.",
     meaning: "The connection opens late by the retransmission timeout, a second as a rule. Warning from a second on.",
     rule: "The same SYN-ACK (sequence number) more than once before the originator's first ACK or data; told when that comes. \
-The responder's timer starts at 1 s (RFC 6298; Linux tcp_synack_retries).",
+The responder's timer starts at 1 s (RFC 6298; Linux tcp_synack_retries). The gateway's doing where both its sides are tapped, and the SYN-ACK did not get \
+through at once, or the final ACK came in and did not leave.",
     causes: &["the SYN-ACK or the final ACK was lost", "an originator that is too busy to answer"],
     remedy: &[
         "compare with syn_unanswered on the same path: both together are packet loss",
@@ -30,7 +31,9 @@ ACK when the accept queue is full (tcp_v4_syn_recv_sock, counter ListenOverflows
         "look at ListenOverflows in `nstat -az` and at Recv-Q in `ss -ltn` on the server",
         "raise the backlog, or accept faster",
     ],
-    or_else: &["loss of all the originator's packets between this tap and the responder"],
+    or_else: &[
+        "loss of all the originator's packets between this tap and the responder, as by a firewall that knows one direction alone",
+    ],
     peers: "DeepFlow \"Server Queue Overflow\"; Suricata est_synack_resend",
 };
 

@@ -56,6 +56,8 @@ pub struct Gateway {
     pressure: Bounded<Endpoint, Pressure>,
     /// Resets that the gateway sent; the anomalies of their flows follow.
     own_resets: Bounded<Tuple, OwnReset>,
+    /// Connections whose final ACK was seen outside: their responder, and when their first SYN was seen there.
+    completed: Bounded<(Endpoint, Nanos), ()>,
     told_proxy: bool,
 }
 
@@ -104,6 +106,7 @@ impl Gateway {
             mappings: Mappings::new(),
             pressure: Bounded::new(TUPLES),
             own_resets: Bounded::new(TUPLES),
+            completed: Bounded::new(TUPLES),
             told_proxy: false,
         }
     }
@@ -314,11 +317,18 @@ impl Gateway {
             Kind::TupleReuseRefused | Kind::TupleReuseAccepted => self.reuse(a, side, &tuple, out),
             Kind::ResetMidFlow => {
                 self.own_reset(a, &tuple);
-                if side == 0 && a.kind == Kind::ResetMidFlow && self.mappings.has(&tuple) {
-                    a.verdict = Verdict::Gateway;
-                    a.summary.push_str("; the gateway had lost its translation before: see nat_mapping_lost");
+                if side == 0 && a.kind == Kind::ResetMidFlow {
+                    if self.mappings.has(&tuple) {
+                        a.verdict = Verdict::Gateway;
+                        a.summary
+                            .push_str("; the gateway had lost its translation before: see nat_mapping_lost");
+                    } else {
+                        self.reset_inside(a, &tuple);
+                    }
                 }
             }
+            Kind::SynRefused if side == 0 => self.refused_inside(a, &tuple),
+            Kind::AcceptQueueOverflow if side == 0 => self.final_ack_lost(a, &tuple),
             Kind::ResetIgnored if side == 1 && self.own_resets.get(&tuple).is_some() => {
                 a.verdict = Verdict::Gateway;
                 a.summary.push_str("; the reset was the gateway's own: see nat_mapping_lost");
@@ -330,6 +340,82 @@ impl Gateway {
             Kind::BlackHole => self.black_hole_outside(a, &tuple),
             _ => {}
         }
+    }
+
+    /// A handshake is complete.
+    pub fn completed(&mut self, responder: Endpoint, point: u8, asked: Nanos) {
+        if self.join.side(point) == Some(1) {
+            self.completed.put((responder, asked), ());
+        }
+    }
+
+    /// A reset in the responder's name, inside, of which none came in outside, where its answers came in, and which has lost no hop: the gateway's
+    /// own, as of a rule that rejects.
+    fn reset_inside(&self, a: &mut Anomaly, tuple: &Tuple) {
+        let Some(rst) = a.packets.last().filter(|p| p.from == Side::Resp && p.way != Way::Ingress) else {
+            return;
+        };
+        let Some(c) = self.join.crossing(0, tuple).filter(|c| c.from == 0) else { return };
+        let Some(outside) = c.tuples[1].filter(|_| c.syn_ack[1].is_some()) else { return };
+        let came = self.answers.get(&(outside.dst, rst.seq));
+        if !whole_way(rst.ttl) || came.is_some_and(|(_, d)| rst.ts.since(d.ts) <= CROSS_WITHIN) {
+            return;
+        }
+        a.verdict = Verdict::Gateway;
+        a.certainty = Certainty::Proven;
+        a.summary =
+            a.summary.replacen("by the responder", "by the gateway itself in the responder's name", 1);
+        a.summary.push_str("; none came in outside");
+    }
+
+    /// A SYN that was refused inside and never left, though SYNs to that address do: the gateway itself refused it.
+    fn refused_inside(&self, a: &mut Anomaly, tuple: &Tuple) {
+        let Some(c) = self.join.crossing(0, tuple).filter(|c| c.from == 0) else { return };
+        let left = c.tries.iter().any(|t| t.at[1].is_some());
+        let Some(first) = c.tries.iter().find_map(|t| t.at[0]).filter(|_| !left) else { return };
+        if self.join.answers_without(&tuple.dst) || !self.join.is_reached(&tuple.dst.addr, first) {
+            return;
+        }
+        let by = a.facts.iter().find_map(|(n, f)| match f {
+            Fact::Str(s) if *n == "by" => Some(s.to_string()),
+            _ => None,
+        });
+        // An error's hops are not known: another way out that is not tapped may have brought it.
+        let (by, certainty) = match by.as_deref() {
+            Some("rst") | None => ("a reset".to_owned(), Certainty::Proven),
+            Some(by) => (by.to_owned(), Certainty::Likely),
+        };
+        let hops = a.packets.last().filter(|p| p.from == Side::Resp).map(|p| whole_way(p.ttl));
+        if hops == Some(false) {
+            return;
+        }
+        a.verdict = Verdict::Gateway;
+        a.certainty = certainty;
+        a.summary = format!(
+            "the gateway itself refused the SYN to {} with {by}: it did not leave",
+            endpoint(tuple.dst)
+        );
+    }
+
+    /// A SYN-ACK again after the final ACK that came in: the gateway's doing, if that never left.
+    fn final_ack_lost(&self, a: &mut Anomaly, tuple: &Tuple) {
+        let Some(c) = self.join.crossing(0, tuple).filter(|c| c.from == 0) else { return };
+        let Some(outside) = c.tuples[1].filter(|_| c.syn_ack[1].is_some()) else { return };
+        let asked = c.tries.iter().filter_map(|t| t.at[1]);
+        if asked.into_iter().any(|at| self.completed.get(&(outside.dst, at)).is_some()) {
+            return;
+        }
+        a.kind = Kind::SynackUnacknowledged;
+        a.verdict = Verdict::Gateway;
+        a.certainty = Certainty::Likely;
+        a.summary = format!(
+            "{} sent its SYN-ACK again: the final ACK came to the gateway and did not leave it",
+            endpoint(tuple.dst)
+        );
+        a.facts = vec![
+            ("attempts", a.facts.first().map_or(Fact::Null, |f| f.1.clone())),
+            ("lost", Fact::Str("ack".into())),
+        ];
     }
 
     /// A SYN-ACK again, or late: in the gateway, if it came to it and did not get through. Outside, one that did get through says
@@ -528,6 +614,11 @@ impl Gateway {
             a.summary.push_str("; they were not seen to leave the gateway");
         }
     }
+}
+
+/// True if a packet has lost no hop: stacks begin with one of these (Linux 64, Windows 128, others 255).
+fn whole_way(ttl: u8) -> bool {
+    matches!(ttl, 64 | 128 | 255)
 }
 
 /// True for a reset that answers a segment without an acknowledgement, which is a SYN: its number is 0 (RFC 9293 3.10.7.1), so that all

@@ -6,13 +6,15 @@ use crate::flow::Side;
 use crate::track::{Ended, Outcome, SegClass};
 use crate::wire::{IcmpError, Nanos};
 
-/// How long the capture must have gone on after the last of several SYNs, or after a single one, before silence at
-/// its end means anything: the initial retransmission timeout (RFC 6298), and the older one of 3 s.
-const SILENT_AFTER_SEVERAL: u64 = Nanos::SEC;
+/// How long the capture must have gone on after a single SYN before silence at its end means anything: the older initial retransmission
+/// timeout (RFC 1122). That a SYN was sent again says by itself that nothing had come for the first.
 const SILENT_AFTER_ONE: u64 = 3 * Nanos::SEC;
 
+/// A SYN that was sent again this little after its answer passed had left before that arrived.
+const CROSSES: u64 = 200 * Nanos::MS;
+
 /// A delay that people notice, and the shortest initial retransmission timeout of RFC 6298, less a tenth for clocks.
-const HURT_AFTER: u64 = 900 * Nanos::MS;
+pub const HURT_AFTER: u64 = 900 * Nanos::MS;
 
 /// `syn_unanswered`: a SYN sent again, or given up, to which nothing at all came back.
 ///
@@ -22,15 +24,13 @@ pub fn unanswered(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
     if a.stale_acks > 0 || a.stray_rst.is_some() || a.on_live.is_some() {
         return None;
     }
-    let silent = ended.at.since(a.last);
     let (answered, given_up) = match ended.outcome {
         Outcome::Accepted => (Some(ended.at.since(a.first)), false),
         Outcome::Expired => (None, true),
         // The originator reset its own attempt, or began another: it waited as long as it wanted to.
         Outcome::Aborted | Outcome::Replaced => (None, a.syns > 1 || ended.at.since(a.first) >= Nanos::SEC),
-        Outcome::Unfinished => {
-            (None, silent >= if a.syns > 1 { SILENT_AFTER_SEVERAL } else { SILENT_AFTER_ONE })
-        }
+        Outcome::Unfinished if a.syns > 1 => (None, ended.at.since(a.first) >= HURT_AFTER),
+        Outcome::Unfinished => (None, ended.at.since(a.last) >= SILENT_AFTER_ONE),
         Outcome::Refused | Outcome::RefusedOnTheWay | Outcome::OldLifeWentOn => return None,
     };
     if answered.is_some() && a.syns < 2 || answered.is_none() && !given_up {
@@ -73,6 +73,37 @@ pub fn unanswered(view: &View<'_>, ended: &Ended) -> Option<Anomaly> {
                 ("attempts", Fact::U64(a.syns.into())),
                 ("gaps_ms", Fact::List(gaps)),
                 ("answered_after_ms", answered.map_or(Fact::Null, |ns| Fact::F64(ms(ns)))),
+            ],
+        },
+    ))
+}
+
+/// `syn_unanswered` of a SYN that is sent again at `ts`, just after the answer passed that came when a second one was due: sender and responder
+/// each wait a second (RFC 6298), so that a SYN-ACK which is lost before this tap is sent again when the SYN is, and either may pass first.
+pub fn answered_late(view: &View<'_>, ts: Nanos) -> Option<Anomaly> {
+    let (a, t) = (&view.flow.attempt, &view.flow.tallies);
+    let after = t.syn_ack_first.since(a.first);
+    if a.syns != 1 || t.syn_acks != 1 || after < HURT_AFTER || ts.since(t.syn_ack_first) > CROSSES {
+        return None;
+    }
+    let responder = endpoint(view.tuple(a.from).dst);
+    Some(view.anomaly(
+        a.from,
+        Finding {
+            kind: Kind::SynUnanswered,
+            severity: Severity::Warning,
+            verdict: Verdict::Unknown,
+            certainty: Certainty::Likely,
+            summary: format!(
+                "SYN to {responder} sent 2 times; the SYN-ACK came {} after the first, as the second was on its way: one before it was lost, or it takes that long",
+                duration(after)
+            ),
+            first: a.first,
+            time: ts,
+            facts: vec![
+                ("attempts", Fact::U64(2)),
+                ("gaps_ms", Fact::List(vec![Fact::F64(ms(ts.since(a.first)))])),
+                ("answered_after_ms", Fact::F64(ms(after))),
             ],
         },
     ))

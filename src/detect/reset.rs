@@ -63,7 +63,11 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     let stranger = flow.picked_up && flow.end(by).packets <= 1;
     let [o, r] = &flow.ends;
     let settled = o.has(seen::ACK) && r.has(seen::ACK) && o.ack == r.next && r.ack == o.next;
-    let tidied = reset.idle_ns >= IDLE && settled;
+    // A reset without an acknowledgement answers a segment that has one (RFC 9293 3.10.7.1): its sender tidies nothing up, it knows no
+    // such connection, and whoever still uses it is cut off.
+    let forgotten = by == Side::Resp && !seg.flags.any(TcpFlags::ACK);
+    let idle = reset.idle_ns >= IDLE && settled;
+    let tidied = idle && !forgotten;
     let guessed = flow.is_guessed(&view.tuple(flow.orig));
     let asked = asked_for(view, by) && !out_of_window;
     let severity = match by {
@@ -119,9 +123,10 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
                 format!("the {who} knows no such connection and resets it; its beginning was not seen, nor anything else of the {who}")
             } else {
                 format!(
-                    "connection reset by the {who}{fin}, {} after it began, {} of silence{bytes}{ttl}",
+                    "connection reset by the {who}{fin}, {} after it began, {} of silence{bytes}{ttl}{}",
                     duration(ts.since(flow.first)),
                     duration(reset.idle_ns),
+                    if idle && forgotten && !after_fin { "; it knew no such connection any more" } else { "" },
                 )
             },
             first: ts,

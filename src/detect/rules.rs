@@ -90,6 +90,12 @@ pub fn segment(
     if step.notes & note::PROBE != 0 {
         to.sight(Sight::Probe { originator: tuple.src, point });
     }
+    if step.notes & note::SYN_AFTER_SYN_ACK != 0
+        && let Some(late) = handshake::answered_late(view, ts)
+        && once(told, Kind::SynUnanswered)
+    {
+        to.anomaly(late);
+    }
     let mut fresh = |kind| once(told, kind);
     let (fin, rst) = (class == SegClass::Fin, class == SegClass::Rst);
     if let Some((kind, count)) = storms::storm(view.flow, fin, rst, step.since_last)

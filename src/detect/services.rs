@@ -83,13 +83,10 @@ impl Services {
         let answers_others = service.is_some_and(|s| s.last >= anomaly.first || s.answers >= ESTABLISHED);
         if !answers_others {
             anomaly.severity = Severity::Info;
-            let who = if answers == 0 {
-                "nobody was seen to get an answer there"
-            } else {
-                "nobody else got an answer there meanwhile"
-            };
-            anomaly.summary.push_str("; ");
-            anomaly.summary.push_str(who);
+            anomaly.summary.push_str(&match answers {
+                0 => "; nobody was seen to get an answer there".to_owned(),
+                n => format!("; nobody else got an answer there meanwhile, {n} had before"),
+            });
         }
     }
 }

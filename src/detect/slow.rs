@@ -3,6 +3,7 @@
 //! Peers: none as such; DeepFlow and Arkime give the latency and leave the judgement to people.
 
 use super::evidence::{duration, endpoint, ms};
+use super::handshake::HURT_AFTER;
 use super::{Anomaly, Certainty, Fact, Kind, Verdict};
 use crate::flow::{Endpoint, Tuple};
 use crate::wire::Nanos;
@@ -85,14 +86,18 @@ impl Slow {
         }
         let p99 = b.p99();
         if b.total >= LEAST && latency_ns >= NOTICED && latency_ns > p99 {
+            // One that is lost before it comes here is sent again after a second (RFC 6298).
+            let again = latency_ns >= HURT_AFTER;
             let text = format!(
-                "the SYN-ACK of {} took {}, though the SYN was not lost: 99 of 100 of its handshakes take less than {}",
+                "the SYN-ACK of {} took {}, though the SYN was not {}: 99 of 100 of its handshakes take less than {}{}",
                 endpoint(tuple.dst),
                 duration(latency_ns),
-                duration(p99)
+                if again { "sent again" } else { "lost" },
+                duration(p99),
+                if again { "; one before it may have been lost" } else { "" },
             );
             out(Anomaly {
-                verdict: Verdict::Responder,
+                verdict: if again { Verdict::Unknown } else { Verdict::Responder },
                 certainty: Certainty::Possible,
                 point: Some(point),
                 tuple: Some(*tuple),

@@ -86,7 +86,10 @@ impl Survey {
                     self.slow.handshake(tuple, *latency_ns, *point, at, out);
                 }
             }
-            Sight::Completed { responder, point, asked } => self.floods.completed(*responder, *point, *asked),
+            Sight::Completed { responder, point, asked } => {
+                self.floods.completed(*responder, *point, *asked);
+                self.gateway.completed(*responder, *point, *asked);
+            }
             Sight::Counted { point, syns, mirrored, known_shed } => {
                 self.floods.counted(*point, *syns, *mirrored, *known_shed);
             }

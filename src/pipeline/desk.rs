@@ -276,6 +276,7 @@ impl<S: RecordSink> Desk<S> {
         // A reset may be the gateway's own: that none came in inside is an absence, too.
         let waits = a.rests_on_absence() || a.kind == Kind::ResetMidFlow;
         let told = self.survey.judge(&mut a, &mut |a| more.push(a));
+        let waits = waits || a.rests_on_absence();
         for more in more {
             let waits = more.rests_on_absence();
             self.judged(more, waits)?;

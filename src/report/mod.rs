@@ -130,7 +130,8 @@ pub struct OwnLoss {
 /// The answer, as it grows.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    causes: HashMap<Kind, Cause>,
+    /// By kind, and whether it is above `info`: what hurt nobody is no part of what hurt somebody.
+    causes: HashMap<(Kind, bool), Cause>,
     /// What syntap lost and shed, by cause and place; `budget_shed` has no place.
     pub own: BTreeMap<(String, String), OwnLoss>,
     /// Records of kinds that this version does not know.
@@ -404,7 +405,8 @@ impl Report {
             self.add_own(kind, r, &facts);
         }
         self.ages.add(kind, r.count, &facts);
-        let c = self.causes.entry(kind).or_insert_with(|| Cause::new(kind));
+        let loud = severity > Severity::Info;
+        let c = self.causes.entry((kind, loud)).or_insert_with(|| Cause::new(kind));
         c.add(r, severity, &facts);
         // The last of many that were counted is no better an example than one of the first.
         let certainty = Certainty::from_name(&r.certainty.0).unwrap_or(Certainty::Possible);
@@ -597,19 +599,19 @@ impl Report {
 mod tests {
     use super::*;
 
+    fn record(kind: Kind, port: u16, from: u64, to: u64, facts: serde_json::Value) -> Record {
+        let json = serde_json::json!({
+            "kind": kind.name(), "severity": "warning", "verdict": "unknown", "certainty": "likely", "summary": "", "time": "",
+            "ts_ns": to, "first_ns": from, "last_ns": to, "mono_ns": null, "count": 1, "host": "h", "interface": "a",
+            "role": null, "direction": null, "src_ip": "10.0.0.1", "src_port": port, "dst_ip": "10.0.0.3", "dst_port": 80,
+            "vlan": null, "tunnel": null, "community_id": null, "nat": null, "history": null, "conn_state": null,
+            "facts": facts, "packets": [], "loss": null,
+        });
+        serde_json::from_value::<Record>(json).expect("a record")
+    }
+
     #[test]
     fn what_hurt_for_a_second_is_told_apart_and_a_root_goes_on_while_its_parts_do() {
-        use crate::record::Record;
-        let record = |kind: Kind, port: u16, from: u64, to: u64, facts: serde_json::Value| {
-            let json = serde_json::json!({
-                "kind": kind.name(), "severity": "warning", "verdict": "unknown", "certainty": "likely", "summary": "", "time": "",
-                "ts_ns": to, "first_ns": from, "last_ns": to, "mono_ns": null, "count": 1, "host": "h", "interface": "a",
-                "role": null, "direction": null, "src_ip": "10.0.0.1", "src_port": port, "dst_ip": "10.0.0.3", "dst_port": 80,
-                "vlan": null, "tunnel": null, "community_id": null, "nat": null, "history": null, "conn_state": null,
-                "facts": facts, "packets": [], "loss": null,
-            });
-            serde_json::from_value::<Record>(json).expect("a record")
-        };
         let s = 1_000_000_000;
         let mut report = Report::default();
         let tied = || serde_json::json!({ "link": "arp_two_answers" });
@@ -647,6 +649,23 @@ mod tests {
         assert_eq!(report.hurt_in_all(), "3 causes hurt 4 connections, none by two causes");
         report.add(&refused(2));
         assert_eq!(report.hurt_in_all(), "3 causes hurt 5 connections, on 1 tuple by two causes");
+    }
+
+    #[test]
+    fn what_hurt_nobody_is_apart_from_what_of_the_same_kind_hurt_somebody() {
+        let mut report = Report::default();
+        for (port, severity) in [(1, "warning"), (2, "info"), (3, "info")] {
+            let mut r = record(Kind::ResetMidFlow, port, 0, 0, serde_json::json!({}));
+            r.severity = severity.into();
+            report.add(&r);
+        }
+        assert_eq!(report.hurt_in_all(), "1 cause hurt 1 connection");
+        let counts = |causes: Vec<&Cause>| causes.iter().map(|c| (c.severity, c.count)).collect::<Vec<_>>();
+        assert_eq!(counts(report.ranked().iter().map(|r| r.cause).collect()), [(Severity::Warning, 1)]);
+        assert_eq!(counts(report.quiet()), [(Severity::Info, 2)]);
+        let mut both = report.clone();
+        both.merge(report);
+        assert_eq!((both.hurt().1, both.occurrences()), (2, 6));
     }
 
     #[test]

@@ -168,6 +168,14 @@ pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
             format!("The gateway took {} to {at} in and did not send them on", many("SYN", "SYNs")),
             "look at its firewall rules and queues",
         ),
+        Kind::SynRefused if by_gateway => (
+            format!("The gateway itself refused {} to {at} and did not send them on", many("SYN", "SYNs")),
+            "look for the rule of its firewall that rejects them",
+        ),
+        Kind::ResetMidFlow if by_gateway => (
+            format!("The gateway itself reset {} to {at}", many("open connection", "open connections")),
+            "look for the rule of its firewall that rejects their packets, and whether its connection tracking had forgotten them",
+        ),
         Kind::SynUnanswered if mostly == Verdict::Network => (
             format!("{} to {at} left the gateway and got no answer in time", many("SYN", "SYNs")),
             "look for the loss beyond the gateway, not in it",

@@ -52,6 +52,7 @@ impl Flow {
             } else if self.state == State::SynRecv {
                 // It draws another SYN-ACK.
                 a.last = ts;
+                step.notes |= note::SYN_AFTER_SYN_ACK;
             } else {
                 step.old = true;
             }

@@ -117,6 +117,8 @@ pub mod note {
     pub const FINAL_ACK_WRONG: u32 = 1 << 15;
     /// A FIN at a place that its receiver has behind it.
     pub const FIN_OUT_OF_WINDOW: u32 = 1 << 16;
+    /// The SYN came again after its answer, and before anything acknowledged that.
+    pub const SYN_AFTER_SYN_ACK: u32 = 1 << 17;
 }
 
 impl Flow {

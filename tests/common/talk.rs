@@ -52,17 +52,21 @@ impl Capture {
         self.now += (ms * 1e3) as u64;
     }
 
+    /// Its file.
+    pub fn bytes(&self) -> Vec<u8> {
+        let directed = self.packets.iter().any(|p| p.1 != 0);
+        if directed {
+            pcapng(&self.packets)
+        } else {
+            pcap(&self.packets.iter().map(|(us, _, f)| (*us, f.clone())).collect::<Vec<_>>())
+        }
+    }
+
     /// What a replay finds in it.
     pub fn records(&self) -> Vec<Value> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("made.pcap");
-        let directed = self.packets.iter().any(|p| p.1 != 0);
-        let bytes = if directed {
-            pcapng(&self.packets)
-        } else {
-            pcap(&self.packets.iter().map(|(us, _, f)| (*us, f.clone())).collect::<Vec<_>>())
-        };
-        std::fs::write(&path, bytes).expect("written");
+        std::fs::write(&path, self.bytes()).expect("written");
         replay(&[path.to_str().expect("a path")])
     }
 }

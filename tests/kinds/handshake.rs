@@ -32,6 +32,50 @@ fn a_syn_given_up_is_told_when_the_next_retry_would_have_come() {
 }
 
 #[test]
+fn a_lost_syn_ack_that_comes_again_just_before_the_syn_does_is_told() {
+    // Both ends send again after a second; whichever passes the tap first, the connection opened a second late.
+    for (first, again, told) in
+        [(1_003.0, 0.01, 1), (1_003.0, 150.0, 1), (300.0, 0.01, 0), (1_003.0, 900.0, 0)]
+    {
+        let (mut c, mut t) = (Capture::default(), Talk::new(40_000));
+        let (syn, answer) = (t.client(SYN, 0), t.server(SYN | ACK, 0));
+        c.after(5.0, syn.frame());
+        c.after(first, answer.frame());
+        c.after(again, syn.frame());
+        c.after(0.1, answer.frame());
+        c.after(0.1, t.client(ACK, 0).frame());
+        t.exchange(&mut c);
+        t.close(&mut c);
+        let all = c.records();
+        assert_eq!(of_kind(&all, "syn_unanswered").len(), told, "{first} {again}: {all:#?}");
+        if again < 1.0 && told == 1 {
+            let r = only(&all, "syn_unanswered");
+            judged(r, "warning", "unknown", "likely");
+            says(r, json!({"attempts": 2, "gaps_ms": [1003.01], "answered_after_ms": 1003.0}));
+        }
+    }
+}
+
+#[test]
+fn a_syn_that_was_sent_again_when_the_capture_ends_is_told_and_a_single_one_waits() {
+    for (syns, told) in [(1, 0), (2, 1), (5, 1)] {
+        let mut c = Capture::default();
+        for port in 40_000..40_012 {
+            Talk::new(port).open(&mut c);
+        }
+        let syn = Talk::new(41_000).client(SYN, 0);
+        for _ in 0..syns {
+            c.after(1_000.0, syn.frame());
+        }
+        let all = c.records();
+        assert_eq!(of_kind(&all, "syn_unanswered").len(), told, "{all:#?}");
+        if told == 1 {
+            judged(only(&all, "syn_unanswered"), "warning", "unknown", "likely");
+        }
+    }
+}
+
+#[test]
 fn a_syn_refused_by_a_reset_is_the_responders_doing() {
     let Some(all) = found("deepflow__server-reset.pcap") else { return };
     let r = only(&all, "syn_refused");

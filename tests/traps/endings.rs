@@ -37,6 +37,27 @@ fn a_reset_by_the_client_or_of_an_idle_connection_hurts_nobody() {
 }
 
 #[test]
+fn a_responder_that_has_forgotten_an_idle_connection_does_not_tidy_up() {
+    // Without an acknowledgement it answers somebody who still uses it (RFC 9293 3.10.7.1).
+    let (mut c, mut t) = opened();
+    c.after(30_000.0, t.server(RST, 0).frame());
+    let all = c.records();
+    only(&all, &[("reset_mid_flow", 1)]);
+    assert_eq!(
+        (&all[0]["severity"], &all[0]["verdict"]),
+        (&"warning".into(), &"responder".into()),
+        "{all:#?}"
+    );
+    assert!(
+        all[0]["summary"].as_str().expect("text").ends_with("it knew no such connection any more"),
+        "{all:#?}"
+    );
+    let (mut c, mut t) = opened();
+    c.after(30_000.0, t.client(RST, 0).frame());
+    assert_eq!(c.records()[0]["severity"], "info", "the originator's own");
+}
+
+#[test]
 fn one_that_answers_that_it_knows_no_such_connection_is_not_to_blame() {
     for (flags, verdict) in [(RST, "unknown"), (RST | ACK, "responder")] {
         let mut c = Capture::default();
