@@ -550,3 +550,32 @@ fn what_an_event_takes_of_the_buffer() {
     while source.poll(100, &mut |_| heard += 1).unwrap() != Heard::Messages(0) {}
     println!("{} bytes an event: {heard} events in 1 MiB", (1 << 20) / heard);
 }
+
+#[test]
+fn root_what_the_gateway_rejects_is_its_own_doing() {
+    if skip("root_what_the_gateway_rejects_is_its_own_doing") {
+        return;
+    }
+    let lab = Lab::new("oifname out0 masquerade");
+    let dir = tempfile::tempdir().unwrap();
+    let tap = Tap::start(&lab, dir.path(), "");
+    for _ in 0..12 {
+        drop(lab.connection());
+    }
+    let (mut client, mut server) = lab.connection();
+    assert!(says(&mut server, &mut client));
+    let rule = "table ip r { chain c { type filter hook forward priority -5; iifname in0 tcp dport 8090 reject with tcp reset; }; };";
+    lab.gateway.sh(&format!("nft '{rule}'"));
+    assert!(!says(&mut client, &mut server), "the gateway resets it");
+    let refused = lab.client.run(|| TcpStream::connect(SERVER)).expect_err("the gateway refuses it");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    thread::sleep(Duration::from_millis(300));
+    let (_, records) = tap.stop(dir.path());
+    for kind in ["reset_mid_flow", "syn_refused"] {
+        let of = of_kind(&records, kind);
+        let told: Vec<_> = of.iter().map(|r| (&r["interface"], &r["verdict"], &r["certainty"])).collect();
+        assert_eq!(told, [(&"in0".into(), &"gateway".into(), &"proven".into())], "{kind}: {records:#?}");
+    }
+    let others = loud(&records).into_iter().filter(|r| r["verdict"] != "gateway").count();
+    assert_eq!(others, 0, "{records:#?}");
+}
