@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -226,6 +227,76 @@ fn root_a_running_tap_has_what_is_documented_and_does_all_that_it_did_before() {
             let (mode, uid) = (meta.permissions().mode() & 0o777, meta.uid());
             assert_eq!((mode, uid), (0o640, user().uid.as_raw()), "{:?}", file.file_name());
         }
+    }
+}
+
+/// A running tap's descriptors, as if this process were the tap: what whoever took it over could use.
+fn descriptors(pid: i32) -> Vec<OwnedFd> {
+    let owned = |fd: libc::c_long| {
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: a descriptor that the kernel has just made for this process.
+        unsafe { OwnedFd::from_raw_fd(fd as i32) }
+    };
+    // SAFETY: numbers alone.
+    let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
+    let numbers = open.map(|f| f.file_name().to_string_lossy().parse::<i32>().expect("a number"));
+    // SAFETY: as above.
+    let copied = |n: i32| unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), n, 0) };
+    numbers.map(|n| owned(copied(n))).collect()
+}
+
+/// Why the kernel does not do it.
+fn error_of(result: i64) -> Option<i32> {
+    (result < 0).then(|| std::io::Error::last_os_error().raw_os_error()).flatten()
+}
+
+/// Why no frame can be sent by an AF_XDP socket, and a ring to do so neither mapped nor made.
+fn sends(socket: &OwnedFd) -> [Option<i32>; 3] {
+    let (fd, entries) = (socket.as_raw_fd(), 64u32);
+    // SAFETY: nothing is passed.
+    let sent = unsafe { libc::sendto(fd, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
+    let sent = error_of(sent as i64);
+    // SAFETY: a new mapping at a place of the kernel's choice; it goes with this process.
+    let mapped = unsafe {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_SHARED, fd, libc::XDP_PGOFF_TX_RING)
+    };
+    let mapped = error_of(if mapped == libc::MAP_FAILED { -1 } else { 0 });
+    // SAFETY: the number outlives the call.
+    let made =
+        unsafe { libc::setsockopt(fd, libc::SOL_XDP, libc::XDP_TX_RING, (&raw const entries).cast(), 4) };
+    [sent, mapped, error_of(made.into())]
+}
+
+#[test]
+fn root_whoever_has_a_taps_sockets_cannot_send_frames_by_them() {
+    if skip("root_whoever_has_a_taps_sockets_cannot_send") {
+        return;
+    }
+    let (wire, (_base, dir)) = (Wire::bare(), records_dir());
+    let is_xdp = |fd: &OwnedFd| {
+        let (mut domain, mut len) = (0i32, 4);
+        // SAFETY: number and length outlive the call. What is no socket has no domain.
+        let err = unsafe {
+            let to = (&raw mut domain).cast();
+            libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN, to, &mut len)
+        };
+        err == 0 && domain == libc::AF_XDP
+    };
+    for interfaces in ["near --transport afxdp", "near=span"] {
+        let tap =
+            Tap::start(&wire.near, &format!("--user {USER} -i {interfaces} -w {} --status 0", dir.display()));
+        let sockets: Vec<OwnedFd> = descriptors(tap.pid()).into_iter().filter(is_xdp).collect();
+        // One by which packets are received, and another for its counters.
+        assert_eq!(sockets.len(), 2, "{interfaces}");
+        for socket in &sockets {
+            let refused = [libc::ENOBUFS, libc::EINVAL, libc::EBUSY].map(Some);
+            assert_eq!(sends(socket), refused, "{interfaces}: send, map a ring, make one");
+        }
+        drop(sockets);
+        let (code, said) = tap.end();
+        assert_eq!(code, Some(0), "{said}");
     }
 }
 

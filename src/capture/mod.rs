@@ -12,6 +12,7 @@ pub mod netns;
 mod pair;
 pub mod ports;
 mod presence;
+mod receiver;
 mod replay;
 pub mod ringbuf;
 pub mod tap;

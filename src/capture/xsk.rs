@@ -1,32 +1,22 @@
-//! One AF_XDP ring and its UMEM.
-//!
-//! | ring       | direction       | producer    | consumer    | entries              |
-//! | ---------- | --------------- | ----------- | ----------- | -------------------- |
-//! | fill       | us to kernel    | `XskSource` | kernel      | frames to write into |
-//! | receive    | kernel to us    | kernel      | `XskSource` | frames with a packet |
-//! | transmit   | unused; libxdp wants one                                        |
+//! One AF_XDP ring as a source of packets. The socket and its rings are [`super::receiver`]'s.
 //!
 //! Every frame is in exactly one place: the fill ring, the kernel, the receive ring, or held by a call of `poll`.
 //! Both rings have room for all frames, so neither can overflow and a frame can always be handed back; the
 //! kernel's only way to lose a packet here is that no frame is free, which it counts.
 //!
 //! Unsafe invariants:
-//! - U1: descriptors handed to this UMEM's rings came from this UMEM, and each is given to the kernel once.
+//! - U1: frames that are given to the kernel came from this receiver, and each is given once.
 //! - U2: a frame's bytes are read only between its receipt and its return to the fill ring, when the kernel does
 //!   not write to it.
 //! - U3: option buffers live through the call and their length is their size.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
-use xsk_rs::umem::frame::FrameDesc;
-use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
-
 use super::clock::ClockOffset;
+use super::receiver::{Desc, Receiver};
 use super::{BATCH, Packet, Point, Polled, SourceError};
 use crate::bpf::Meta;
 use crate::bpf::abi::META_LEN;
@@ -158,11 +148,9 @@ impl AsFd for RingSocket {
 /// A live ring as a source of packets. One worker owns it.
 pub struct XskSource {
     name: String,
-    umem: Umem,
-    fill: FillQueue,
-    receive: RxQueue,
-    descs: [FrameDesc; BATCH],
-    spare: Vec<FrameDesc>,
+    receiver: Receiver,
+    descs: [Desc; BATCH],
+    spare: Vec<Desc>,
     frames: u32,
     busy_poll: bool,
     clock: ClockOffset,
@@ -170,8 +158,6 @@ pub struct XskSource {
     ended: bool,
     #[cfg(debug_assertions)]
     held: Vec<bool>,
-    _transmit: TxQueue,
-    _completion: CompQueue,
 }
 
 fn option(fd: i32, name: i32, value: i32) -> io::Result<()> {
@@ -197,48 +183,24 @@ impl XskSource {
         clock: ClockOffset,
     ) -> io::Result<(XskSource, RingSocket)> {
         let size = config.frames.clamp(64, 1 << 20).next_power_of_two();
-        let ring = QueueSize::new(size).map_err(io::Error::other)?;
-        // Never used, and the kernel wants at least something.
-        let unused = QueueSize::new(64).map_err(io::Error::other)?;
-        let umem_config = UmemConfig::builder()
-            .frame_size(FrameSize::new(FRAME_BYTES).map_err(io::Error::other)?)
-            .fill_queue_size(ring)
-            .comp_queue_size(unused)
-            .build()
-            .map_err(io::Error::other)?;
-        let count = NonZeroU32::new(size).expect("at least 64");
-        let (umem, descs) = Umem::new(umem_config, count, false).map_err(os_error)?;
-        let copy = if config.zero_copy { BindFlags::XDP_ZEROCOPY } else { BindFlags::XDP_COPY };
-        let socket_config = SocketConfig::builder()
-            .rx_queue_size(ring)
-            .tx_queue_size(unused)
-            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(copy | BindFlags::XDP_USE_NEED_WAKEUP)
-            .build();
-        let name: Interface = interface.parse().map_err(io::Error::other)?;
-        // SAFETY: the UMEM is not shared: this is the only socket it will ever have.
-        let made = unsafe { Socket::new(socket_config, &umem, &name, queue) };
-        let (transmit, receive, rings) = made.map_err(os_error)?;
-        let (mut fill, completion) = rings.expect("the first socket of a UMEM gets its rings");
+        let copy = if config.zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
+        let flags = copy | libc::XDP_USE_NEED_WAKEUP;
+        let mut receiver = Receiver::bind(interface, queue, size, FRAME_BYTES, flags)?;
+        // SAFETY: U1: all frames, for the first time.
+        let given = unsafe { receiver.give((0..size).map(|n| u64::from(n) * u64::from(FRAME_BYTES))) };
+        assert_eq!(given, size as usize, "the fill ring has room for every frame");
 
-        // SAFETY: U1: all frames of this UMEM, for the first time.
-        let given = unsafe { fill.produce(&descs) };
-        assert_eq!(given, descs.len(), "the fill ring has room for every frame");
-
-        let fd = receive.fd().as_raw_fd();
         if config.busy_poll {
+            let fd = receiver.as_fd().as_raw_fd();
             option(fd, libc::SO_PREFER_BUSY_POLL, 1)?;
             option(fd, libc::SO_BUSY_POLL, BUSY_POLL_US)?;
             option(fd, libc::SO_BUSY_POLL_BUDGET, BATCH as i32)?;
         }
-        // SAFETY: U2 of std: the descriptor is open as long as `receive`, which outlives this borrow.
-        let again = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
+        let again = receiver.as_fd().try_clone_to_owned()?;
         let source = XskSource {
             name: format!("{interface} queue {queue}"),
-            umem,
-            fill,
-            receive,
-            descs: [FrameDesc::default(); BATCH],
+            receiver,
+            descs: [Desc::default(); BATCH],
             spare: Vec::with_capacity(size as usize),
             frames: size,
             busy_poll: config.busy_poll,
@@ -247,8 +209,6 @@ impl XskSource {
             ended: false,
             #[cfg(debug_assertions)]
             held: vec![false; size as usize],
-            _transmit: transmit,
-            _completion: completion,
         };
         Ok((source, RingSocket::new(again)?))
     }
@@ -266,19 +226,18 @@ impl XskSource {
     /// Where the frames are now.
     pub fn frame_count(&mut self) -> FrameCount {
         FrameCount {
-            fill: self.frames - self.fill.nb_free_exact(),
-            received: self.receive.nb_avail_exact(),
+            fill: self.frames - self.receiver.room(),
+            received: self.receiver.waiting(),
             spare: self.spare.len() as u32,
             total: self.frames,
         }
     }
 
     fn receive(&mut self) -> usize {
-        // SAFETY: U1: the ring and the descriptors belong to this UMEM.
-        let n = unsafe { self.receive.consume(&mut self.descs) };
+        let n = self.receiver.take(&mut self.descs);
         #[cfg(debug_assertions)]
         for desc in &self.descs[..n] {
-            let frame = desc.addr() / FRAME_BYTES as usize;
+            let frame = desc.addr as usize / FRAME_BYTES as usize;
             assert!(!std::mem::replace(&mut self.held[frame], true), "frame {frame} came twice");
         }
         n
@@ -287,18 +246,18 @@ impl XskSource {
     fn give_back(&mut self, n: usize) {
         #[cfg(debug_assertions)]
         for desc in &self.descs[..n] {
-            let frame = desc.addr() / FRAME_BYTES as usize;
+            let frame = desc.addr as usize / FRAME_BYTES as usize;
             assert!(std::mem::replace(&mut self.held[frame], false), "frame {frame} was not held");
         }
         // SAFETY: U1: received and not given back since; the kernel finds the frame by rounding the address down.
-        if unsafe { self.fill.produce(&self.descs[..n]) } != n {
+        if unsafe { self.receiver.give(self.descs[..n].iter().map(|d| d.addr)) } != n {
             // Cannot be while the fill ring has a place for every frame; kept, so that none is lost.
             debug_assert!(false, "the fill ring is full");
             self.spare.extend_from_slice(&self.descs[..n]);
         }
         if !self.spare.is_empty() {
             // SAFETY: U1: spare frames were never given back.
-            let given = unsafe { self.fill.produce(&self.spare) };
+            let given = unsafe { self.receiver.give(self.spare.iter().map(|d| d.addr)) };
             self.spare.drain(..given);
         }
     }
@@ -329,7 +288,7 @@ impl XskSource {
     }
 
     fn poll_socket(&mut self, wait_ms: i32) -> Result<bool, SourceError> {
-        let ready = self.receive.poll(wait_ms);
+        let ready = self.receiver.poll(wait_ms);
         ready.map_err(|source| SourceError::Io {
             operation: "wait for packets",
             object: self.name.clone(),
@@ -344,7 +303,7 @@ impl XskSource {
         // SAFETY: U3.
         unsafe {
             libc::getsockopt(
-                self.receive.fd().as_raw_fd(),
+                self.receiver.as_fd().as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_ERROR,
                 (&raw mut error).cast(),
@@ -373,7 +332,7 @@ impl XskSource {
         }
         let mut n = self.receive();
         if n == 0 {
-            if self.fill.needs_wakeup() {
+            if self.receiver.needs_wakeup() {
                 self.poll_socket(0)?;
                 n = self.receive();
             }
@@ -389,7 +348,7 @@ impl XskSource {
         let mut len = 0;
         for desc in &self.descs[..n] {
             // SAFETY: U2: given back below, after the last use.
-            let bytes = unsafe { self.umem.data(desc) }.contents();
+            let bytes = unsafe { self.receiver.bytes(desc) };
             let Some(meta) = Meta::read(bytes) else {
                 self.foreign += 1;
                 continue;
@@ -422,10 +381,4 @@ pub(super) fn packet<'a>(meta: &Meta, bytes: &'a [u8], clock: &ClockOffset) -> P
         hash: meta.hash,
         bytes,
     }
-}
-
-/// xsk-rs keeps the errno as the source of its own error.
-fn os_error(e: impl std::error::Error + Send + Sync + 'static) -> io::Error {
-    let code = e.source().and_then(|s| s.downcast_ref::<io::Error>()).and_then(io::Error::raw_os_error);
-    code.map(io::Error::from_raw_os_error).unwrap_or_else(|| io::Error::other(e))
 }

@@ -103,10 +103,10 @@ const DESCRIPTORS: &[u32] =
 pub const RUNNING: &[Call] = calls! {
     // Packets.
     #[cfg(target_arch = "x86_64")]
-    SYS_poll Any, "wait for packets, netlink messages";
+    SYS_poll Any, "wait for packets, netlink messages; wake the driver of an AF_XDP ring";
     SYS_ppoll Any, "poll, where a C library or an architecture has none";
-    SYS_recvfrom Any, "wake the driver of an AF_XDP ring; read netlink messages";
-    SYS_sendto TO_ITS_PEER, "ask rtnetlink, the conntrack helper and the supervisor; wake the driver of an AF_XDP ring; answer for metrics";
+    SYS_recvfrom Any, "read netlink messages";
+    SYS_sendto TO_ITS_PEER, "ask rtnetlink, the conntrack helper and the supervisor; answer for metrics";
     SYS_getsockopt Any, "losses of an AF_XDP ring and of conntrack's socket; whether a ring's device is gone";
     SYS_clock_nanosleep Any, "naps of the workers, the writer and the control thread";
     SYS_nanosleep Any, "naps, in older C libraries";
