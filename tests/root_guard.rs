@@ -300,6 +300,47 @@ fn root_whoever_has_a_taps_sockets_cannot_send_frames_by_them() {
     }
 }
 
+/// Names of the programs of which a process has a descriptor.
+fn programs(pid: i32) -> Vec<String> {
+    let mut names = Vec::new();
+    for fd in fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("it runs").flatten() {
+        let text = fs::read_to_string(fd.path()).unwrap_or_default();
+        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        // A link has the id of its program, too, and no type.
+        if let (Some(_), Some(id)) = (field("prog_type:"), field("prog_id:")) {
+            let id: u32 = id.parse().expect("a number");
+            let loaded =
+                libbpf_rs::query::ProgInfoIter::default().find(|p| p.id == id).expect("it is loaded");
+            names.push(loaded.name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn root_a_running_tap_holds_no_program_that_takes_packets_away() {
+    if skip("root_a_running_tap_holds_no_program_that_takes_packets_away") {
+        return;
+    }
+    let (wire, (_base, dir)) = (Wire::bare(), records_dir());
+    wire.near.ip("link add other type veth peer name rehto");
+    wire.near.ip("link set other up");
+    let inline = &["syntap_egress", "syntap_ingress"][..];
+    for (interfaces, held) in [
+        ("other --transport ringbuf", inline),
+        ("other --transport afxdp --reattach", inline),
+        ("near=span,other --transport afxdp", inline),
+        ("near=span", &[]),
+    ] {
+        let tap =
+            Tap::start(&wire.near, &format!("--user {USER} -i {interfaces} -w {} --status 0", dir.display()));
+        assert_eq!(programs(tap.pid()), held, "{interfaces}");
+        let (code, said) = tap.end();
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
 #[test]
 fn root_a_killed_tap_takes_its_helper_along() {
     if skip("root_a_killed_tap_takes_its_helper_along") {

@@ -7,6 +7,7 @@
 //! - U1: an options struct is all zero but for what is set, and its `sz` is its own size.
 //! - U2: a descriptor or pointer passed to a call outlives the call.
 //! - U3: a non-negative answer of `bpf_link_create` is a descriptor that nobody else owns.
+//! - U4: of a program that was unloaded nobody asks libbpf for the descriptor: [`super::load`] sees to it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -16,6 +17,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use libbpf_rs::query::ProgInfoIter;
+use libbpf_rs::{AsRawLibbpf, ProgramMut};
 use libbpf_sys as sys;
 
 use super::classic::{self, Classic, Side};
@@ -245,6 +247,12 @@ pub fn live(
         Some(classic) => classic.attach(program, name, ifindex, side).map(Hook::Filter),
         None => tcx(program, ifindex, hook).map(Hook::Link),
     }
+}
+
+/// Closes the descriptor that libbpf has of a program. It stays attached where it is.
+pub(super) fn unload(program: &mut ProgramMut<'_>) {
+    // SAFETY: U2, U4.
+    unsafe { sys::bpf_program__unload(program.as_libbpf_object().as_ptr()) };
 }
 
 /// Attaches an XDP program; fails where there is one already.

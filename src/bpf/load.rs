@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, PrintLevel};
 
 use super::abi::{self, Census, Config, Counters, LANES, RINGS, SLOTS};
+use super::attach;
 use super::budget::{Budget, Kept, per_window};
 use super::known::Known;
 use super::watch::{self, Watch, Watching};
@@ -117,6 +118,15 @@ impl Program {
     pub const ALL: [Program; 5] =
         [Program::Ingress, Program::Egress, Program::Carry, Program::Ring, Program::Span];
 
+    /// Whether it may answer anything but "go on". What it takes are clones in the carrier and copies on a span interface; on a live
+    /// interface it would cut that off.
+    pub const fn takes_packets(self) -> bool {
+        match self {
+            Program::Ingress | Program::Egress => false,
+            Program::Carry | Program::Ring | Program::Span => true,
+        }
+    }
+
     /// The name in the object and in `bpftool prog`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -156,6 +166,8 @@ pub struct Kernel {
     known: Known,
     ports: Box<[u64; 1024]>,
     slots: Vec<(u32, u32)>,
+    /// Those that can be attached.
+    programs: Vec<Program>,
 }
 
 /// libbpf has one callback for the process; what it says is kept for the next error.
@@ -269,6 +281,7 @@ impl Kernel {
             known,
             ports,
             slots,
+            programs: options.programs.clone(),
         })
     }
 
@@ -308,11 +321,23 @@ impl Kernel {
     /// A program's descriptor, to attach it.
     ///
     /// # Panics
-    /// If it is none of [`Options::programs`].
+    /// If it is none of [`Options::programs`], or was let go of.
     pub fn program(&self, program: Program) -> OwnedFd {
+        assert!(self.programs.contains(&program), "{} is there", program.name());
         let name = program.name();
         let found = self.object.progs().find(|p| p.name() == name).expect("the object has this program");
         found.as_fd().try_clone_to_owned().expect("a descriptor is free")
+    }
+
+    /// Closes the descriptors of programs that take packets away. Where they are attached they stay, and from then on nobody can attach
+    /// them anywhere else, also not whoever takes this process over.
+    pub fn let_takers_go(&mut self) {
+        for mut program in self.object.progs_mut() {
+            if Program::ALL.iter().any(|p| p.takes_packets() && program.name() == p.name()) {
+                attach::unload(&mut program);
+            }
+        }
+        self.programs.retain(|p| !p.takes_packets());
     }
 
     /// Puts a socket into the XSKMAP.

@@ -332,6 +332,8 @@ impl Tap {
                 seen: Seen::default(),
             });
         }
+        // Each is where it belongs. None of them is attached again later: a span interface that comes back has other rings.
+        tap.kernel.let_takers_go();
         let order = |p: &PointInfo| plan.iter().position(|q| q.interface.index == p.ifindex);
         tap.points.sort_by_key(order);
         Ok((tap, sources))
