@@ -2,10 +2,10 @@
 //! confines itself by the same call as `syntap run` and has one thread, as that has then. So this test has no harness.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -111,15 +111,16 @@ fn connect_listener(here: &Here) -> io::Result<()> {
 
 fn with_mode(here: &Here, mode: u32) -> io::Result<()> {
     let path = here.dir.join(format!("mode{mode}"));
-    let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
-    made?;
+    let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+    assert_eq!(made.metadata()?.mode() & 0o7777, mode, "whatever umask it was started with");
     fs::remove_file(path)
 }
 
 /// Of a file in the directory of records.
 fn change_mode(here: &Here, mode: u32) -> io::Result<()> {
+    write_in(&here.dir, "changed")?;
     let path = here.dir.join("changed");
-    let changed = raw(libc::SYS_fchmod, File::create(&path)?.as_raw_fd(), mode as i32, 0);
+    let changed = raw(libc::SYS_fchmod, File::open(&path)?.as_raw_fd(), mode as i32, 0);
     fs::remove_file(path)?;
     changed
 }
@@ -144,7 +145,8 @@ fn bpf(command: i32) -> io::Result<()> {
 }
 
 fn write_in(dir: &Path, name: &str) -> io::Result<()> {
-    fs::write(dir.join(name), "x")
+    let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).clone();
+    options.open(dir.join(name))?.write_all(b"x")
 }
 
 const ATTEMPTS: &[(&str, Ends, Attempt)] = &[
@@ -175,11 +177,18 @@ const ATTEMPTS: &[(&str, Ends, Attempt)] = &[
     ("make a file that becomes its owner", Ends::Refused, |here| with_mode(here, 0o4640)),
     ("make a file that becomes its group", Ends::Refused, |here| with_mode(here, 0o2640)),
     ("make a file that can be run", Ends::Refused, |here| with_mode(here, 0o750)),
-    ("have a file read by all, as that of metrics", Ends::Done, |here| change_mode(here, 0o644)),
+    ("make a file that all may read, as that of metrics", Ends::Done, |here| with_mode(here, 0o644)),
+    ("make a file that its group may write", Ends::Refused, |here| with_mode(here, 0o660)),
+    ("make a file that others may write", Ends::Refused, |here| with_mode(here, 0o642)),
+    ("have its own file read by all", Ends::Refused, |here| change_mode(here, 0o644)),
+    ("have what is beside the configuration read by all", Ends::Refused, |here| {
+        let secret = File::open(here.config.join("syntap.toml"))?;
+        raw(libc::SYS_fchmod, secret.as_raw_fd(), 0o644, 0)
+    }),
     ("have a file become its owner", Ends::Refused, |here| change_mode(here, 0o4755)),
     ("have a file written by all", Ends::Refused, |here| change_mode(here, 0o666)),
     ("change the mode of a file by its name", Ends::Refused, |here| {
-        fs::set_permissions(here.dir.join("link"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        fs::set_permissions(here.dir.join("link"), PermissionsExt::from_mode(0o644))
     }),
     // Network.
     ("open a TCP socket", Ends::Refused, |_| socket(libc::AF_INET, libc::SOCK_STREAM)),
@@ -341,7 +350,7 @@ fn main() {
 }
 
 fn records(base: &Path, user: &str) -> PathBuf {
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{chown, symlink};
     fs::set_permissions(base, PermissionsExt::from_mode(0o755)).expect("mode set");
     let (dir, config) = (base.join("records"), base.join("config"));
     for made in [&dir, &config] {

@@ -452,6 +452,45 @@ fn root_what_was_left_open_for_it_is_closed_and_its_copy_of_packets_is_not_for_o
     }
 }
 
+#[test]
+fn root_what_a_run_makes_has_the_modes_that_are_documented_whatever_the_umask_is() {
+    if skip("root_what_a_run_makes_has_the_modes_that_are_documented") {
+        return;
+    }
+    let wire = Wire::bare();
+    for (umask, user) in [("0", "--user root"), ("077", "--user root"), ("077", "--sandbox off")] {
+        let base = tempfile::tempdir().expect("a directory");
+        let (dir, metrics) = (base.path().join("records"), base.path().join("metrics"));
+        fs::create_dir(&dir).expect("made");
+        fs::create_dir(&metrics).expect("made");
+        let (text, socket) = (metrics.join("syntap.prom"), metrics.join("syntap.sock"));
+        let mirror = base.path().join("mirror");
+        let line = format!(
+            "umask {umask}; exec ip netns exec {} {} run {user} -i near -w {} --mirror-to {} --metrics {},{} --status 0",
+            wire.near.name,
+            env!("CARGO_BIN_EXE_syntap"),
+            dir.display(),
+            mirror.display(),
+            text.display(),
+            socket.display()
+        );
+        let tap = Tap::of(Command::new("sh").args(["-c", &line]));
+        let begun = Instant::now();
+        while !text.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "no text file is written");
+            thread::sleep(Duration::from_millis(20));
+        }
+        let mode = |path: &Path| fs::metadata(path).expect("made").permissions().mode() & 0o7777;
+        let modes = [&text, &socket, &mirror].map(|p| mode(p));
+        assert_eq!(modes, [0o644, 0o660, 0o640], "umask {umask}, {user}: in decimal {modes:?}");
+        let shards: Vec<u32> =
+            fs::read_dir(&dir).expect("there").flatten().map(|f| mode(&f.path())).collect();
+        assert!(!shards.is_empty() && shards.iter().all(|m| *m == 0o640), "{user}: in decimal {shards:?}");
+        let (code, said) = tap.end();
+        assert!(code == Some(0) && !said.contains("refused system call"), "{said}");
+    }
+}
+
 /// Starts `run` in a namespace as `before` has it: exit code and what it said.
 fn started(ns: &Namespace, args: &str, before: fn() -> std::io::Result<()>) -> (Option<i32>, String) {
     let mut command = Command::new("ip");

@@ -21,8 +21,6 @@ pub enum If {
     Own(u8),
     /// The argument of this number is no pointer to anything (64 bits are compared).
     Null(u8),
-    /// The argument of this number is a file's mode, and this one.
-    Mode(u8, u32),
     /// The argument of this number is a file's mode without any of these bits.
     NoMode(u8, u32),
     /// All of these, none of which is one of these or [`If::Any`].
@@ -43,7 +41,6 @@ impl std::fmt::Display for If {
             If::Is(arg, value) => write!(f, "arg{arg} == {value}"),
             If::Own(arg) => write!(f, "arg{arg} == own pid"),
             If::Null(arg) => write!(f, "arg{arg} == NULL"),
-            If::Mode(arg, mode) => write!(f, "arg{arg} == 0{mode:o}"),
             If::NoMode(arg, bits) => write!(f, "(arg{arg} & 0{bits:o}) == 0"),
             If::Each(all) => {
                 let all: Vec<String> = all.iter().map(ToString::to_string).collect();
@@ -91,8 +88,9 @@ const BPF: &[u32] = &[BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_OBJ_GET_INFO
 
 /// Bits of `openat` that make a file, or one without a name.
 const MAKES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
-/// Modes that no file of ours has: it becomes its owner or group, or can be run. As root's, such a file would be a way to be root again.
-const RUNS: u32 = 0o7111;
+/// Modes that no file of ours has: it becomes its owner or group, or can be run, which as root's would be a way to be root again; or
+/// somebody else may write it.
+const NOT_OURS: u32 = 0o7133;
 /// What `sendto` is without an address: to whom the socket was connected at set-up. With one, or by TCP Fast Open, it would connect.
 const TO_ITS_PEER: If = If::Each(&[If::Null(4), If::None(3, libc::MSG_FASTOPEN as u32)]);
 /// Commands of `fcntl` that copy a descriptor, tell and set what it is. None that has signals sent to somebody: `F_SETOWN`, `F_SETSIG`.
@@ -117,7 +115,7 @@ pub const RUNNING: &[Call] = calls! {
 
     // Records.
     SYS_openat If::None(2, MAKES), "look into a shard; read the configuration, at SIGHUP (landlock: in their directories only)";
-    SYS_openat If::NoMode(3, RUNS), "begin a shard; a text file of metrics (landlock: in their directories only)";
+    SYS_openat If::NoMode(3, NOT_OURS), "begin a shard; a text file of metrics (landlock: in their directories only)";
     SYS_write Any, "write frames, copies of packets, the status line; tell the service manager; answer for metrics";
     SYS_lseek Any, "cut off a frame that could not be written whole";
     SYS_ftruncate Any, "the same";
@@ -146,7 +144,6 @@ pub const RUNNING: &[Call] = calls! {
     SYS_rename Any, "a text file of metrics, written beside, gets its name";
     SYS_renameat Any, "the same";
     SYS_renameat2 If::Is(4, 0), "the same";
-    SYS_fchmod If::Mode(1, 0o644), "that file can be read by all";
     SYS_getrusage Any, "CPU time of its own";
 
     // Threads and memory: workers begin after the filter is on.

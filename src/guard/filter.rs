@@ -93,7 +93,7 @@ fn condition(when: If) -> Result<SeccompCondition, GuardError> {
     use SeccompCmpOp::{Eq, MaskedEq};
     let masked = |bits: u32| MaskedEq(bits.into());
     let (arg, len, op, value) = match when {
-        If::Is(arg, value) | If::Mode(arg, value) => (arg, Dword, Eq, value),
+        If::Is(arg, value) => (arg, Dword, Eq, value),
         If::All(arg, bits) => (arg, Dword, masked(bits), bits),
         If::None(arg, bits) | If::NoMode(arg, bits) => (arg, Dword, masked(bits), 0),
         If::Own(arg) => (arg, Dword, Eq, std::process::id()),

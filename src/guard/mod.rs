@@ -121,17 +121,19 @@ pub struct Confined {
 }
 
 impl Guard {
-    /// Finds out what can be given up here, before anything is opened. From here on files are made without rights for others.
+    /// Finds out what can be given up here, before anything is opened. From here on a file has the mode that it is made with, whoever
+    /// started the process with whatever umask: all that a run makes names its mode, since a confined one can change none.
     ///
     /// `user` is whom to become; if nobody is named, root becomes [`DEFAULT_USER`], and anybody else remains who he is.
     pub fn plan(level: Level, user: Option<&str>) -> Result<Guard, GuardError> {
+        // Others may read what is made for them, and write nothing, also where somebody forgets to name a mode.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         if level == Level::Off {
             if user.is_some() {
                 return Err(GuardError::UserWithoutSandbox);
             }
             return Ok(Guard { level, account: Account::own(), lacking: Vec::new() });
         }
-        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
         let (account, nobody) = rights::account(user)?;
         let mut guard = Guard { level, account, lacking: Vec::new() };
         guard.lacks(nobody)?;
