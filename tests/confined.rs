@@ -190,6 +190,11 @@ const ATTEMPTS: &[(&str, Ends, Attempt)] = &[
     ("change the mode of a file by its name", Ends::Refused, |here| {
         fs::set_permissions(here.dir.join("link"), PermissionsExt::from_mode(0o644))
     }),
+    ("read what it was given to read, which is nothing any more", Ends::Done, |_| {
+        let mut byte = [0];
+        let read = nix::unistd::read(io::stdin(), &mut byte)?;
+        if read == 0 { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }),
     // Network.
     ("open a TCP socket", Ends::Refused, |_| socket(libc::AF_INET, libc::SOCK_STREAM)),
     ("open a packet socket", Ends::Refused, |_| socket(libc::AF_PACKET, libc::SOCK_RAW)),
@@ -384,9 +389,12 @@ fn dumps() -> bool {
 
 fn tried(number: usize, dir: &Path, user: &str, what: &str, ends: &Ends) {
     let (mut reader, writer) = io::pipe().expect("a pipe");
+    let (input, mut secret) = io::pipe().expect("a pipe");
+    secret.write_all(b"x").expect("written");
     let mut child = again()
         .args(["--attempt", &number.to_string(), &dir.to_string_lossy(), user])
         .current_dir(dir.parent().expect("a parent"))
+        .stdin(input)
         .stderr(writer)
         .spawn()
         .expect("it starts");

@@ -2,7 +2,7 @@
 //!
 //! Set-up needs capabilities; what follows reads bytes that anybody on the wire may have written, and needs none. So in between
 //! [`Guard::enter`] gives up, for good and for all threads to come: the user it began as, every capability, the right to gain
-//! any (`rights.rs`), all files but the directory of records (`files.rs`), and all system calls but those in [`calls`]
+//! any (`rights.rs`), standard input (`inherited.rs`), all files but the directory of records (`files.rs`), and all system calls but those in [`calls`]
 //! (`filter.rs`, `refused.rs`). The one thing that needs a capability while running, asking connection tracking, is done by a
 //! process of its own that can do nothing else ([`helper`]).
 //!
@@ -197,6 +197,7 @@ impl Guard {
         // Opened while everything can be, used when hardly anything can.
         let fence = if enclosed { Some(files::Fence::around(reach)?) } else { None };
         let filters = if filtered { Some(filter::Filters::running(reach.attach)?) } else { None };
+        inherited::let_input_go().map_err(failed("put /dev/null in the place of standard input"))?;
         rights::give_up(&self.account)?;
         let ungoverned = fence.map_or(Ok(Vec::new()), files::Fence::close)?;
         if let Some(filters) = filters {
