@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::interface::Rtnetlink;
-use crate::wire::Mac;
+use crate::wire::{IfName, Mac};
 
 /// Receive buffer, bytes: some thousand moves of a loop. What does not fit is made up for by a dump.
 const BUFFER: usize = 1 << 20;
@@ -43,6 +43,16 @@ pub enum LinkEvent {
         before: Mac,
         /// and is this.
         after: Mac,
+    },
+    /// A port has left or joined a bridge that is a tap point or over one: one event for each of these. A bridge whose MAC address nobody set takes
+    /// the least of its ports', and so may change it then.
+    Port {
+        /// Tap point.
+        point: u8,
+        /// The port.
+        name: IfName,
+        /// It has left, else it has joined.
+        left: bool,
     },
     /// A bridge learned a MAC address at another port; both are tapped.
     Moved {
@@ -201,12 +211,38 @@ fn mac_of(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok().map(Mac)
 }
 
+/// What is read of an interface.
+struct Named<'a> {
+    name: Option<&'a str>,
+    mac: Option<Mac>,
+    master: Option<u32>,
+}
+
+fn named(message: &LinkMessage) -> Named<'_> {
+    let mut all = Named { name: None, mac: None, master: None };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(n) => all.name = Some(n),
+            LinkAttribute::Address(a) => all.mac = mac_of(a),
+            LinkAttribute::Controller(index) => all.master = Some(*index).filter(|i| *i != 0),
+            _ => {}
+        }
+    }
+    all
+}
+
 impl State {
     fn take(&mut self, messages: Vec<RouteNetlinkMessage>, each: &mut dyn FnMut(LinkEvent)) {
         for message in messages {
             match message {
                 RouteNetlinkMessage::NewLink(link) => self.link(&link, each),
-                // One of the bridge family says that a port has left its bridge.
+                // One of the bridge family says that a port has left its bridge; the bridge's own change comes after it.
+                RouteNetlinkMessage::DelLink(link)
+                    if link.header.interface_family == AddressFamily::Bridge =>
+                {
+                    let Named { name: Some(name), master: Some(bridge), .. } = named(&link) else { continue };
+                    self.port(bridge, name, true, each);
+                }
                 RouteNetlinkMessage::DelLink(link)
                     if link.header.interface_family == AddressFamily::Unspec =>
                 {
@@ -225,17 +261,8 @@ impl State {
         if message.header.interface_family != AddressFamily::Unspec {
             return;
         }
-        let (mut name, mut mac, mut master) = (None, None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(n) => name = Some(n),
-                LinkAttribute::Address(a) => mac = mac_of(a),
-                LinkAttribute::Controller(index) => master = Some(*index).filter(|i| *i != 0),
-                _ => {}
-            }
-        }
         // Events of one attribute, as wireless ones are, have no address.
-        let (Some(name), Some(mac)) = (name, mac) else { return };
+        let Named { name: Some(name), mac: Some(mac), master } = named(message) else { return };
         let index = message.header.index;
         // One that changed its name is the tap point that it was, and no other is that one meanwhile.
         let before = self.links.get(&index).and_then(|l| l.point);
@@ -244,11 +271,20 @@ impl State {
             named.filter(|n| self.links.values().all(|l| l.point != Some(*n)))
         });
         let now = Link { mac: Some(mac), master, point };
-        let before = self.links.insert(index, now).and_then(|l| l.mac).filter(|before| *before != mac);
-        if let Some(before) = before {
+        let before = self.links.insert(index, now);
+        if let Some(bridge) = master.filter(|_| before.is_some_and(|b| b.master != master)) {
+            self.port(bridge, name, false, each);
+        }
+        if let Some(before) = before.and_then(|l| l.mac).filter(|before| *before != mac) {
             for point in self.points_under(index) {
                 each(LinkEvent::Changed { point, before, after: mac });
             }
+        }
+    }
+
+    fn port(&self, bridge: u32, name: &str, left: bool, each: &mut dyn FnMut(LinkEvent)) {
+        for point in self.points_under(bridge) {
+            each(LinkEvent::Port { point, name: name.into(), left });
         }
     }
 
@@ -340,6 +376,18 @@ mod tests {
         assert_eq!(told(vec![link(4, "p0", B, 9)]), [changed(0)]);
         assert_eq!(told(vec![link(6, "p2", A, 9)]), [], "not tapped");
         assert_eq!(told(vec![link(10, "p0", B, 9)]), [], "another interface of that name");
+    }
+
+    #[test]
+    fn a_port_that_leaves_or_joins_is_told_for_each_tap_point_of_its_bridge() {
+        let port = |point, left| LinkEvent::Port { point, name: "p2".into(), left };
+        let RouteNetlinkMessage::NewLink(mut gone) = link(6, "p2", B, 9) else { unreachable!() };
+        gone.header.interface_family = AddressFamily::Bridge;
+        let mut left = vec![RouteNetlinkMessage::DelLink(gone), link(6, "p2", B, 0)];
+        assert_eq!(told(left.clone()), [port(0, true), port(1, true)]);
+        left.push(link(6, "p2", B, 9));
+        assert_eq!(told(left)[2..], [port(0, false), port(1, false)]);
+        assert_eq!(told(vec![link(7, "new", B, 0), link(7, "new", B, 8)]), [], "another bridge");
     }
 
     #[test]

@@ -173,7 +173,8 @@ pub(super) const NEXT_HOP_CHANGED: Explanation = Explanation {
     one_line: "The MAC address of a next hop changed while connections use it.",
     meaning: "Who has not learned the new one sends into nothing until its ARP entry is renewed: ten seconds and more.",
     rule: "An address was announced with another MAC than before, and SYNs went to the old one within the last ten minutes. Or, \
-in a live run, the kernel says that a tapped interface, or the bridge over it, has another MAC: told once in 60 s for both.",
+in a live run, the kernel says that a tapped interface, or the bridge over it, has another MAC: told once in 60 s for both, with the port that left or \
+joined the bridge within the second before.",
     causes: &[
         "a bridge whose MAC came from a port that left or joined",
         "a failover (VRRP, keepalived)",

@@ -4,7 +4,7 @@
 use super::bounded::Bounded;
 use super::{Anomaly, Certainty, Fact, Kind, Severity, Verdict};
 use crate::flow::{Digest, Tuple};
-use crate::wire::{Addr, Mac, Nanos, Way};
+use crate::wire::{Addr, IfName, Mac, Nanos, Way};
 
 /// MAC addresses, next hops and addresses remembered: those of one link.
 const MACS: usize = 8_192;
@@ -26,6 +26,17 @@ const CHANGED: usize = 256;
 
 /// What went silent within this time of a finding about its address belongs to it.
 const TIED: u64 = 60 * Nanos::SEC;
+
+/// A port that leaves or joins a bridge changes its MAC address in the same moment; the kernel's two messages are read one after the other.
+const PORT_WITHIN: u64 = Nanos::SEC;
+
+/// A port that has left or joined a bridge.
+#[derive(Clone, Copy, Debug)]
+struct Port {
+    name: IfName,
+    left: bool,
+    at: Nanos,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -101,6 +112,8 @@ pub struct Links {
     doubtful: Bounded<Addr, (Kind, Nanos)>,
     /// Next hops whose change from one MAC to another was told: when, and whether by the kernel's word.
     changed: Bounded<(Mac, Mac), (Nanos, bool)>,
+    /// The newest port that left or joined the bridge of a tap point.
+    ports: Bounded<u8, Port>,
 }
 
 impl Default for Links {
@@ -112,6 +125,7 @@ impl Default for Links {
             counted: Bounded::new(MACS),
             doubtful: Bounded::new(MACS),
             changed: Bounded::new(CHANGED),
+            ports: Bounded::new(256),
         }
     }
 }
@@ -170,14 +184,22 @@ impl Links {
             return;
         }
         self.changed.put((before, after), (at, true));
+        let port = self.ports.get(&point).filter(|p| at.since(p.at) <= PORT_WITHIN);
+        let why = match port {
+            Some(Port { name, left: true, .. }) => format!(" as its port {name} left it"),
+            Some(Port { name, left: false, .. }) => format!(" as {name} became a port of it"),
+            None => String::new(),
+        };
         let summary = format!(
-            "the next hop of {} is this machine, which changed its MAC address from {before} to {after}: what is still sent to the old one does not come to it as to a gateway: it is lost, or goes a bridge's own way",
+            "the next hop of {} is this machine, which changed its MAC address from {before} to {after}{why}: what is still sent to the old one does not come to it as to a gateway: it is lost, or goes a bridge's own way",
             connections(flows)
         );
         let facts = vec![
             ("before", Fact::Str(before.to_string().into())),
             ("after", Fact::Str(after.to_string().into())),
             ("flows", Fact::U64(flows)),
+            ("port", port.map_or(Fact::Null, |p| Fact::Str(p.name.to_string().into()))),
+            ("port_left", port.map_or(Fact::Null, |p| Fact::Bool(p.left))),
         ];
         out(Anomaly {
             severity: Severity::Warning,
@@ -186,6 +208,11 @@ impl Links {
             facts,
             ..Anomaly::new(Kind::NextHopChanged, summary, at, at)
         });
+    }
+
+    /// A port has left or joined the bridge of a tap point.
+    pub fn port(&mut self, point: u8, name: IfName, left: bool, at: Nanos) {
+        self.ports.put(point, Port { name, left, at });
     }
 
     /// Whether a change was told lately, and by the kernel's word or ARP's.
@@ -348,6 +375,8 @@ mod tests {
     fn a_next_hop_of_this_machine_that_changes_is_told_once_whoever_says_it() {
         let mut l = in_use();
         let mut out = Vec::new();
+        // Of another tap point's bridge.
+        l.port(0, "eth7".into(), true, at(2));
         for (s, point, macs) in
             [(1, 0, [M, AFTER]), (1, 1, [AFTER, M]), (1, 1, [M, AFTER]), (2, 1, [M, AFTER])]
         {
@@ -356,7 +385,8 @@ mod tests {
         assert_eq!(out.len(), 1, "only one that is in use, and once: {out:?}");
         assert_eq!((out[0].kind, out[0].verdict), (Kind::NextHopChanged, Verdict::Gateway));
         let text = |m: Mac| Fact::Str(m.to_string().into());
-        let facts = vec![("before", text(M)), ("after", text(AFTER)), ("flows", Fact::U64(1))];
+        let mut facts = vec![("before", text(M)), ("after", text(AFTER)), ("flows", Fact::U64(1))];
+        facts.extend([("port", Fact::Null), ("port_left", Fact::Null)]);
         assert_eq!(out[0].facts, facts);
         let mut a = arp();
         l.finding(&mut a);
@@ -368,6 +398,17 @@ mod tests {
         l.finding(&mut a);
         assert_eq!(a.kind, Kind::NextHopChanged);
         l.changed(1, [M, AFTER], at(3), &mut |_| panic!("ARP had shown it"));
+    }
+
+    #[test]
+    fn the_port_that_a_bridge_lost_in_that_moment_is_named() {
+        for (since_ms, named) in [(0, true), (900, true), (1_100, false)] {
+            let (mut l, mut out) = (in_use(), Vec::new());
+            l.port(1, "veth12".into(), true, Nanos(at(2).0 - since_ms * Nanos::MS));
+            l.changed(1, [M, AFTER], at(2), &mut |a| out.push(a));
+            assert_eq!(out[0].summary.contains("as its port veth12 left it"), named, "{}", out[0].summary);
+            assert_eq!(out[0].facts[4].1 == Fact::Bool(true), named);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::Anomaly;
 use super::conntrack::{Deltas, Entry};
 use crate::flow::{Digest, Endpoint, Tuple};
-use crate::wire::{Arp, Mac, Malformed, Nanos, Way};
+use crate::wire::{Arp, IfName, Mac, Malformed, Nanos, Way};
 
 /// A packet that matters beyond its flow.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -156,6 +156,15 @@ pub enum Sight {
         /// The one now.
         after: Mac,
     },
+    /// The kernel says that a port has left or joined a bridge that is a tap point or over one.
+    BridgePort {
+        /// Tap point.
+        point: u8,
+        /// The port.
+        name: IfName,
+        /// It has left, else it has joined.
+        left: bool,
+    },
     /// A bridge learned a MAC address at another port than before.
     FdbMoved {
         /// The address.
@@ -189,6 +198,7 @@ impl Sight {
             | Sight::Conntrack(_)
             | Sight::ConntrackStats { .. }
             | Sight::LinkChanged { .. }
+            | Sight::BridgePort { .. }
             | Sight::FdbMoved { .. } => return None,
         })
     }

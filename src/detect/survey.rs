@@ -119,6 +119,7 @@ impl Survey {
                 self.gateway.link_changed(*point, [*before, *after], at);
                 self.links.changed(*point, [*before, *after], at, out);
             }
+            Sight::BridgePort { point, name, left } => self.links.port(*point, *name, *left, at),
             Sight::FdbMoved { mac, from_point, to_point } => {
                 let join = &self.gateway.join;
                 let alike = |a, b| join.role(a) == join.role(b);

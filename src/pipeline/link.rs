@@ -82,6 +82,7 @@ impl LinkListener {
 fn sight(e: LinkEvent) -> Sight {
     match e {
         LinkEvent::Changed { point, before, after } => Sight::LinkChanged { point, before, after },
+        LinkEvent::Port { point, name, left } => Sight::BridgePort { point, name, left },
         LinkEvent::Moved { mac, from, to } => Sight::FdbMoved { mac, from_point: from, to_point: to },
     }
 }

@@ -220,7 +220,7 @@ fn two_answers(c: &Cause, all: &[&Cause]) -> (String, String) {
 }
 
 /// Why a translation was lost, as far as the record or another one says, and what to do about it.
-fn mapping_lost(c: &Cause, all: &[&Cause]) -> (&'static str, String) {
+fn mapping_lost(c: &Cause, all: &[&Cause]) -> (String, String) {
     let before = c.fact_text("mac_before");
     let bridge = before.is_some() && before != c.fact_text("mac_after");
     let hop = all.iter().find(|o| o.kind == Kind::NextHopChanged && follows(o, c));
@@ -237,18 +237,26 @@ fn mapping_lost(c: &Cause, all: &[&Cause]) -> (&'static str, String) {
                 (Some(bridge), None) => format!("give the bridge {bridge} a MAC address of its own"),
                 (None, _) => "give the bridge a MAC address of its own".into(),
             };
-            let why = " when its bridge took another MAC address, for what is still sent to the old one goes the bridge's own way, \
-                       without translation";
+            let port = hop.and_then(|o| Some((o.fact_text("port")?, o.fact("port_left")?.as_bool()?)));
+            let port = match port {
+                Some((name, true)) => format!(" as {name} left it"),
+                Some((name, false)) => format!(" as {name} joined it"),
+                None => String::new(),
+            };
+            let why = format!(
+                " when its bridge took another MAC address{port}, for what is still sent to the old one goes the bridge's own way, \
+                 without translation"
+            );
             (why, cure)
         }
         Some("uplink") => {
-            (" when its uplink changed", "close such connections when the uplink changes".into())
+            (" when its uplink changed".into(), "close such connections when the uplink changes".into())
         }
         Some("flush") => (
-            " because their entries were deleted",
+            " because their entries were deleted".into(),
             "find what deletes them (`conntrack -E -e DESTROY`)".into(),
         ),
-        _ => ("", "see `syntap explain nat_mapping_lost`".into()),
+        _ => (String::new(), "see `syntap explain nat_mapping_lost`".into()),
     }
 }
 

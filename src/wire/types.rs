@@ -165,6 +165,31 @@ impl fmt::Debug for Mac {
     }
 }
 
+/// An interface's name, as the kernel has it: 15 bytes at most (`IFNAMSIZ`).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct IfName([u8; 16]);
+
+impl From<&str> for IfName {
+    fn from(name: &str) -> IfName {
+        let mut all = [0; 16];
+        all.iter_mut().zip(name.bytes().take(15)).for_each(|(to, b)| *to = b);
+        IfName(all)
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());
+        f.write_str(&String::from_utf8_lossy(&self.0[..end]))
+    }
+}
+
+impl fmt::Debug for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// The 8 classic TCP flag bits, in wire order (bit 0 is FIN), plus AE (bit 8, RFC 9768).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]

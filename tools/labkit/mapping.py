@@ -241,6 +241,9 @@ def judge(o, variant):
     if "mac_after" in t:
         o.check("the bridge's MAC before and after, in it", f"{t['mac_before']} {t['mac_after']}",
                 f"{facts.get('mac_before')} {facts.get('mac_after')}")
+    if variant == "bridge-leave":
+        ports = [r["facts"].get("port") for r in o.records if r["kind"] == "next_hop_changed"]
+        o.check("the port that left the bridge, in next_hop_changed", "p2", " ".join(map(str, ports)))
     # That the server reset what it did not know is true.
     theirs = lambda r: t["server_resets"] and (r["kind"], r["verdict"]) == ("reset_mid_flow", "responder")
     wrong = [r for r in loud(o.records) if r["verdict"] not in ("gateway", "unknown") and not theirs(r)]
