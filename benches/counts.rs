@@ -16,7 +16,7 @@ use syntap::capture::BATCH;
 use syntap::detect::Sight;
 use syntap::flow::{Mark, Recorder};
 use syntap::pipeline::{Event, Place, What};
-use syntap::track::Flow;
+use syntap::track::{Coverage, Flow};
 use syntap::wire::{Malformed, Nanos};
 use work::life::Family;
 
@@ -76,7 +76,7 @@ fn step() -> usize {
     let mut flow = Flow::default();
     work_that_is_counted(&mut || {
         for (seg, side, at) in &segments {
-            black_box(flow.step(seg, *side, *at, |_| ()));
+            black_box(flow.step(seg, *side, *at, Coverage::All, |_| ()));
         }
     });
     segments.len()

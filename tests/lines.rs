@@ -13,21 +13,22 @@ use syntap::flow::Seed;
 use syntap::pipeline::{Event, Worker, WorkerConfig};
 use syntap::wire::{Brief, Digest, LinkType, Nanos, OffloadedVlan, Way, brief, brief_ends, decode};
 
-fn worker(no_lines: bool, recorder: usize) -> Worker {
+fn worker(no_lines: bool, recorder: usize, selected: u32) -> Worker {
     Worker::new(&WorkerConfig {
         max_flows: 4_096,
         recorder,
         seed: Seed::FIXED,
         ports: PortSet::all(),
         no_lines,
+        selected,
         ..WorkerConfig::default()
     })
 }
 
 /// What two workers say of the same packets, one with lines and one without.
-fn both(packets: &[Packet<'_>], end: Nanos) -> [Vec<String>; 2] {
+fn both(packets: &[Packet<'_>], end: Nanos, selected: u32) -> [Vec<String>; 2] {
     [false, true].map(|no_lines| {
-        let mut worker = worker(no_lines, 1 << 16);
+        let mut worker = worker(no_lines, 1 << 16, selected);
         let mut events: Vec<Event> = Vec::new();
         packets.chunks(7).for_each(|some| worker.batch(some, &mut events));
         worker.settle(end, &mut events);
@@ -41,11 +42,14 @@ fn both(packets: &[Packet<'_>], end: Nanos) -> [Vec<String>; 2] {
 }
 
 fn same(packets: &[Packet<'_>], end: Nanos, name: &str) {
-    let [lines, wholes] = both(packets, end);
-    for (line, whole) in lines.iter().zip(&wholes) {
-        assert_eq!(line, whole, "{name}");
+    // Of tap points that show all packets, and of those that show some.
+    for selected in [0, u32::MAX] {
+        let [lines, wholes] = both(packets, end, selected);
+        for (line, whole) in lines.iter().zip(&wholes) {
+            assert_eq!(line, whole, "{name}");
+        }
+        assert_eq!(lines.len(), wholes.len(), "{name}");
     }
-    assert_eq!(lines.len(), wholes.len(), "{name}");
 }
 
 #[test]
@@ -102,6 +106,8 @@ enum Fate {
     Reset,
     OtherMac,
     Altered(u8),
+    /// So much data of its sender was not seen before it.
+    Unseen(u32),
 }
 
 /// A connection: which tuple, both ways turned, timestamps, when each packet comes after the one before, and its fate.
@@ -122,6 +128,7 @@ fn connections() -> impl Strategy<Value = Vec<Connection>> {
         1 => Just(Fate::Reset),
         1 => Just(Fate::OtherMac),
         1 => any::<u8>().prop_map(Fate::Altered),
+        1 => any::<u32>().prop_map(Fate::Unseen),
     ];
     let life = proptest::collection::vec((step, fate), LIFE.len());
     proptest::collection::vec((0u8..6, any::<bool>(), any::<bool>(), life), 1..12)
@@ -170,13 +177,28 @@ fn frame(connection: u32, tuple: u8, turned: bool, ts: bool, n: usize, fate: Fat
     frame
 }
 
+/// Moves the numbers of a segment on: its own, and those that it acknowledges.
+fn move_on(frame: &mut [u8], seq: u32, ack: u32) {
+    let acks = frame[47] & ACK != 0;
+    for (at, by) in [(38, seq), (42, if acks { ack } else { 0 })] {
+        let field: &mut [u8; 4] = (&mut frame[at..at + 4]).try_into().expect("four bytes");
+        *field = u32::from_be_bytes(*field).wrapping_add(by).to_be_bytes();
+    }
+}
+
 fn wire_of(connections: &[Connection]) -> Vec<(u64, Vec<u8>)> {
     let mut out = Vec::new();
     for (n, (tuple, turned, ts, life)) in connections.iter().enumerate() {
         let mut at = 1_700_000_000_000_000_000u64 + n as u64 * 3_000_000_000;
+        let mut unseen = [0u32; 2];
         for (k, (step, fate)) in life.iter().enumerate() {
             at += step;
-            let frame = frame(n as u32 + 1, *tuple, *turned, *ts, k, *fate);
+            let mut frame = frame(n as u32 + 1, *tuple, *turned, *ts, k, *fate);
+            let from = usize::from(!LIFE[k].0);
+            if let Fate::Unseen(bytes) = fate {
+                unseen[from] = unseen[from].wrapping_add(*bytes);
+            }
+            move_on(&mut frame, unseen[from], unseen[1 - from]);
             match fate {
                 Fate::Lost => {}
                 Fate::Twice => out.extend([(at, frame.clone()), (at + 300_000_000, frame)]),
@@ -224,7 +246,7 @@ proptest! {
         wire.extend(again);
         wire.sort_by_key(|(at, _)| *at);
         let packets = packets(&wire);
-        let mut small = worker(false, 1);
+        let mut small = worker(false, 1, 0);
         let mut events: Vec<Event> = Vec::new();
         packets.iter().for_each(|p| {
             small.batch(&[*p], &mut events);
@@ -309,7 +331,7 @@ fn a_faultless_connection_is_never_whole_and_is_told_as_one() {
     let wire = wire_of(&[(1, false, true, life)]);
     let packets = packets(&wire);
     assert!(packets.iter().all(|p| brief(p.link, p.bytes, p.vlan, &mut Brief::default())));
-    let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC));
+    let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC), 0);
     assert_eq!(lines, wholes);
     assert_eq!(lines.len(), 6, "SYN, SYN-ACK, answered, completed, over, counters: {lines:#?}");
 }
@@ -326,7 +348,7 @@ fn ipv4_addresses_in_ipv6_headers_are_a_flow_of_their_own() {
     }
     let packets = packets(&wire);
     assert!(packets.iter().all(|p| brief(p.link, p.bytes, p.vlan, &mut Brief::default())));
-    let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC));
+    let [lines, wholes] = both(&packets, packets.last().unwrap().ts.add(500 * Nanos::SEC), 0);
     assert_eq!(lines, wholes);
     assert!(lines[0].contains("10.0.0.1"), "{}", lines[0]);
 }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use syntap::track::Flow;
+use syntap::track::{Coverage, Flow};
 
 use super::work;
 
@@ -15,7 +15,7 @@ pub fn tracker(c: &mut Criterion) {
         b.iter(|| {
             let mut flow = Flow::default();
             for (seg, side, at) in &segments {
-                black_box(flow.step(seg, *side, *at, |_| ()));
+                black_box(flow.step(seg, *side, *at, Coverage::All, |_| ()));
             }
             black_box(flow)
         });

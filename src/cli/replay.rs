@@ -100,6 +100,7 @@ fn parse_name(arg: &str) -> Named {
 pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut files = Vec::new();
     let mut interfaces = Vec::new();
+    let mut selected = 0;
     for arg in &args.files {
         let named = parse_name(arg);
         if let Some(role) = &named.role
@@ -123,6 +124,9 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
                 .hint("replay the captures in several runs")
                 .into());
         };
+        if file.is_own() {
+            selected |= (base..interfaces.len()).fold(0, |bits, n| bits | 1 << n);
+        }
         files.push((Point(point), points, file));
     }
 
@@ -159,6 +163,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         lives: args.connections,
         responders: args.responders.clone(),
         figures_at: figures_at(&context.interfaces),
+        selected,
         census: args.write.is_some(),
         // Nothing else needs the memory: every flow may be whole.
         wholes: args.max_flows,

@@ -243,6 +243,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         ports: ports.clone(),
         responders: args.responders.clone(),
         figures_at: figures_at(&interfaces),
+        // The kernel side chooses for all of them.
+        selected: u32::MAX,
         ..WorkerConfig::default()
     };
     values::has_memory(&worker, rings)?;

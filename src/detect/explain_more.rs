@@ -84,7 +84,8 @@ pub(super) const TFO_REFUSED: Explanation = Explanation {
 pub(super) const FIN_OUT_OF_WINDOW: Explanation = Explanation {
     one_line: "A FIN at a place that its receiver has behind it.",
     meaning: "The receiver drops it and answers with its last acknowledgement (RFC 9293 section 3.10.7.4); the connection goes on.",
-    rule: "A FIN whose end lies before what the receiver acknowledged, and that does not repeat a FIN of this life.",
+    rule: "A FIN whose end lies before what the receiver acknowledged, and that does not repeat a FIN of this life. Where a part of the \
+packets is seen (live, or mirrored by a tap), only so soon after another packet that 2^31 bytes cannot have passed between.",
     causes: &["a late packet of the tuple's previous connection", "a forged FIN"],
     remedy: &["compare its TTL and IP id with those of the sender's other packets"],
     or_else: &["a stack that sends its FIN with an old number"],
@@ -222,7 +223,8 @@ pub(super) const RESET_WITH_TEXT: Explanation = Explanation {
 pub(super) const RESET_OUT_OF_WINDOW: Explanation = Explanation {
     one_line: "A reset whose sequence number is outside the receiver's window.",
     meaning: "The receiver does not believe it (RFC 5961 section 3): the connection goes on.",
-    rule: "An RST on an open flow whose sequence number is neither the sender's next nor in the window last offered, as far as the packets seen tell.",
+    rule: "An RST on an open flow whose sequence number is neither the sender's next nor in the window last offered, as far as the packets seen tell. \
+Where a part of them is seen (live, or mirrored by a tap), only so soon after another one that 2^31 bytes cannot have passed between.",
     causes: &["a reset of an earlier connection of the tuple", "a blind attack"],
     remedy: &["nothing, unless the connection died all the same"],
     or_else: &["packets that this tap did not see have moved the window on"],

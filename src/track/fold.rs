@@ -8,6 +8,7 @@
 use super::life::{Attempt, End, Flow, seen};
 use super::state::State;
 use super::step::{FORGET_CLOSING, FORGET_OPEN, FORGET_OPENING, FORGET_OVER, GIVE_UP_AFTER};
+use super::window::Coverage;
 use super::zeek::Seen;
 use crate::flow::{Class, Digest, Line, Phase, Side, bit};
 use crate::wire::{Nanos, Seq, TcpFlags};
@@ -265,9 +266,9 @@ pub fn class(phase: Phase) -> Class {
 }
 
 /// The whole flow of a line whose packets are all in the recorder: `packets`, oldest first. `flow` is a new one.
-pub fn unfold(packets: &[Digest], flow: &mut Flow) {
+pub fn unfold(packets: &[Digest], coverage: Coverage, flow: &mut Flow) {
     for d in packets {
-        flow.step(&d.segment(), d.from, d.ts, |_| ());
+        flow.step(&d.segment(), d.from, d.ts, coverage, |_| ());
     }
 }
 

@@ -3,7 +3,7 @@
 use super::life::{Flow, Outcome, seen};
 use super::state::{Next, SegClass, State, next};
 use super::step::{ResetSeen, Step, note};
-use super::window::{Fit, fit, is_probe};
+use super::window::{Coverage, Fit, fit, is_probe};
 use crate::flow::Side;
 use crate::wire::{Nanos, Segment, TcpFlags};
 
@@ -14,8 +14,38 @@ pub(super) const TIMEOUT: u64 = 150 * Nanos::MS;
 /// that was not captured: all that fits the windows of SYN and SYN-ACK, which are never scaled.
 pub(super) const FINAL_ACK_NEAR: i32 = 65_535;
 
+/// Where a reset lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the window that its receiver offered.
+    Inside,
+    /// The packets seen do not tell.
+    Unknown,
+    /// It looks behind, and there was time for all the data that makes it lie ahead.
+    BeyondUnseen,
+    /// Its receiver has that already.
+    Behind,
+}
+
+impl Place {
+    fn in_window(self) -> Option<bool> {
+        match self {
+            Place::Inside => Some(true),
+            Place::Unknown | Place::BeyondUnseen => None,
+            Place::Behind => Some(false),
+        }
+    }
+}
+
 impl Flow {
-    pub(super) fn on_rst(&mut self, seg: &Segment, end: Side, ts: Nanos, step: &mut Step) {
+    pub(super) fn on_rst(
+        &mut self,
+        seg: &Segment,
+        end: Side,
+        ts: Nanos,
+        coverage: Coverage,
+        step: &mut Step,
+    ) {
         let a = self.attempt;
         if a.pending && a.from == end {
             if a.is_its_own(seg.seq) {
@@ -46,7 +76,8 @@ impl Flow {
         let role = self.role(end);
         let before = self.state;
         let Next::Go(to) = next(role, SegClass::Rst, self.state) else { return };
-        let in_window = self.in_window(seg, role);
+        let place = self.place(seg, role, ts, coverage);
+        let in_window = place.in_window();
         if before.is_open() && step.ended.is_none() && !step.reset_without_flow {
             step.reset = Some(ResetSeen { state: before, idle_ns: ts.since(self.last), in_window });
             if in_window == Some(false) {
@@ -56,6 +87,10 @@ impl Flow {
         }
         if before == State::SynRecv && role == Side::Orig && self.tallies.acked_at.0 == 0 {
             step.notes |= note::PROBE;
+        }
+        if place == Place::BeyondUnseen {
+            // What its sender had sent until then.
+            self.ends[role as usize].next = seg.seq;
         }
         self.state = to;
         self.closed_at = ts;
@@ -73,17 +108,20 @@ impl Flow {
 
     /// RFC 9293 3.10.7.4: a reset counts if its sequence number lies in the receiver's window, from what the receiver
     /// acknowledged up to what it offered. Packets that were not captured can have moved both on and never back: what lies
-    /// behind is outside for certain, and of what lies beyond nothing is known but the sender's own next number.
-    fn in_window(&self, seg: &Segment, role: Side) -> Option<bool> {
+    /// behind is outside for certain, but where more than half the sequence space may have passed unseen, and of what lies beyond
+    /// nothing is known but the sender's own next number.
+    fn place(&self, seg: &Segment, role: Side, ts: Nanos, coverage: Coverage) -> Place {
         let (sender, receiver) = (self.end(role), self.end(role.other()));
         if !receiver.has(seen::ACK) {
-            return None;
+            return Place::Unknown;
         }
         if seg.seq.before(receiver.ack) {
-            return Some(false);
+            let unseen = coverage.hides_between(sender, receiver, seg.seq, ts);
+            return if unseen { Place::BeyondUnseen } else { Place::Behind };
         }
         let offered = sender.has(seen::LIMIT) && !seg.seq.after(sender.limit);
-        (offered || sender.has(seen::ANY) && seg.seq == sender.next).then_some(true)
+        let next = sender.has(seen::ANY) && seg.seq == sender.next;
+        if offered || next { Place::Inside } else { Place::Unknown }
     }
 
     pub(super) fn on_other(&mut self, seg: &Segment, class: SegClass, end: Side, ts: Nanos, step: &mut Step) {

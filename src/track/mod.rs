@@ -17,4 +17,5 @@ mod zeek;
 pub use life::{Attempt, End, Flow, OldState, Outcome, Past, StaleAck, Tallies, seen};
 pub use state::{Next, SegClass, State, is_odd, next};
 pub use step::{Ended, ResetSeen, Step, note};
+pub use window::Coverage;
 pub use zeek::{Seen, Zeek};

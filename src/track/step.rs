@@ -2,6 +2,7 @@
 
 use super::life::{Attempt, End, Flow, Outcome, Past, seen};
 use super::state::{SegClass, State, is_odd};
+use super::window::{Coverage, catch_up};
 use super::zeek::Seen;
 use crate::flow::{Side, Tuple};
 use crate::wire::{Nanos, Segment, Seq, TcpFlags};
@@ -122,9 +123,16 @@ pub mod note {
 }
 
 impl Flow {
-    /// Moves the flow on by `seg`, sent by `end` of the key at `ts`. `over` is called with the old life before a new
-    /// one takes its place.
-    pub fn step(&mut self, seg: &Segment, end: Side, ts: Nanos, over: impl FnOnce(&Flow)) -> Step {
+    /// Moves the flow on by `seg`, sent by `end` of the key at `ts` and seen where there is such `coverage` of it. `over` is called with
+    /// the old life before a new one takes its place.
+    pub fn step(
+        &mut self,
+        seg: &Segment,
+        end: Side,
+        ts: Nanos,
+        coverage: Coverage,
+        over: impl FnOnce(&Flow),
+    ) -> Step {
         let class = SegClass::of(seg.flags);
         let mut step = Step { since_last: ts.since(self.last), ..Step::default() };
         if is_odd(seg.flags) {
@@ -143,10 +151,16 @@ impl Flow {
             self.tallies.unsolicited = false;
             step.notes |= note::SYN_ACK_UNSOLICITED;
         }
+        if matches!(class, SegClass::Fin | SegClass::Ack) && !self.attempt.pending {
+            let [orig, resp] = &mut self.ends;
+            let of_orig = end == self.orig;
+            let (me, peer) = if of_orig { (orig, resp) } else { (resp, orig) };
+            catch_up(coverage, me, peer, seg, ts);
+        }
         match class {
             SegClass::Syn => self.on_syn(seg, end, ts, &mut over, &mut step),
             SegClass::SynAck => self.on_syn_ack(seg, end, ts, &mut over, &mut step),
-            SegClass::Rst => self.on_rst(seg, end, ts, &mut step),
+            SegClass::Rst => self.on_rst(seg, end, ts, coverage, &mut step),
             _ => self.on_other(seg, class, end, ts, &mut step),
         }
         if !self.state.is_over() {

@@ -10,6 +10,7 @@ const R: Side = Side::Resp;
 /// A flow fed by hand: times in milliseconds, flags in tcpdump's letters.
 struct Talk {
     flow: Flow,
+    coverage: Coverage,
     ended: Vec<Ended>,
     resets: Vec<ResetSeen>,
     over: Vec<&'static str>,
@@ -21,7 +22,12 @@ fn at(ms: u64) -> Nanos {
 
 impl Talk {
     fn new() -> Talk {
-        Talk { flow: Flow::default(), ended: vec![], resets: vec![], over: vec![] }
+        Talk { flow: Flow::default(), coverage: Coverage::All, ended: vec![], resets: vec![], over: vec![] }
+    }
+
+    /// Where data may pass unseen.
+    fn selected() -> Talk {
+        Talk { coverage: Coverage::Selected, ..Talk::new() }
     }
 
     fn say(&mut self, ms: u64, end: Side, flags: &str, seq: u32, ack: u32, len: u32) -> &mut Talk {
@@ -64,7 +70,7 @@ impl Talk {
             }
         }
         let over = &mut self.over;
-        let step = self.flow.step(&seg, end, at(ms), |old| over.push(old.conn_state()));
+        let step = self.flow.step(&seg, end, at(ms), self.coverage, |old| over.push(old.conn_state()));
         self.ended.extend(step.ended);
         self.resets.extend(step.reset);
         self
@@ -183,6 +189,68 @@ fn a_reset_on_an_open_flow_is_noted_once_with_its_window() {
     t.open().say(5, O, ".", 111, 511, 0).say(100, R, "R", 501, 0, 0);
     assert_eq!(t.resets[0].in_window, Some(false), "behind: its receiver drops it");
     assert_eq!(t.flow.state, State::Established);
+}
+
+/// Sequence numbers this far on look as if they were behind (RFC 9293 section 3.4).
+const UNSEEN: u32 = 2_700_000_000;
+
+#[test]
+fn where_data_may_have_passed_unseen_a_reset_that_looks_behind_is_believed() {
+    let reset = |mut t: Talk, ms: u64| {
+        t.open().say(5, O, ".", 111, 511, 0).say(ms, R, "R.", 511 + UNSEEN, 111, 0);
+        (t.resets[0].in_window, t.flow.state, t.flow.end(R).bytes())
+    };
+    assert_eq!(reset(Talk::selected(), 1_400), (None, State::Reset, Some(10 + u64::from(UNSEEN))));
+    // 2.7 GB take 216 ms at 100 Gbit/s.
+    assert_eq!(reset(Talk::selected(), 200), (Some(false), State::Established, Some(10)));
+    assert_eq!(reset(Talk::selected(), 225).0, None);
+    // Where every packet is seen it is forged, or of another life.
+    assert_eq!(reset(Talk::new(), 1_400), (Some(false), State::Established, Some(10)));
+}
+
+#[test]
+fn what_was_just_seen_of_either_end_leaves_no_time_for_unseen_data() {
+    for end in [O, R] {
+        let mut t = Talk::selected();
+        t.open().say(5, O, ".", 111, 511, 0);
+        let (seq, ack) = if end == O { (111, 511) } else { (511, 111) };
+        t.say(1_400, end, ".", seq, ack, 0).say(1_405, R, "R.", 511 + UNSEEN, 111, 0);
+        assert_eq!((t.resets[0].in_window, t.flow.state), (Some(false), State::Established), "{end:?}");
+    }
+}
+
+#[test]
+fn fins_behind_unseen_data_close_and_the_tuple_is_free() {
+    let fins = |mut t: Talk| {
+        t.open().say(5, O, ".", 111, 511, 0).say(1_400, R, "F.", 511 + UNSEEN, 111, 0);
+        t.say(1_401, O, "F.", 111, 512 + UNSEEN, 0).say(1_402, R, ".", 512 + UNSEEN, 112, 0);
+        let closed = (t.flow.state, t.flow.closed_first, t.flow.end(R).bytes());
+        // The next life.
+        t.say(1_600, O, "S", 9_000, 0, 0);
+        (closed, t.flow.state, t.flow.attempt.on_live.is_some())
+    };
+    let closed = (State::TimeWait, Some(R), Some(10 + u64::from(UNSEEN)));
+    assert_eq!(fins(Talk::selected()), (closed, State::SynSent, false));
+    let (one_sided, _, on_live) = fins(Talk::new());
+    assert_eq!((one_sided.0, on_live), (State::FinWait, true), "with every packet seen that FIN is none");
+}
+
+#[test]
+fn numbers_go_on_from_what_is_seen_after_unseen_data() {
+    let far = 511 + UNSEEN;
+    let mut t = Talk::selected();
+    t.open().say(5, O, ".", 111, 511, 0);
+    // The one who acknowledges is seen first, then who sends.
+    t.say(1_400, O, ".", 111, far, 0).say(1_401, R, "P.", far, 111, 10).say(1_402, O, ".", 111, far + 10, 0);
+    let [o, r] = &t.flow.ends;
+    assert_eq!((r.next, o.ack), (Seq(far + 10), Seq(far + 10)));
+    assert_eq!(t.flow.tallies.unheard, [0, 0]);
+    t.say(1_403, R, "R.", far + 10, 111, 0);
+    assert_eq!(t.resets[0].in_window, Some(true));
+    // A retransmission and a keep-alive after a silence are what they are everywhere.
+    let mut t = Talk::selected();
+    t.open().say(5, O, ".", 111, 511, 0).say(3_000, R, ".", 510, 111, 0).say(6_000, R, "P.", 501, 111, 10);
+    assert_eq!(t.flow.end(R).next, Seq(511));
 }
 
 #[test]

@@ -4,9 +4,42 @@
 //! The conditions are the filter's; what they mean is not. A filter in the path sees every packet and may drop one that does
 //! not fit. This observer may have missed any number of packets, so what lies *ahead* of all it saw is either missed
 //! packets or forged, and it follows; what lies *behind* is old for certain, and moves nothing.
+//!
+//! For certain, if not more than half the sequence space can have passed unseen: beyond 2^31 bytes, ahead and behind look the same
+//! (RFC 9293 section 3.4). See [`Coverage`].
 
 use super::life::{End, seen};
-use crate::wire::{Segment, Seq, TcpFlags};
+use crate::wire::{Nanos, Segment, Seq, TcpFlags};
+
+/// What a tap point shows of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coverage {
+    /// Every packet, but for losses: a capture.
+    #[default]
+    All,
+    /// Packets that open and close, and the first few others: a live tap, and what one mirrored to a file. Any amount of data may have
+    /// passed between two of them, as far as there was time for it.
+    Selected,
+}
+
+/// What one direction carries at most, in half bytes a nanosecond: 100 Gbit/s, more than one connection fills. With less, what lies
+/// ahead of unseen data on a fast link would be called old; with more, an old segment is told as such only soon after another one.
+const HALF_BYTES_A_NS: u64 = 25;
+
+impl Coverage {
+    /// True if the other end may be at `to` although it was at `from`, `waited` ns ago: data up to there may have passed unseen, that is
+    /// more than half the sequence space where `to` looks older.
+    pub fn hides(self, from: Seq, to: Seq, waited: u64) -> bool {
+        let bytes = u64::from(to.0.wrapping_sub(from.0));
+        self == Coverage::Selected && bytes * 2 <= waited.saturating_mul(HALF_BYTES_A_NS)
+    }
+
+    /// True if `sender` may be at `seq`, at `ts`, for all that was seen of both: of its own packets, and of what `receiver` has of them.
+    pub fn hides_between(self, sender: &End, receiver: &End, seq: Seq, ts: Nanos) -> bool {
+        let sent = sender.has(seen::ANY) && self.hides(sender.next, seq, ts.since(sender.last));
+        sent && (!receiver.has(seen::ACK) || self.hides(receiver.ack, seq, ts.since(receiver.last)))
+    }
+}
 
 /// Where a segment lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,36 +118,72 @@ fn older(tsval: u32, than: u32) -> bool {
 
 /// Where `seg` lies, sent by `sender` to `receiver`, by what was seen of both. Both ends' wrap-around is that of [`Seq`].
 pub fn fit(sender: &End, receiver: &End, seg: &Segment) -> Fit {
-    // A FIN that was acknowledged was taken, whatever the order in which the two were captured.
-    let acknowledged = seg.flags.any(TcpFlags::FIN) && receiver.has(seen::ACK) && receiver.ack == seg.end();
-    if let Some((tsval, _)) = seg.options.ts
-        && sender.has(seen::TS_RECENT)
-        && older(tsval, sender.ts_recent)
-        && !seg.flags.any(TcpFlags::RST | TcpFlags::SYN)
-        && !acknowledged
-    {
+    if is_stamped_older(sender, receiver, seg) {
         return Fit::Old;
     }
     if sender.has(seen::LIMIT) && seg.seq.after(sender.limit.add(1)) {
         return Fit::Ahead;
     }
-    if sender.has(seen::ANY) && receiver.max_win > 0 {
-        let oldest = Seq(sender.next.0.wrapping_sub(receiver.max_win).wrapping_sub(1));
-        if !seg.end().after(oldest) && sender.next.distance(seg.end()) > 0 {
-            return Fit::Old;
-        }
+    if is_behind(sender, receiver, seg) {
+        return Fit::Old;
     }
     if seg.flags.any(TcpFlags::ACK) && receiver.has(seen::ANY) {
         let sack = seg.options.sack.filter(|s| s.after(seg.ack)).unwrap_or(seg.ack);
         if sack.after(receiver.next) {
             return Fit::AcksUnsent;
         }
-        let lag = sender.max_win.max(ACK_LAG);
-        if receiver.next.distance(seg.ack) > 0 && receiver.next.distance(seg.ack).unsigned_abs() > lag {
+        if acks_old(sender, receiver, seg) {
             return Fit::AcksOld;
         }
     }
     Fit::Fits
+}
+
+/// Older than the timestamp that the receiver holds. A FIN that was acknowledged was taken, whatever the order in which the two were
+/// captured.
+fn is_stamped_older(sender: &End, receiver: &End, seg: &Segment) -> bool {
+    let acknowledged = seg.flags.any(TcpFlags::FIN) && receiver.has(seen::ACK) && receiver.ack == seg.end();
+    let stamped = seg.options.ts.is_some_and(|(tsval, _)| older(tsval, sender.ts_recent));
+    stamped && sender.has(seen::TS_RECENT) && !seg.flags.any(TcpFlags::RST | TcpFlags::SYN) && !acknowledged
+}
+
+/// Condition II.
+fn is_behind(sender: &End, receiver: &End, seg: &Segment) -> bool {
+    let oldest = Seq(sender.next.0.wrapping_sub(receiver.max_win).wrapping_sub(1));
+    let known = sender.has(seen::ANY) && receiver.max_win > 0;
+    known && !seg.end().after(oldest) && sender.next.distance(seg.end()) > 0
+}
+
+/// Condition IV.
+fn acks_old(sender: &End, receiver: &End, seg: &Segment) -> bool {
+    let behind = receiver.next.distance(seg.ack);
+    behind > 0 && behind.unsigned_abs() > sender.max_win.max(ACK_LAG)
+}
+
+/// Takes note of data that passed unseen, more than half the sequence space of it: `seg`, sent by `sender` at `ts`, lies behind what was
+/// seen or acknowledges less, and there was time for the rest. What was known of that direction is known no more.
+pub fn catch_up(coverage: Coverage, sender: &mut End, receiver: &mut End, seg: &Segment, ts: Nanos) {
+    if is_stamped_older(sender, receiver, seg) {
+        return;
+    }
+    let fin = seg.flags.any(TcpFlags::FIN) && !(sender.has(seen::FIN) && seg.end() == sender.fin_end);
+    let before_ack = receiver.has(seen::ACK) && seg.end().before(receiver.ack);
+    let behind = is_behind(sender, receiver, seg) || fin && before_ack;
+    if behind && coverage.hides_between(sender, receiver, seg.seq, ts) {
+        sender.next = seg.seq;
+        sender.seen &= !seen::LIMIT;
+        receiver.seen &= !seen::ACK;
+    }
+    // Nobody acknowledges less than before.
+    let less = seg.flags.any(TcpFlags::ACK) && sender.has(seen::ACK) && seg.ack.before(sender.ack);
+    if less && coverage.hides(sender.ack, seg.ack, ts.since(sender.last)) {
+        sender.ack = seg.ack;
+        receiver.seen &= !seen::LIMIT;
+        let since = ts.since(receiver.last);
+        if acks_old(sender, receiver, seg) && coverage.hides(receiver.next, seg.ack, since) {
+            receiver.next = seg.ack;
+        }
+    }
 }
 
 /// True for a segment that only asks whether the other end is there: a keep-alive (RFC 9293 3.8.4: the byte before the next, or none

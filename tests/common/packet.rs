@@ -214,12 +214,24 @@ impl Tcp {
 
 /// A pcapng capture of one interface, with the direction of each packet as a tap saw it: 1 in, 2 out, 0 unknown.
 pub fn pcapng(packets: &[(u64, u32, Vec<u8>)]) -> Vec<u8> {
+    pcapng_by("", packets)
+}
+
+/// The same, of the application that says that it wrote it.
+pub fn pcapng_by(application: &str, packets: &[(u64, u32, Vec<u8>)]) -> Vec<u8> {
     let block = |kind: u32, body: &[u8]| {
         let len = (12 + body.len() as u32).to_le_bytes();
         [&kind.to_le_bytes()[..], &len, body, &len].concat()
     };
+    let mut by = Vec::new();
+    if !application.is_empty() {
+        by.extend([4, 0, application.len() as u8, 0]);
+        by.extend(application.as_bytes());
+        by.resize(by.len().next_multiple_of(4), 0);
+        by.extend([0; 4]);
+    }
     let mut out =
-        block(0x0a0d_0d0a, &[&0x1a2b_3c4du32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat());
+        block(0x0a0d_0d0a, &[&0x1a2b_3c4du32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8], &by].concat());
     out.extend(block(1, &[1, 0, 0, 0, 0, 0, 4, 0]));
     for (us, way, frame) in packets {
         let mut body = Vec::new();

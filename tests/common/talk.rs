@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use super::packet::{ACK, FIN, SYN, Tcp, pcap, pcapng};
+use super::packet::{ACK, FIN, SYN, Tcp, pcap, pcapng, pcapng_by};
 use super::replay;
 
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -64,11 +64,20 @@ impl Capture {
 
     /// What a replay finds in it.
     pub fn records(&self) -> Vec<Value> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("made.pcap");
-        std::fs::write(&path, self.bytes()).expect("written");
-        replay(&[path.to_str().expect("a path")])
+        found_in(self.bytes())
     }
+
+    /// What it finds if these are the packets that a tap mirrored, of more that there were.
+    pub fn mirrored(&self) -> Vec<Value> {
+        found_in(pcapng_by("syntap 0", &self.packets))
+    }
+}
+
+fn found_in(capture: Vec<u8>) -> Vec<Value> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("made.pcap");
+    std::fs::write(&path, capture).expect("written");
+    replay(&[path.to_str().expect("a path")])
 }
 
 /// Two ends that talk: what each sends next, and with which TTL and identification.

@@ -338,3 +338,52 @@ fn a_path_that_comes_back_is_no_black_hole_nor_are_probes_and_fast_retransmissio
     t.close(&mut c);
     nothing(&c);
 }
+
+/// Data that a tap did not mirror: beyond half the sequence space, what is ahead looks as if it were behind.
+const UNSEEN: u32 = 2_700_000_000;
+
+#[test]
+fn a_reset_behind_data_that_was_not_mirrored_is_believed() {
+    let (mut c, mut t) = opened();
+    t.next[1] = t.next[1].wrapping_add(UNSEEN);
+    c.after(1_400.0, t.server(RST | ACK, 0).frame());
+    c.after(200.0, t.again(7_000).client(SYN, 0).frame());
+    let all = c.mirrored();
+    let resets: Vec<_> = all.iter().filter(|r| r["kind"] == "reset_mid_flow").collect();
+    assert_eq!(resets.len(), 1, "{all:#?}");
+    assert_eq!(
+        (&resets[0]["verdict"], &resets[0]["facts"]["in_window"]),
+        (&json!("responder"), &Value::Null)
+    );
+    assert_eq!(resets[0]["facts"]["bytes_resp"], json!(u64::from(UNSEEN) + 270));
+    assert!(of_kind(&all, "syn_on_live_flow").is_empty(), "{all:#?}");
+    // A capture shows all there was: this one is forged, or of another life.
+    let all = c.records();
+    assert_eq!(of_kind(&all, "reset_out_of_window").len(), 1, "{all:#?}");
+    assert_eq!(of_kind(&all, "reset_mid_flow").len(), 0, "{all:#?}");
+}
+
+#[test]
+fn a_fin_behind_data_that_was_not_mirrored_closes() {
+    let (mut c, mut t) = opened();
+    t.next[1] = t.next[1].wrapping_add(UNSEEN);
+    c.pass(1_400.0);
+    t.close_by_server(&mut c);
+    let mut next = t.again(t.next[0] + 1_000_000);
+    c.pass(200.0);
+    next.open(&mut c);
+    next.close(&mut c);
+    only(&c.mirrored(), &[("tuple_reuse_accepted", 1)]);
+    let all = c.records();
+    only(&all, &[("fin_out_of_window", 1), ("syn_on_live_flow", 1)]);
+}
+
+#[test]
+fn a_reset_that_comes_at_once_has_no_unseen_data_before_it() {
+    let (mut c, mut t) = opened();
+    let behind = t.next[1].wrapping_sub(1_000_000);
+    c.after(100.0, Tcp { seq: behind, ..t.clone().server(RST, 0) }.frame());
+    t.exchange(&mut c);
+    t.close(&mut c);
+    only(&c.mirrored(), &[("reset_out_of_window", 1)]);
+}

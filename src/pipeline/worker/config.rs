@@ -27,6 +27,8 @@ pub struct WorkerConfig {
     pub responders: Vec<Endpoint>,
     /// Tap points at which they are taken, a bit a point: with both sides of a gateway tapped, one of them.
     pub figures_at: u32,
+    /// Tap points that show what opens and closes and little else, a bit a point: live ones, and what they mirrored to a file.
+    pub selected: u32,
     /// Count the flags of segments on chosen ports, too: a replay, where no kernel side counts them.
     pub census: bool,
     /// Told which tuples are open, for the kernel side to keep when it sheds; `None` where nothing sheds.
@@ -45,6 +47,7 @@ impl Default for WorkerConfig {
             no_lines: false,
             responders: Vec::new(),
             figures_at: u32::MAX,
+            selected: 0,
             census: false,
             known: None,
         }

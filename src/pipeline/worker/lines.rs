@@ -1,11 +1,12 @@
 //! Flows that are kept in their lines alone: the short way of the common packet, and the ways from a line to a whole flow and back.
 
-use super::{Lookup, Speaker, Worker, fetch, rank, toward};
+use super::{Lookup, Speaker, Worker, covered, fetch, rank, toward};
 use crate::capture::Packet;
 use crate::detect::{Life, Listener, Seen, Sight};
 use crate::flow::{Class, Digest, FlowId, FlowKey, Line, Mark, Phase, Side, bit};
 use crate::pipeline::event::Outlet;
 use crate::pipeline::memory::prefetch_all;
+use crate::track::Coverage;
 use crate::track::fold::{self, Folded};
 use crate::wire::Nanos;
 
@@ -162,7 +163,8 @@ impl Worker {
         let all = !line.has(bit::FOLDED) && self.gather(&line);
         let flow = self.table.make_whole(id);
         if all {
-            fold::unfold(&self.chain, flow);
+            let coverage = self.chain.first().map_or(Coverage::All, |d| covered(self.selected, d.point));
+            fold::unfold(&self.chain, coverage, flow);
         } else {
             *flow = fold::unfold_line(&line, now);
         }

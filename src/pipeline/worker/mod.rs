@@ -23,7 +23,7 @@ use crate::flow::{
     Class, Digest, Endpoint, FlowId, FlowKey, Narrow, Phase, Recorder, Side, Table, TunnelId, Tunnels, Tuple,
     Wheel,
 };
-use crate::track::{Ended, Flow, Outcome, SegClass, State, Step};
+use crate::track::{Coverage, Ended, Flow, Outcome, SegClass, State, Step};
 use crate::wire::{self, Body, Brief, Decoded, IcmpError, Nanos, Segment, TcpFlags, Way};
 
 /// The same packet within this time is the same packet: crossing a hop takes microseconds, the shortest
@@ -105,6 +105,12 @@ impl Listener for Speaker<'_> {
     }
 }
 
+/// What a tap point shows, by the bits of those that show a part of it.
+fn covered(selected: u32, point: u8) -> Coverage {
+    let bit = 1_u32.checked_shl(point.into()).unwrap_or(0);
+    if selected & bit == 0 { Coverage::All } else { Coverage::Selected }
+}
+
 /// Counts a segment where it was seen.
 #[inline]
 fn count_flags(interval: &mut Interval, p: &Packet<'_>, flags: TcpFlags) {
@@ -132,6 +138,7 @@ pub struct Worker {
     counters: WorkerCounters,
     interval: Box<Interval>,
     figures_at: u32,
+    selected: u32,
     census: bool,
     known: Option<Known>,
     now: Nanos,
@@ -174,6 +181,7 @@ impl Worker {
             counters: WorkerCounters::default(),
             interval: Box::new(Interval::of(&config.responders)),
             figures_at: config.figures_at,
+            selected: config.selected,
             census: config.census,
             known: config.known.clone(),
             now: Nanos(0),
@@ -401,8 +409,9 @@ impl Worker {
         let was_known = is_known(flow);
         let mut began = false;
         let (recorder, tunnels, lives) = (&self.recorder, &self.tunnels, self.lives);
+        let coverage = covered(self.selected, p.point.0);
         let mut to = Speaker { out, at: p.ts, age: Nanos(0), lane: hash, events: &mut self.events };
-        let step = flow.step(seg, end, p.ts, |old| {
+        let step = flow.step(seg, end, p.ts, coverage, |old| {
             began = true;
             let view = View { key: &key, flow: old, recorder, tunnels };
             rules::over(&view, p.ts, &mut to);
