@@ -147,3 +147,16 @@ fn a_reset_of_the_gateway_is_told_from_the_clients_whatever_the_order_of_the_add
         assert!(!of.is_empty(), "{gateway}: {all:#?}");
     }
 }
+
+#[test]
+fn a_reset_of_the_gateway_alone_has_two_explanations() {
+    let all = reset_by(Ipv4Addr::new(203, 0, 113, 9));
+    let reset = of_kind(&all, "reset_by_gateway");
+    assert_eq!((reset.len(), &reset[0]["certainty"]), (1, &"proven".into()), "{all:#?}");
+    let said = reset[0]["summary"].as_str().expect("a summary");
+    assert!(said.ends_with("none came from 10.0.0.5:40000"), "{said}");
+    let lost = of_kind(&all, "nat_mapping_lost");
+    assert_eq!((lost.len(), &lost[0]["certainty"]), (1, &"possible".into()), "{all:#?}");
+    let said = lost[0]["summary"].as_str().expect("a summary");
+    assert!(said.contains("may have lost") && said.contains("a rule of its own that rejects"), "{said}");
+}

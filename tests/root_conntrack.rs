@@ -579,3 +579,25 @@ fn root_what_the_gateway_rejects_is_its_own_doing() {
     let others = loud(&records).into_iter().filter(|r| r["verdict"] != "gateway").count();
     assert_eq!(others, 0, "{records:#?}");
 }
+
+#[test]
+fn root_a_rule_that_rejects_what_the_server_sends_loses_no_mapping() {
+    if skip("root_a_rule_that_rejects_what_the_server_sends") {
+        return;
+    }
+    for (listens, mappings) in [("on", 0), ("off", 1)] {
+        let (lab, dir) = (Lab::new("oifname out0 masquerade"), tempfile::tempdir().unwrap());
+        let tap = Tap::start(&lab, dir.path(), &format!("--conntrack {listens}"));
+        let (client, mut server) = lab.connection();
+        let rule = "table ip r { chain c { type filter hook forward priority -5; iifname out0 tcp sport 8090 reject with tcp reset; }; };";
+        lab.gateway.sh(&format!("nft '{rule}'"));
+        server.write_all(b"y").unwrap();
+        thread::sleep(Duration::from_millis(500));
+        let (_, records) = tap.stop(dir.path());
+        drop(client);
+        assert_eq!(of_kind(&records, "reset_by_gateway").len(), 1, "{records:?}");
+        let lost = of_kind(&records, "nat_mapping_lost");
+        assert_eq!(lost.len(), mappings, "{listens} {records:?}");
+        assert!(lost.iter().all(|r| r["certainty"] == "possible"), "{lost:?}");
+    }
+}

@@ -13,6 +13,13 @@ use crate::wire::Nanos;
 /// Destroyed entries remembered. A flush of a larger table forgets the first of them: their connections are then judged by packets alone.
 const DESTROYED: usize = 1 << 16;
 
+/// Entries of which all is heard. A gateway with more connections at one time forgets the oldest: of theirs it is not known whether they
+/// are still there.
+const HEARD: usize = 1 << 16;
+
+/// Connection tracking's events are stamped when they are read, and may be read after the packets that they explain.
+pub const LATE: u64 = Nanos::SEC;
+
 /// A connection that has not sent for this long after its entry went may be any other one on its tuple.
 pub const KEEPS_SENDING: u64 = 60 * Nanos::SEC;
 
@@ -158,6 +165,10 @@ pub struct Conntrack {
     /// Reply tuple to original tuple.
     replies: Bounded<Tuple, Tuple>,
     readings: VecDeque<(Nanos, Nanos, Deltas)>,
+    /// Entries that were heard of since their first packet, by original tuple: since when, and when they went.
+    heard: Bounded<Tuple, (Nanos, Option<Nanos>)>,
+    /// No event up to then says that an entry is still there.
+    lost: Nanos,
 }
 
 impl Default for Conntrack {
@@ -166,6 +177,8 @@ impl Default for Conntrack {
             destroyed: Bounded::new(DESTROYED),
             replies: Bounded::new(DESTROYED),
             readings: VecDeque::with_capacity(READINGS),
+            heard: Bounded::new(HEARD),
+            lost: Nanos(0),
         }
     }
 }
@@ -173,6 +186,9 @@ impl Default for Conntrack {
 impl Conntrack {
     /// Takes a destroyed entry; gives it back if a translated connection may live on without it.
     pub fn destroy(&mut self, e: &Entry, at: Nanos) -> Option<Destroyed> {
+        if let Some((_, gone)) = self.heard.get_mut(&e.original) {
+            gone.get_or_insert(at);
+        }
         if !e.is_needed() {
             return None;
         }
@@ -193,6 +209,9 @@ impl Conntrack {
 
     /// Takes an entry that is there, and says what it means to one that was destroyed before.
     pub fn there(&mut self, e: &Entry, at: Nanos) -> Option<Sequel> {
+        if e.change == Change::New {
+            *self.heard.entry(e.original, || (at, None)) = (at, None);
+        }
         let wrong_way = !self.destroyed.get(&e.original).is_some_and(|d| d.awaits(e, at));
         let original = if wrong_way { *self.replies.get(&e.original)? } else { e.original };
         let gone = self.destroyed.get_mut(&original).filter(|d| d.awaits(e, at))?;
@@ -225,6 +244,20 @@ impl Conntrack {
         let recent = |d: &&Destroyed| !d.settled && at.since(d.at) <= KEEPS_SENDING;
         let found = self.destroyed.get(tuple).filter(recent).or_else(|| by_reply().filter(recent))?;
         (found.original == *tuple || found.translated == *tuple).then_some(*found)
+    }
+
+    /// Events were lost, the last of them at `at`: which entries went is not known any more.
+    pub fn events_lost(&mut self, at: Nanos) {
+        self.lost = self.lost.max(at);
+    }
+
+    /// True if a connection's entry was there at `at`, by its original tuple: it was heard of since its first packet, nothing was lost
+    /// since, its end did not come until well after, and somebody was listening then.
+    pub fn was_there(&self, original: &Tuple, at: Nanos) -> bool {
+        let there = self.heard.get(original).is_some_and(|&(since, gone)| {
+            since <= at && since > self.lost && gone.is_none_or(|g| g.since(at) > LATE)
+        });
+        there && self.around(at).is_some()
     }
 
     /// Takes a reading.
@@ -339,6 +372,30 @@ mod tests {
         let on = entry(Change::New, tuple(CLIENT, SERVER), tuple(SERVER, "198.51.100.1:1024"));
         assert!(matches!(c.there(&on, Nanos(2)), Some(Sequel::Remapped(..))));
         assert_eq!(c.there(&on, Nanos(3)), None, "told once");
+    }
+
+    #[test]
+    fn an_entry_is_there_from_its_first_packet_to_its_end_if_no_event_was_lost() {
+        let orig = tuple(CLIENT, SERVER);
+        let s = |n: u64| Nanos(n * Nanos::SEC);
+        let new = Entry { stage: Stage::Opening, ..entry(Change::New, orig, tuple(SERVER, OUTSIDE)) };
+        let heard = || {
+            let mut c = Conntrack::default();
+            (0..60).for_each(|n| c.reading(s(n), s(n + 1), Deltas::default()));
+            c.there(&new, s(10));
+            c
+        };
+        let mut c = heard();
+        assert!(!c.was_there(&orig, s(9)) && c.was_there(&orig, s(20)));
+        assert!(!c.was_there(&orig, s(70)), "nobody listened");
+        assert!(!c.was_there(&tuple("10.77.0.12:33333", SERVER), s(20)), "older than the tap");
+        c.destroy(&Entry { change: Change::Destroy, stage: Stage::Reset, ..new }, s(30));
+        assert!(c.was_there(&orig, s(20)) && !c.was_there(&orig, Nanos(29_500_000_000)));
+        let mut c = heard();
+        c.events_lost(s(15));
+        assert!(!c.was_there(&orig, s(20)));
+        c.there(&new, s(16));
+        assert!(c.was_there(&orig, s(20)), "heard of anew");
     }
 
     #[test]

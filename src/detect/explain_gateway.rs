@@ -58,16 +58,20 @@ free before was given out meanwhile.",
 
 pub(super) const RESET_BY_GATEWAY: Explanation = Explanation {
     one_line: "The gateway itself sent a reset to the responder.",
-    meaning: "The responder's packet matched no translation, so the gateway took it for its own and refused it. The responder forgets \
-the connection; the originator learns it at its next packet.",
+    meaning: "The responder forgets the connection; the originator learns it at its next packet. Either the responder's packet matched no \
+translation, so that the gateway took it for its own and refused it, or a rule of the gateway rejects such packets with a reset. \
+nat_mapping_lost says which where it can be told: with connection tracking heard it does not come where the entry was there all the time.",
     rule: "A reset leaves outside, its number is the acknowledgement of a packet that came in at most 10 ms before, and no reset came in \
 inside within 50 ms before it.",
-    causes: &["the conntrack entry was deleted or timed out while the connection lived"],
+    causes: &[
+        "the conntrack entry was deleted or timed out while the connection lived",
+        "a firewall rule that rejects with a reset (nft: `reject with tcp reset`)",
+    ],
     remedy: &[
-        "see nat_mapping_lost",
+        "look for a rule on it that rejects with a reset; if nat_mapping_lost is told of the same connection, see that first",
         "compare idle times with net.netfilter.nf_conntrack_tcp_timeout_established",
     ],
-    or_else: &["a firewall rule that rejects with a reset"],
+    or_else: &["a proxy or a kill of sockets on the gateway in the originator's name"],
     peers: "none that joins both sides of a gateway",
 };
 
@@ -76,7 +80,8 @@ pub(super) const NAT_MAPPING_LOST: Explanation = Explanation {
     meaning: "Packets leave with addresses from inside, or the gateway resets the responder: the connection hangs, then breaks.",
     rule: "One incident of a translated connection: data or ACKs that leave untranslated, resets of the gateway's own, another tuple \
 outside (nat_remapped), until 20 s without another sign. With connection tracking also: its entry is destroyed while it is open, and what \
-comes next within 60 s is not the same translation again. path: flood (picked up again without translation, as on a bridge's own path), \
+comes next within 60 s is not the same translation again. Resets of the gateway's own and nothing else are possible only, for a rule that \
+rejects looks the same, and no incident at all where connection tracking shows that the entry was there. path: flood (picked up again without translation, as on a bridge's own path), \
 flush (deleted; the responder spoke first, or another port followed), uplink (another address followed), timeout, unknown. An entry that \
 the next packet brings back as it was is silence.",
     causes: &[
@@ -89,7 +94,10 @@ the next packet brings back as it was is silence.",
         "drop packets in state INVALID on the way out",
         "find what deletes entries: destroyed_by is the netlink port of the program that did, its process id as a rule",
     ],
-    or_else: &["asymmetric routing that shows only one direction here"],
+    or_else: &[
+        "asymmetric routing that shows only one direction here",
+        "a firewall rule that rejects with a reset, where the record is only possible",
+    ],
     peers: "none that joins both sides of a gateway",
 };
 

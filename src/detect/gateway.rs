@@ -310,6 +310,10 @@ impl Gateway {
 
     /// Adds what the other side says to an anomaly of one side.
     pub fn judge(&mut self, a: &mut Anomaly, out: &mut dyn FnMut(Anomaly)) {
+        // What the writer did not get may have been events of connection tracking.
+        if matches!(a.kind, Kind::ConntrackEventLoss | Kind::CaptureGap) {
+            self.mappings.conntrack.events_lost(a.time);
+        }
         let (Some(point), Some(tuple)) = (a.point, a.tuple) else { return };
         let Some(side) = self.join.side(point) else { return };
         match a.kind {
@@ -322,8 +326,10 @@ impl Gateway {
                         a.verdict = Verdict::Gateway;
                         a.summary
                             .push_str("; the gateway had lost its translation before: see nat_mapping_lost");
-                    } else {
-                        self.reset_inside(a, &tuple);
+                    } else if !self.reset_inside(a, &tuple) && self.mappings.has_reset(&tuple) {
+                        a.verdict = Verdict::Gateway;
+                        a.summary
+                            .push_str("; the gateway had reset its responder before: see reset_by_gateway");
                     }
                 }
             }
@@ -331,7 +337,7 @@ impl Gateway {
             Kind::AcceptQueueOverflow if side == 0 => self.final_ack_lost(a, &tuple),
             Kind::ResetIgnored if side == 1 && self.own_resets.get(&tuple).is_some() => {
                 a.verdict = Verdict::Gateway;
-                a.summary.push_str("; the reset was the gateway's own: see nat_mapping_lost");
+                a.summary.push_str("; the reset was the gateway's own: see reset_by_gateway");
             }
             Kind::SynackUnacknowledged => self.held_answer(a, side, &tuple),
             // Outside, it is what lies beyond the gateway that was slow.
@@ -350,22 +356,23 @@ impl Gateway {
     }
 
     /// A reset in the responder's name, inside, of which none came in outside, where its answers came in, and which has lost no hop: the gateway's
-    /// own, as of a rule that rejects.
-    fn reset_inside(&self, a: &mut Anomaly, tuple: &Tuple) {
+    /// own, as of a rule that rejects. False if nothing says so.
+    fn reset_inside(&self, a: &mut Anomaly, tuple: &Tuple) -> bool {
         let Some(rst) = a.packets.last().filter(|p| p.from == Side::Resp && p.way != Way::Ingress) else {
-            return;
+            return false;
         };
-        let Some(c) = self.join.crossing(0, tuple).filter(|c| c.from == 0) else { return };
-        let Some(outside) = c.tuples[1].filter(|_| c.syn_ack[1].is_some()) else { return };
+        let Some(c) = self.join.crossing(0, tuple).filter(|c| c.from == 0) else { return false };
+        let Some(outside) = c.tuples[1].filter(|_| c.syn_ack[1].is_some()) else { return false };
         let came = self.answers.get(&(outside.dst, rst.seq));
         if !whole_way(rst.ttl) || came.is_some_and(|(_, d)| rst.ts.since(d.ts) <= CROSS_WITHIN) {
-            return;
+            return false;
         }
         a.verdict = Verdict::Gateway;
         a.certainty = Certainty::Proven;
         a.summary =
             a.summary.replacen("by the responder", "by the gateway itself in the responder's name", 1);
         a.summary.push_str("; none came in outside");
+        true
     }
 
     /// A SYN that was refused inside and never left, though SYNs to that address do: the gateway itself refused it.
@@ -574,11 +581,14 @@ impl Gateway {
         let after = r
             .gap_ns
             .map_or_else(String::new, |gap| format!(", {} after a packet of the responder", duration(gap)));
-        a.summary = format!(
-            "the gateway itself reset {}{after}: it could not translate back to {}",
-            text(tuple),
-            endpoint(r.inside.src)
-        );
+        // What shows later that its translation was lost is told by nat_mapping_lost.
+        let inside = endpoint(r.inside.src);
+        let why = if self.mappings.has(&r.inside) {
+            format!("it could not translate back to {inside}")
+        } else {
+            format!("none came from {inside}")
+        };
+        a.summary = format!("the gateway itself reset {}{after}: {why}", text(tuple));
         a.facts.insert(0, ("provoked_by_ms", r.gap_ns.map_or(Fact::Null, |gap| Fact::F64(ms(gap)))));
         a.facts.push(("inside", Fact::Str(text(&r.inside).into())));
     }

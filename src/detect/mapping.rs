@@ -1,7 +1,10 @@
 //! Translations that were lost while their connections lived: one incident gathers what packets of both sides and the kernel's
 //! connection tracking say of it, and is told as one thing.
+//!
+//! A reset of the gateway's own is no proof by itself: a rule that rejects with one looks the same. Where connection tracking shows that
+//! the entry was there the reset is told alone; where it shows nothing, both are named and the incident is only possible.
 
-use super::conntrack::{Change, Conntrack, Destroyed, Entry, Sequel, Stage};
+use super::conntrack::{Change, Conntrack, Destroyed, Entry, LATE, Sequel, Stage};
 use super::evidence::endpoint;
 use super::gateway::{anomaly, text};
 use super::join::{Join, Role};
@@ -18,9 +21,6 @@ const GATHER: u64 = 60 * Nanos::SEC;
 
 /// Incidents that gather at one time; the oldest are told before their time.
 const INCIDENTS: usize = 1024;
-
-/// Connection tracking's events are stamped when they are read, and may be read after the packets that they explain.
-const LATE: u64 = Nanos::SEC;
 
 /// A next hop whose MAC address changed this long before or after the first sign belongs to it: those who have not asked for it
 /// again send to the old one.
@@ -162,9 +162,14 @@ impl Mappings {
         }
     }
 
-    /// True if a connection inside has lost its mapping lately.
+    /// True if a connection inside has lost its mapping lately, and more than a reset of the gateway's shows it.
     pub fn has(&self, inside: &Tuple) -> bool {
-        self.open.iter().any(|i| i.inside == *inside && i.is_harm())
+        self.open.iter().any(|i| i.inside == *inside && i.is_shown())
+    }
+
+    /// True if the gateway has reset the responder of a connection inside lately.
+    pub fn has_reset(&self, inside: &Tuple) -> bool {
+        self.open.iter().any(|i| i.inside == *inside && i.gateway_resets > 0)
     }
 
     /// A connection goes on with another tuple outside. `seen` are the packets that show it, with
@@ -265,7 +270,7 @@ impl Mappings {
 
     /// Lets time pass.
     pub fn release(&mut self, now: Nanos, out: &mut dyn FnMut(Anomaly)) {
-        self.due.drain(..).for_each(|i| i.tell(self.next_hop.as_ref(), out));
+        self.due.drain(..).for_each(|i| i.tell(&self.conntrack, self.next_hop.as_ref(), out));
         if now < self.look {
             return;
         }
@@ -276,7 +281,7 @@ impl Mappings {
         }
         let ripe = |i: &Incident| now.since(i.last) >= QUIET || now.since(i.first) >= GATHER;
         while let Some(n) = self.open.iter().position(ripe) {
-            self.open.remove(n).tell(self.next_hop.as_ref(), out);
+            self.open.remove(n).tell(&self.conntrack, self.next_hop.as_ref(), out);
         }
         self.look = self.open.iter().map(Incident::due).min().unwrap_or(Nanos(u64::MAX));
     }
@@ -284,7 +289,7 @@ impl Mappings {
     /// What gathered and was not told.
     pub fn finish(&mut self, out: &mut dyn FnMut(Anomaly)) {
         self.due.append(&mut self.open);
-        self.due.drain(..).for_each(|i| i.tell(self.next_hop.as_ref(), out));
+        self.due.drain(..).for_each(|i| i.tell(&self.conntrack, self.next_hop.as_ref(), out));
     }
 }
 
@@ -316,12 +321,23 @@ impl Incident {
 
     /// A responder that spoke first is no harm until somebody was reset for it.
     fn is_harm(&self) -> bool {
+        self.gateway_resets > 0 || self.is_shown()
+    }
+
+    /// Something shows that the translation is lost. That the entry went is no harm, but says why the gateway sent a reset.
+    fn is_shown(&self) -> bool {
         self.untranslated > 0
-            || self.gateway_resets > 0
+            || self.gateway_resets > 0 && self.gone.is_some()
             || self.remapped.is_some()
             || self.flooded
             || self.silent
             || self.reset
+    }
+
+    /// Its entry was there when the gateway sent its resets: some rule of its own had it do that.
+    fn was_there(&self, conntrack: &Conntrack) -> bool {
+        let there = |t: &Tuple| conntrack.was_there(t, self.first) && conntrack.was_there(t, self.last);
+        there(&self.inside) || there(&self.outside)
     }
 
     /// The record of its other tuple.
@@ -332,9 +348,14 @@ impl Incident {
         }
     }
 
-    fn tell(mut self, next_hop: Option<&(Nanos, [Fact; 2])>, out: &mut dyn FnMut(Anomaly)) {
+    fn tell(
+        mut self,
+        conntrack: &Conntrack,
+        next_hop: Option<&(Nanos, [Fact; 2])>,
+        out: &mut dyn FnMut(Anomaly),
+    ) {
         self.tell_change(out);
-        if self.is_harm() {
+        if self.is_shown() || self.is_harm() && !self.was_there(conntrack) {
             let same = |at: Nanos| at.since(self.first).max(self.first.since(at)) <= SAME_CAUSE;
             let macs = next_hop.filter(|(at, _)| same(*at)).map(|(_, macs)| macs.clone());
             out(self.told(macs.unwrap_or([Fact::Null, Fact::Null])));
@@ -384,8 +405,13 @@ impl Incident {
         if self.silent {
             seen.push("what it sends gets no answer".to_owned());
         }
+        let (lost, or_else) = if self.is_shown() {
+            ("lost", "")
+        } else {
+            ("may have lost", "; a rule of its own that rejects with a reset looks the same")
+        };
         let summary = format!(
-            "the gateway lost the translation of the open connection {} (outside {}): {}",
+            "the gateway {lost} the translation of the open connection {} (outside {}): {}{or_else}",
             text(&self.inside),
             endpoint(self.outside.src),
             seen.join(", ")
@@ -401,8 +427,11 @@ impl Incident {
         );
         a.point = self.point;
         a.verdict = Verdict::Gateway;
-        let proven = self.untranslated > 0 || self.gone.is_some();
-        a.certainty = if proven { Certainty::Proven } else { Certainty::Likely };
+        a.certainty = match self.untranslated > 0 || self.gone.is_some() {
+            true => Certainty::Proven,
+            false if self.is_shown() => Certainty::Likely,
+            false => Certainty::Possible,
+        };
         let optional = |tuple: Option<Tuple>| tuple.map_or(Fact::Null, |t| Fact::Str(text(&t).into()));
         a.facts = vec![
             ("destroyed_state", self.gone.map_or(Fact::Null, |g| Fact::Str(g.state.into()))),
@@ -517,6 +546,54 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(fact(&found[0], "path"), "flush");
         assert!(found[0].summary.contains("was reset"), "{}", found[0].summary);
+    }
+
+    /// What is told of a reset of the gateway's own at 105 s, of entries before, and of what comes a second after it.
+    fn told_of_a_reset(listens: bool, before: &[Entry], after: &[Entry]) -> Vec<Anomaly> {
+        let join = Join::new(vec![Role::Inside, Role::Outside]);
+        let (mut m, mut out) = (Mappings::new(), Vec::new());
+        let s = |n: u64| Nanos(n * Nanos::SEC);
+        if listens {
+            (90..130).for_each(|n| m.conntrack.reading(s(n), s(n + 1), Default::default()));
+        }
+        before.iter().for_each(|e| m.entry(e, s(100), &join));
+        let (inside, outside) = (tuple(CLIENT, SERVER), tuple(OUTSIDE, SERVER));
+        m.gateway_reset(inside, outside, &Digest { ts: s(105), point: 1, ..Digest::default() });
+        assert!(m.has_reset(&inside));
+        after.iter().for_each(|e| m.entry(e, s(106), &join));
+        m.release(s(130), &mut |a| out.push(a));
+        out
+    }
+
+    #[test]
+    fn a_reset_of_the_gateways_is_no_lost_mapping_while_its_entry_is_there() {
+        let new = Entry {
+            stage: Stage::Opening,
+            state: "SYN_SENT",
+            ..entry(Change::New, (CLIENT, SERVER), (SERVER, OUTSIDE))
+        };
+        assert!(told_of_a_reset(true, &[new], &[]).is_empty(), "a rule rejects");
+        // Connection tracking is not heard, does not know the connection, or says so too late to tell.
+        let ended = Entry { change: Change::Destroy, stage: Stage::Reset, state: "CLOSE", ..new };
+        for (listens, before, after) in
+            [(false, [].as_slice(), [].as_slice()), (true, &[], &[]), (true, &[new], &[ended])]
+        {
+            let found = told_of_a_reset(listens, before, after);
+            assert_eq!(found.len(), 1, "{listens} {before:?}");
+            assert_eq!((found[0].kind, found[0].certainty), (Kind::NatMappingLost, Certainty::Possible));
+            assert!(found[0].summary.contains("rejects with a reset looks the same"), "{}", found[0].summary);
+        }
+    }
+
+    #[test]
+    fn a_reset_of_the_gateways_after_its_entry_went_is_a_lost_mapping() {
+        let new = Entry { stage: Stage::Opening, ..entry(Change::New, (CLIENT, SERVER), (SERVER, OUTSIDE)) };
+        for (before, after) in [([new, gone()].as_slice(), [].as_slice()), (&[new], &[gone()])] {
+            let found = told_of_a_reset(true, before, after);
+            assert_eq!(found.len(), 1);
+            assert_eq!((found[0].kind, found[0].certainty), (Kind::NatMappingLost, Certainty::Proven));
+            assert!(found[0].summary.starts_with("the gateway lost the translation"), "{}", found[0].summary);
+        }
     }
 
     #[test]

@@ -216,8 +216,9 @@ impl Report {
         let loud: Vec<&Cause> =
             self.causes().into_iter().filter(|c| c.severity > Severity::Info && !c.is_own()).collect();
         let root = |c: &Cause| {
-            let of = loud.iter().find(|r| r.kind != c.kind && short::follows(c, r));
-            of.map(|r| r.kind)
+            let of = loud.iter().filter(|r| r.kind != c.kind && short::follows(c, r));
+            // The gateway's own reset is a root where no lost translation explains it.
+            of.min_by_key(|r| r.kind == Kind::ResetByGateway).map(|r| r.kind)
         };
         // Those of what names no connection itself are those of what came of it.
         let whose = |c: &'_ Cause| match c.responders.is_empty() {

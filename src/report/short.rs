@@ -1,7 +1,7 @@
 //! The report in a few sentences: each cause once, in words that need no manual, with what to do about it.
 //!
 //! What follows from another cause has no sentence of its own: a record that names it (`link`), a kind that is nothing but
-//! its sign, a reset on the very responder whose translation was lost. It is listed, never left out.
+//! its sign, a reset on the very responder whose translation was lost or which the gateway reset. It is listed, never left out.
 
 use std::fmt::Display;
 use std::hash::Hash;
@@ -58,14 +58,18 @@ pub(super) fn follows(c: &Cause, root: &Cause) -> bool {
     let sign = matches!(
         (c.kind, root.kind),
         (Kind::NatPortPressure, Kind::TupleReuseRefused)
-            | (Kind::UntranslatedPacket | Kind::ResetByGateway | Kind::NatRemapped, Kind::NatMappingLost)
+            | (Kind::UntranslatedPacket | Kind::NatRemapped, Kind::NatMappingLost)
             | (Kind::MacMoved, Kind::ArpTwoAnswers | Kind::AddressConflict)
             | (Kind::AddressFlapping | Kind::MacChangedInFlow, Kind::AddressConflict)
     );
     let own_flows = match (c.kind, root.kind) {
-        (Kind::ResetMidFlow | Kind::ResetIgnored | Kind::BlackHole, Kind::NatMappingLost) => {
-            !c.responders.is_empty() && c.responders.names().all(|r| root.responders.has(r))
+        (Kind::ResetByGateway, Kind::NatMappingLost) => {
+            c.count <= root.count || c.responders.names().all(|r| root.responders.has(r))
         }
+        (
+            Kind::ResetMidFlow | Kind::ResetIgnored | Kind::BlackHole,
+            Kind::NatMappingLost | Kind::ResetByGateway,
+        ) => !c.responders.is_empty() && c.responders.names().all(|r| root.responders.has(r)),
         (Kind::NextHopChanged, Kind::NatMappingLost) => c.count <= root.count && just_before(c, root),
         (Kind::FrameLoop, Kind::ArpTwoAnswers) => {
             !c.responders.is_empty() && c.responders.names().all(|r| root.subjects.has(&r.ip().to_string()))
@@ -143,6 +147,16 @@ pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
             (what, cure)
         }
         Kind::NatMappingLost => {
+            let [_, likely, proven] = c.certainties;
+            if likely + proven == 0 {
+                let what = format!(
+                    "The gateway reset {} to {at}: it lost their translation, or a rule of its own rejects with a reset",
+                    many("open connection", "open connections")
+                );
+                let cure =
+                    "look for such a rule first; with --conntrack on the gateway syntap tells the two apart";
+                return (what, cure.to_owned());
+            }
             let hurt = if n == 1 { "it hangs or is reset" } else { "they hang or are reset" };
             let (why, cure) = mapping_lost(c, all);
             let lost = many("open connection", "open connections");
@@ -325,6 +339,36 @@ mod tests {
             assert_eq!(s.sentences.iter().filter(|t| t.text.contains(words)).count(), 1, "{words}: {s:#?}");
         }
         assert_eq!(s.consequences.len(), 5, "{s:#?}");
+    }
+
+    #[test]
+    fn a_reset_by_the_gateway_is_a_lost_translation_only_where_that_is_shown() {
+        use serde_json::json;
+        let reset = || record(Kind::ResetByGateway, "192.0.2.1:80", "outside", json!({}));
+        let ignored = || record(Kind::ResetIgnored, "192.0.2.1:80", "outside", json!({}));
+        let lost = |certainty: &str| {
+            let mut r = record(Kind::NatMappingLost, "192.0.2.1:80", "inside", json!({}));
+            r.certainty = certainty.to_owned().into();
+            r
+        };
+        let texts = |records| short(records).sentences.into_iter().map(|s| s.text).collect::<Vec<_>>();
+        let alone = texts(vec![reset(), ignored()]);
+        assert_eq!(alone.len(), 1, "{alone:#?}");
+        assert!(alone[0].contains("look for a rule on it that rejects with a reset"), "{alone:#?}");
+        let possible = texts(vec![reset(), lost("possible"), ignored()]);
+        assert_eq!(possible.len(), 1, "{possible:#?}");
+        assert!(
+            possible[0].contains("or a rule of its own rejects with a reset: look for such a rule first"),
+            "{possible:#?}"
+        );
+        let proven = texts(vec![reset(), lost("proven"), ignored()]);
+        assert!(
+            proven.len() == 1 && proven[0].starts_with("The gateway lost the translation"),
+            "{proven:#?}"
+        );
+        // One of another responder's explains nothing.
+        let other = record(Kind::NatMappingLost, "192.0.2.9:80", "inside", json!({}));
+        assert_eq!(texts(vec![reset(), reset(), other]).len(), 2);
     }
 
     #[test]
