@@ -15,7 +15,7 @@ the outside's egress.",
     ],
     remedy: &[
         "insert_failed_delta and drop_delta over 0: conntrack lost it, to within a quarter of a second; both 0: look at the counters of nftables rules",
-        "see `dmesg` for \"table full\"",
+        "drop_delta over insert_failed_delta: there was no room for another entry; raise net.netfilter.nf_conntrack_max (`dmesg` says \"table full\")",
     ],
     or_else: &["syntap itself lost the SYN outside: `loss` in the record says so"],
     peers: "none: one-sided tools show SYN loss",

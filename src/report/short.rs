@@ -178,10 +178,18 @@ pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
             ),
             "give it more ports or addresses",
         ),
-        Kind::SynLostInGateway => (
-            format!("The gateway took {} to {at} in and did not send them on", many("SYN", "SYNs")),
-            "look at its firewall rules and queues",
-        ),
+        Kind::SynLostInGateway => {
+            let (why, cure) = if table_was_full(c) {
+                (
+                    ", as its connection tracking had no room for another entry",
+                    "raise net.netfilter.nf_conntrack_max there, or find what fills its table (`conntrack -L`); `dmesg` says \"table full\"",
+                )
+            } else {
+                ("", "look at its firewall rules and queues")
+            };
+            let lost = many("SYN", "SYNs");
+            (format!("The gateway took {lost} to {at} in and did not send them on{why}"), cure)
+        }
         Kind::SynRefused if by_gateway => (
             format!("The gateway itself refused {} to {at} and did not send them on", many("SYN", "SYNs")),
             "look for the rule of its firewall that rejects them",
@@ -203,6 +211,13 @@ pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
         }
     };
     (what, cure.to_owned())
+}
+
+/// True if the kernel dropped packets for want of an entry when the SYN was lost. It counts a collision under both names
+/// (`nf_ct_resolve_clash()`), and under `drop` alone what it could make no entry for (`nf_conntrack_in()`): with a full table, or without
+/// memory.
+fn table_was_full(c: &Cause) -> bool {
+    c.fact_number("drop_delta") > c.fact_number("insert_failed_delta")
 }
 
 /// Two ports that answer for one machine.
@@ -369,6 +384,25 @@ mod tests {
         // One of another responder's explains nothing.
         let other = record(Kind::NatMappingLost, "192.0.2.9:80", "inside", json!({}));
         assert_eq!(texts(vec![reset(), reset(), other]).len(), 2);
+    }
+
+    #[test]
+    fn syns_lost_to_a_full_table_of_connections_are_told_so() {
+        use serde_json::json;
+        let text = |failed: u64, dropped: Option<u64>| {
+            let facts = json!({ "insert_failed_delta": failed, "drop_delta": dropped });
+            short(vec![record(Kind::SynLostInGateway, "192.0.2.1:80", "inside", facts)])
+                .sentences
+                .remove(0)
+                .text
+        };
+        assert!(text(0, Some(25)).contains("net.netfilter.nf_conntrack_max"), "{}", text(0, Some(25)));
+        for (failed, dropped) in [(0, Some(0)), (0, None), (25, Some(25))] {
+            assert!(
+                text(failed, dropped).contains("look at its firewall rules and queues"),
+                "{failed} {dropped:?}"
+            );
+        }
     }
 
     #[test]
