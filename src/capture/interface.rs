@@ -19,6 +19,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use super::attributes::lean;
+
 /// An rtnetlink socket of the namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Rtnetlink {
@@ -125,7 +127,7 @@ impl Rtnetlink {
                     break;
                 }
                 let of = u32::from_ne_bytes([rest[8], rest[9], rest[10], rest[11]]);
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length]);
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&lean(&rest[..length]));
                 rest = &rest[length.next_multiple_of(4).min(rest.len())..];
                 let Ok(message) = message else { continue };
                 if of != self.sequence {

@@ -14,6 +14,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::attributes::lean;
 use super::interface::Rtnetlink;
 use crate::wire::{IfName, Mac};
 
@@ -198,7 +199,7 @@ fn messages(bytes: &[u8], out: &mut Vec<RouteNetlinkMessage>) {
         if length < 16 || length > rest.len() {
             break;
         }
-        if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length])
+        if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&lean(&rest[..length]))
             && let NetlinkPayload::InnerMessage(inner) = message.payload
         {
             out.push(inner);

@@ -1,5 +1,6 @@
 //! Where packets come from: live rings or captures, behind one trait.
 
+mod attributes;
 pub mod clock;
 pub mod conntrack;
 pub mod ethtool;

@@ -3,6 +3,7 @@
 //! Read by hand, without allocation: an event is a walk over nested attributes, and only those that a rule or a person reads are
 //! looked at. Whatever is truncated, nested wrongly or not TCP is `None`, never a panic.
 
+use super::super::attributes::Attributes;
 use crate::wire::Addr;
 
 /// `NFNL_SUBSYS_CTNETLINK`, the upper half of a message type.
@@ -272,25 +273,6 @@ impl<'a> Iterator for Messages<'a> {
             port: word(12),
             payload: &message[16..],
         })
-    }
-}
-
-/// Attributes in a row: number and value. Ends at the first that does not fit.
-struct Attributes<'a>(&'a [u8]);
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<(u16, &'a [u8])> {
-        let [a, b, c, d] = *self.0.first_chunk()?;
-        let length = usize::from(u16::from_ne_bytes([a, b]));
-        if length < 4 || length > self.0.len() {
-            return None;
-        }
-        let value = &self.0[4..length];
-        self.0 = &self.0[length.next_multiple_of(4).min(self.0.len())..];
-        // The upper two bits say "nested" and "network order".
-        Some((u16::from_ne_bytes([c, d]) & 0x3fff, value))
     }
 }
 
