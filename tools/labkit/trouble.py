@@ -91,7 +91,7 @@ def dropping(hook, *rules):
 SYN, SYN_ACK, REST = ("tcp flags & (syn|ack) == syn", "tcp flags & (syn|ack) == syn|ack", "tcp flags & syn == 0")
 
 
-def lossy(syntap, records, connections=1200, threads=20):
+def lossy(syntap, records, connections=700, threads=20):
     """5 % of the packets are lost each way, beyond the gateway."""
     o = Outcome("lossy", syntap, records)
     with Lab() as lab:
@@ -124,15 +124,19 @@ def lossy(syntap, records, connections=1200, threads=20):
 
 
 def sent_again(packets):
-    """Originators (address and port) whose SYN came again before any answer to it."""
-    waiting, again = {}, set()
+    """Originators (address and port) whose SYN came again before any answer to it, or just behind one that came when it was due again: of the
+    two that both ends send after a second, either may be the first here."""
+    waiting, late, again = {}, {}, set()
     for p in tcp_only(packets):
         if p["flags"] == "S" and p["way"] == "in":
-            if waiting.get((p["src"], p["sport"])) == p["seq"]:
-                again.add((p["src"], p["sport"]))
-            waiting[p["src"], p["sport"]] = p["seq"]
+            end = p["src"], p["sport"]
+            if waiting.get(end, (None,))[0] == p["seq"] or p["at"] - late.get((*end, p["seq"]), 0) <= 200_000_000:
+                again.add(end)
+            waiting.setdefault(end, (p["seq"], p["at"]))
         elif p["way"] == "out":
-            waiting.pop((p["dst"], p["dport"]), None)
+            seq, asked = waiting.pop((p["dst"], p["dport"]), (None, 0))
+            if seq is not None and p["at"] - asked >= 900_000_000:
+                late[p["dst"], p["dport"], seq] = p["at"]
     return again
 
 
