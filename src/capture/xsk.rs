@@ -1,4 +1,4 @@
-//! One AF_XDP ring as a source of packets. The socket and its rings are [`super::receiver`]'s.
+//! One AF_XDP ring as a source of packets. The socket and its rings are `receiver`'s.
 //!
 //! Every frame is in exactly one place: the fill ring, the kernel, the receive ring, or held by a call of `poll`.
 //! Both rings have room for all frames, so neither can overflow and a frame can always be handed back; the
