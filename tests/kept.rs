@@ -270,3 +270,17 @@ fn root_a_run_removes_what_is_too_old_and_says_so() {
         "{said}"
     );
 }
+
+#[test]
+fn the_trial_file_follows_no_link_that_somebody_put_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let victim = dir.path().join("victim");
+    std::fs::write(&victim, "kept").expect("written");
+    let records = dir.path().join("records");
+    std::fs::create_dir(&records).expect("made");
+    let probe = records.join(format!(".syntap-probe-{}", std::process::id()));
+    std::os::unix::fs::symlink(&victim, &probe).expect("linked");
+    drop(ShardWriter::create(&records, "gw", ShardOptions::default()).expect("it can write there"));
+    assert_eq!(std::fs::read_to_string(&victim).expect("readable"), "kept");
+    assert!(!probe.is_symlink(), "and it is gone");
+}

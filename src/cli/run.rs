@@ -256,10 +256,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let filter = first.filter.words();
     let filters = output.only_by_ring(first.filter);
     let retention = Retention { max_bytes: args.keep_bytes, max_age: args.keep_age };
+    // Before anything is written there; of one that is made now afterwards.
+    let there = args.write.exists();
+    if there {
+        confine::private(&mut guard, &args.write)?;
+    }
     guard
         .as_user(|| output.shards_in(&args.write, &host, retention))
         .map_err(|e| confine::whose(e, &guard))?;
-    confine::private(&mut guard, &args.write)?;
+    if !there {
+        confine::private(&mut guard, &args.write)?;
+    }
     if let Some(path) = &args.mirror_to {
         MirrorFile::is_free(path)?;
     }

@@ -103,7 +103,7 @@ pub const RUNNING: &[Call] = calls! {
     #[cfg(target_arch = "x86_64")]
     SYS_poll Any, "wait for packets, netlink messages; wake the driver of an AF_XDP ring";
     SYS_ppoll Any, "poll, where a C library or an architecture has none";
-    SYS_recvfrom Any, "read netlink messages";
+    SYS_recvfrom Any, "read netlink messages, and what the helper answers";
     SYS_sendto TO_ITS_PEER, "ask rtnetlink, the conntrack helper and the supervisor; answer for metrics";
     SYS_getsockopt Any, "losses of an AF_XDP ring and of conntrack's socket; whether a ring's device is gone";
     SYS_clock_nanosleep Any, "naps of the workers, the writer and the control thread";
@@ -119,8 +119,8 @@ pub const RUNNING: &[Call] = calls! {
     SYS_write Any, "write frames, copies of packets, the status line; tell the service manager; answer for metrics";
     SYS_lseek Any, "cut off a frame that could not be written whole";
     SYS_ftruncate Any, "the same";
-    SYS_fsync Any, "finish a shard";
-    SYS_fdatasync Any, "the same";
+    SYS_fsync Any, "finish a shard; keep the name of a new one";
+    SYS_fdatasync Any, "finish a shard";
     SYS_flock Any, "hold a shard while it is written, so that nobody takes it for an old one";
     SYS_read Any, "read what is in a shard before it is removed; requests for metrics; the configuration, at SIGHUP";
     SYS_pread64 Any, "read what is in a shard before it is removed; its own memory's size, for metrics";
@@ -131,7 +131,7 @@ pub const RUNNING: &[Call] = calls! {
     SYS_newfstatat Any, "look at a file by its name";
     SYS_statx Any, "the same";
     #[cfg(target_arch = "x86_64")]
-    SYS_unlink Any, "remove a shard that is empty, or too old";
+    SYS_unlink Any, "remove a shard that is empty or too old; a text file of metrics that was left half made, and at the end it and the socket";
     SYS_unlinkat Any, "the same";
     SYS_getdents64 Any, "list the directory of records";
     SYS_fcntl OneOf(1, DESCRIPTORS), "flags of descriptors: closed on exec, non-blocking; a copy of a program's, to attach it again";
@@ -171,7 +171,7 @@ pub const RUNNING: &[Call] = calls! {
     // Signals and the end.
     SYS_rt_sigreturn Any, "come back from a signal's handler";
     SYS_restart_syscall Any, "go on with a call after SIGSTOP and SIGCONT";
-    SYS_rt_sigaction Any, "a second Ctrl-C; the C library's abort";
+    SYS_rt_sigaction Any, "a second Ctrl-C; the C library's abort, and its own signal before the first thread";
     SYS_getpid Any, "the C library's abort";
     SYS_tgkill If::Own(0), "the C library's abort: a signal to this process, no other";
     SYS_wait4 Any, "wait for the conntrack helper's end";

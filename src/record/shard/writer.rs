@@ -121,7 +121,9 @@ impl ShardWriter {
         }
         // A directory without room or rights is found now, not at the first anomaly in the night.
         let probe = dir.join(format!(".syntap-probe-{}", std::process::id()));
-        let probed = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&probe);
+        // One of a run that died; and whatever else has that name, which is not to be written to, nor what it leads to.
+        let _ = std::fs::remove_file(&probe);
+        let probed = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&probe);
         let probed = probed.and_then(|mut f| f.write_all(&[0; 4096]));
         let _ = std::fs::remove_file(&probe);
         probed.map_err(|e| failed("write records into", e))?;
