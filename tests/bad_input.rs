@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
 
 use common::packet::{ACK, RST, SYN, Tcp, pcap};
-use common::{corpus, is_root, root, syntap};
+use common::{copy_syntap, corpus, is_root, root, syntap};
 
 fn fails(command: &mut Command, message: &str, hint: &str) -> Output {
     let out = command.output().expect("the program starts");
@@ -189,11 +189,7 @@ fn root_without_root_it_says_what_it_needs() {
         .expect("mode set");
     // Somebody without any privilege, who may read neither root's home nor the build's folder: run a copy.
     let copy = dir.path().join("syntap");
-    // By a process of its own: a descriptor that writes to it here would be inherited by what another test starts meanwhile, and the
-    // kernel starts no program that somebody may write to.
-    assert!(
-        Command::new("cp").arg(env!("CARGO_BIN_EXE_syntap")).arg(&copy).status().expect("it runs").success()
-    );
+    copy_syntap(&copy);
     let mut command = Command::new(&copy);
     command.args(["run", "--sandbox", "auto", "-i", "eth0", "-w"]).arg(dir.path()).uid(65534).gid(65534);
     fails(&mut command, "", "hint: ");

@@ -374,9 +374,7 @@ fn root_it_starts_without_root_by_the_capabilities_that_are_documented_and_by_no
         let (base, dir) = records_dir();
         // Also the program must be within reach of nobody, and of a root that may not pass over modes.
         let program = base.path().join("syntap");
-        // By a process of its own: whatever another test starts meanwhile would inherit a descriptor that writes to it.
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_syntap")).arg(&program).status();
-        assert!(copied.expect("it runs").success());
+        common::copy_syntap(&program);
         fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("mode set");
         let list: String = capabilities.iter().map(|c| format!(",+{c}")).collect();
         let sets = format!("--inh-caps=-all{list} --ambient-caps=-all{list} --bounding-set=-all{list}");

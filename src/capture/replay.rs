@@ -18,7 +18,7 @@ struct Input {
 }
 
 /// An input as it is read: its bytes, in which packets lie, apart from what moves on.
-struct Lane<'a> {
+struct Cursor<'a> {
     bytes: &'a [u8],
     reader: &'a mut Reader,
     head: &'a mut Option<RawPacket>,
@@ -34,11 +34,11 @@ pub struct ReplaySource {
     new_recording: bool,
 }
 
-impl<'a> Lane<'a> {
-    fn new(input: &'a mut Input) -> Lane<'a> {
+impl<'a> Cursor<'a> {
+    fn new(input: &'a mut Input) -> Cursor<'a> {
         let Input { file, base, points, head, done } = input;
         let (bytes, reader) = file.parts();
-        Lane { bytes, reader, head, done, base: *base, points: *points }
+        Cursor { bytes, reader, head, done, base: *base, points: *points }
     }
 
     /// When its next packet came.
@@ -51,7 +51,7 @@ impl<'a> Lane<'a> {
         self.head.as_ref().map(|p| p.ts)
     }
 
-    /// Its next packet, which [`Lane::time`] has read; `now` is the latest time so far.
+    /// Its next packet, which [`Cursor::time`] has read; `now` is the latest time so far.
     #[inline]
     fn take(&mut self, now: Nanos) -> Option<Packet<'a>> {
         let p = self.head.take()?;
@@ -109,25 +109,25 @@ impl ReplaySource {
         if std::mem::take(new_recording) {
             *now = Nanos(0);
         }
-        let mut lanes: Vec<_> = inputs.iter_mut().map(Lane::new).collect();
+        let mut cursors: Vec<_> = inputs.iter_mut().map(Cursor::new).collect();
         for taken in 0..most {
-            let Some((lane, ts)) = earliest(&mut lanes) else { return };
+            let Some((cursor, ts)) = earliest(&mut cursors) else { return };
             *new_recording = ts.add(BACK) < *now;
             if *new_recording || ts >= until && taken != 0 {
                 return;
             }
             *now = ts.max(*now);
-            lane.take(*now).map(&mut each);
+            cursor.take(*now).map(&mut each);
         }
     }
 }
 
 /// The input whose next packet is the earliest; files given first win a tie.
 #[inline]
-fn earliest<'l, 'a>(lanes: &'l mut [Lane<'a>]) -> Option<(&'l mut Lane<'a>, Nanos)> {
-    let times = lanes.iter_mut().enumerate().filter_map(|(n, lane)| Some((n, lane.time()?)));
+fn earliest<'l, 'a>(cursors: &'l mut [Cursor<'a>]) -> Option<(&'l mut Cursor<'a>, Nanos)> {
+    let times = cursors.iter_mut().enumerate().filter_map(|(n, cursor)| Some((n, cursor.time()?)));
     let (n, ts) = times.min_by_key(|&(_, ts)| ts)?;
-    Some((&mut lanes[n], ts))
+    Some((&mut cursors[n], ts))
 }
 
 impl Source for ReplaySource {

@@ -221,7 +221,7 @@ impl Gateway {
         if sender(seen).src != seen.tuple.dst {
             return;
         }
-        let Some(c) = self.join.crossing(0, &seen.tuple).filter(|c| c.from == 0) else { return };
+        let Some(c) = self.join.outbound(&seen.tuple) else { return };
         // What was never answered has no translation that could be lost while it lived.
         let Some(before) = c.tuples[1].filter(|_| c.syn_ack[0].is_some() && !answers_syn(d)) else { return };
         let Some(&(to, at)) = self.answers.get(&(before.dst, d.seq)) else { return };
@@ -361,7 +361,7 @@ impl Gateway {
         let Some(rst) = a.packets.last().filter(|p| p.from == Side::Resp && p.way != Way::Ingress) else {
             return false;
         };
-        let Some(c) = self.join.crossing(0, tuple).filter(|c| c.from == 0) else { return false };
+        let Some(c) = self.join.outbound(tuple) else { return false };
         let Some(outside) = c.tuples[1].filter(|_| c.syn_ack[1].is_some()) else { return false };
         let came = self.answers.get(&(outside.dst, rst.seq));
         if !whole_way(rst.ttl) || came.is_some_and(|(_, d)| rst.ts.since(d.ts) <= CROSS_WITHIN) {
@@ -377,7 +377,7 @@ impl Gateway {
 
     /// A SYN that was refused inside and never left, though SYNs to that address do: the gateway itself refused it.
     fn refused_inside(&self, a: &mut Anomaly, tuple: &Tuple) {
-        let Some(c) = self.join.crossing(0, tuple).filter(|c| c.from == 0) else { return };
+        let Some(c) = self.join.outbound(tuple) else { return };
         let left = c.tries.iter().any(|t| t.at[1].is_some());
         let Some(first) = c.tries.iter().find_map(|t| t.at[0]).filter(|_| !left) else { return };
         if self.join.answers_without(&tuple.dst) || !self.join.is_reached(&tuple.dst.addr, first) {
@@ -406,10 +406,10 @@ impl Gateway {
 
     /// A SYN-ACK again after the final ACK that came in: the gateway's doing, if that never left.
     fn final_ack_lost(&self, a: &mut Anomaly, tuple: &Tuple) {
-        let Some(c) = self.join.crossing(0, tuple).filter(|c| c.from == 0) else { return };
+        let Some(c) = self.join.outbound(tuple) else { return };
         let Some(outside) = c.tuples[1].filter(|_| c.syn_ack[1].is_some()) else { return };
-        let asked = c.tries.iter().filter_map(|t| t.at[1]);
-        if asked.into_iter().any(|at| self.completed.get(&(outside.dst, at)).is_some()) {
+        let mut asked = c.tries.iter().filter_map(|t| t.at[1]);
+        if asked.any(|at| self.completed.get(&(outside.dst, at)).is_some()) {
             return;
         }
         a.kind = Kind::SynackUnacknowledged;
@@ -593,7 +593,6 @@ impl Gateway {
         a.facts.push(("inside", Fact::Str(text(&r.inside).into())));
     }
 
-    /// The gateway's doing, if the outside is known and the bytes were not seen there.
     /// The responder's bytes, seen to come in outside: did they leave inside?
     fn black_hole_outside(&self, a: &mut Anomaly, tuple: &Tuple) {
         let Some(inside) = self.join.crossing(1, tuple).and_then(|c| c.tuples[0]) else { return };
@@ -608,6 +607,7 @@ impl Gateway {
         }
     }
 
+    /// The originator's bytes, seen to come in inside: the gateway's doing, if the outside is known and they were not seen there.
     fn black_hole(&mut self, a: &mut Anomaly, tuple: &Tuple) {
         let Some(outside) = self.join.crossing(0, tuple).and_then(|c| c.tuples[1]) else { return };
         self.mappings.silent(*tuple, outside, a.time, a.point.unwrap_or(0));

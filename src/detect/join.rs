@@ -416,6 +416,11 @@ impl Join {
         list.iter().find(|c| c.tuples[side] == Some(*tuple)).or_else(|| list.iter().find(had))
     }
 
+    /// The crossing of an inside tuple whose originator is inside.
+    pub fn outbound(&self, inside: &Tuple) -> Option<&Crossing> {
+        self.crossing(0, inside).filter(|c| c.from == 0)
+    }
+
     /// The other side's tuple, if it is another one.
     pub fn nat(&self, point: u8, tuple: &Tuple) -> Option<Tuple> {
         let side = self.side(point)?;

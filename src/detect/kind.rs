@@ -179,6 +179,9 @@ macro_rules! words {
         pub enum $ty { $($(#[$vdoc])* $variant,)* }
 
         impl $ty {
+            /// All of them, in the order of their declaration.
+            pub const ALL: &[$ty] = &[$($ty::$variant),*];
+
             /// The word in records and filters.
             pub const fn name(self) -> &'static str {
                 match self { $($ty::$variant => $name,)* }

@@ -36,6 +36,7 @@ pub mod tool;
 pub use anomaly::{Anomaly, Fact, Facts};
 pub use arp::{ArpAt, ArpWatch};
 pub use evidence::{EVIDENCE, View};
+pub use handshake::HURT_AFTER;
 pub use join::Role;
 pub use kind::{Certainty, Kind, Severity, Verdict};
 pub use rings::Rings;

@@ -65,7 +65,8 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     let settled = o.has(seen::ACK) && r.has(seen::ACK) && o.ack == r.next && r.ack == o.next;
     // A reset without an acknowledgement answers a segment that has one (RFC 9293 3.10.7.1): its sender tidies nothing up, it knows no
     // such connection, and whoever still uses it is cut off.
-    let forgotten = by == Side::Resp && !seg.flags.any(TcpFlags::ACK);
+    let answers = !seg.flags.any(TcpFlags::ACK);
+    let forgotten = by == Side::Resp && answers;
     let idle = reset.idle_ns >= IDLE && settled;
     let tidied = idle && !forgotten;
     let guessed = flow.is_guessed(&view.tuple(flow.orig));
@@ -77,7 +78,7 @@ pub fn mid_flow(view: &View<'_>, reset: &ResetSeen, seg: &Segment, by: Side, ts:
     };
     // Without an acknowledgement it is the answer to one: it does not end a connection, it says that there is none. That may be
     // because its sender has forgotten it, or because somebody on the way has given the packet another tuple.
-    let knows_none = stranger && !seg.flags.any(TcpFlags::ACK);
+    let knows_none = stranger && answers;
     let (verdict, certainty) = match (by, foreign) {
         // A blind attack, or a reset of an earlier life: whose it is cannot be told.
         _ if out_of_window => (Verdict::Unknown, Certainty::Likely),

@@ -30,16 +30,7 @@ const SLOTS: usize = 6;
 /// One that has been quiet for so many slots makes room for another: an hour.
 const FORGET: u64 = 360;
 
-const VERDICTS: [Verdict; 6] = [
-    Verdict::Responder,
-    Verdict::Originator,
-    Verdict::Gateway,
-    Verdict::Network,
-    Verdict::Middlebox,
-    Verdict::Unknown,
-];
-const SEVERITIES: [Severity; 3] = [Severity::Info, Severity::Warning, Severity::Error];
-const SORTS: usize = VERDICTS.len() * SEVERITIES.len();
+const SORTS: usize = Verdict::ALL.len() * Severity::ALL.len();
 
 /// Anomalies by kind, verdict and severity.
 #[derive(Debug)]
@@ -51,14 +42,13 @@ pub struct AnomalyCounts {
 
 impl AnomalyCounts {
     fn count(&self, a: &Anomaly) {
-        let verdict = VERDICTS.iter().position(|v| *v == a.verdict).unwrap_or(VERDICTS.len() - 1);
-        let cell = a.kind as usize * SORTS + verdict * SEVERITIES.len() + a.severity as usize;
+        let cell = a.kind as usize * SORTS + a.verdict as usize * Severity::ALL.len() + a.severity as usize;
         self.cells[cell].fetch_add(a.count, Ordering::Relaxed);
     }
 
     /// Those that occurred.
     pub fn all(&self) -> Vec<(Kind, Verdict, Severity, u64)> {
-        let sorts = || VERDICTS.into_iter().flat_map(|v| SEVERITIES.map(|s| (v, s)));
+        let sorts = || Verdict::ALL.iter().flat_map(|v| Severity::ALL.iter().map(|s| (*v, *s)));
         let sorts = Kind::ALL.iter().flat_map(|k| sorts().map(|(v, s)| (*k, v, s)));
         let counted = sorts.zip(&self.cells).map(|((k, v, s), n)| (k, v, s, n.load(Ordering::Relaxed)));
         counted.filter(|c| c.3 > 0).collect()

@@ -173,14 +173,14 @@ impl Rounds {
             packets.chunks(batch).for_each(|chunk| worker.batch(chunk, events));
             worker.settle(now, events);
         };
-        let shares = self.workers.iter_mut().zip(&mut self.events).zip(&round.lanes);
-        let packets: usize = round.lanes.iter().map(Vec::len).sum();
-        if round.lanes.len() == 1 || packets < WORTH_THREADS {
-            return shares.for_each(|((worker, events), lane)| work(worker, events, lane));
+        let each = self.workers.iter_mut().zip(&mut self.events).zip(&round.shares);
+        let packets: usize = round.shares.iter().map(Vec::len).sum();
+        if round.shares.len() == 1 || packets < WORTH_THREADS {
+            return each.for_each(|((worker, events), share)| work(worker, events, share));
         }
         std::thread::scope(|scope| {
-            let jobs: Vec<_> = shares
-                .map(|((worker, events), lane)| scope.spawn(move || work(worker, events, lane)))
+            let jobs: Vec<_> = each
+                .map(|((worker, events), share)| scope.spawn(move || work(worker, events, share)))
                 .collect();
             for job in jobs {
                 job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -191,14 +191,14 @@ impl Rounds {
 
 /// The packets of a round, shared out to workers.
 struct Round<'a> {
-    lanes: Vec<Vec<Packet<'a>>>,
+    shares: Vec<Vec<Packet<'a>>>,
     /// The latest time when its first packet had come.
     first: Option<Nanos>,
     /// Its latest packet's time.
     last: Nanos,
 }
 
-/// A packet made of pieces: its lane, its place there, its bytes.
+/// A packet made of pieces: its worker, its place there, its bytes.
 type Made = (usize, usize, Vec<u8>);
 
 impl<'a> Round<'a> {
@@ -212,20 +212,20 @@ impl<'a> Round<'a> {
     ) -> Round<'a> {
         // Where there are several, room for a share by a quarter larger than the others.
         let room = if workers == 1 { ROUND } else { ROUND / workers * 5 / 4 };
-        let lanes = (0..workers).map(|_| Vec::with_capacity(room)).collect();
-        let mut round = Round { lanes, first: None, last: Nanos(0) };
+        let shares = (0..workers).map(|_| Vec::with_capacity(room)).collect();
+        let mut round = Round { shares, first: None, last: Nanos(0) };
         source.round(ROUND, until, |p| {
             round.first.get_or_insert(p.now);
             round.last = round.last.max(p.ts);
             let ends = wire::brief_ends(p.link, p.bytes, p.vlan);
-            round.lanes[worker_of(&p, ends, workers)].push(p);
+            round.shares[worker_of(&p, ends, workers)].push(p);
             // What has its ends in the usual place is whole.
             if ends.is_none()
                 && let Some((bytes, wire_len)) = fragments.offer(&p)
             {
-                let lane = worker_of(&Packet { bytes: &bytes, wire_len, ..p }, None, workers);
-                made.push((lane, round.lanes[lane].len(), bytes));
-                round.lanes[lane].push(Packet { bytes: &[], wire_len, ..p });
+                let worker = worker_of(&Packet { bytes: &bytes, wire_len, ..p }, None, workers);
+                made.push((worker, round.shares[worker].len(), bytes));
+                round.shares[worker].push(Packet { bytes: &[], wire_len, ..p });
             }
         });
         round
@@ -237,8 +237,8 @@ impl<'a> Round<'a> {
         'a: 'b,
     {
         let mut round: Round<'b> = self;
-        for (lane, at, bytes) in made {
-            round.lanes[*lane][*at].bytes = bytes;
+        for (worker, at, bytes) in made {
+            round.shares[*worker][*at].bytes = bytes;
         }
         round
     }

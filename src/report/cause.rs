@@ -9,11 +9,8 @@ use super::sightings::Sightings;
 use super::timeline::Timeline;
 use super::top::Top;
 use super::words::plus;
-use crate::detect::{Certainty, Kind, Severity, Verdict};
+use crate::detect::{Certainty, HURT_AFTER, Kind, Severity, Verdict};
 use crate::record::Record;
-
-/// What a person notices, ns: a SYN that is sent again after a second, with some room for clocks.
-const SLOW: u64 = 900_000_000;
 
 /// A network of originators: /24, or /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,16 +31,6 @@ impl std::fmt::Display for Net {
     }
 }
 
-/// Verdicts in the order of their declaration.
-pub const VERDICTS: [Verdict; 6] = [
-    Verdict::Responder,
-    Verdict::Originator,
-    Verdict::Gateway,
-    Verdict::Network,
-    Verdict::Middlebox,
-    Verdict::Unknown,
-];
-
 /// What is known of one kind.
 #[derive(Clone, Debug)]
 pub struct Cause {
@@ -57,8 +44,8 @@ pub struct Cause {
     pub first_ns: u64,
     /// Last one.
     pub last_ns: u64,
-    /// By verdict, as [`VERDICTS`] has them.
-    pub(super) verdicts: [u64; VERDICTS.len()],
+    /// By verdict, as [`Verdict::ALL`] has them.
+    pub(super) verdicts: [u64; Verdict::ALL.len()],
     /// By certainty: possible, likely, proven.
     pub certainties: [u64; 3],
     /// By responder.
@@ -84,7 +71,7 @@ pub struct Cause {
     /// When.
     pub timeline: Timeline<u64>,
     /// The most severe and best proven record of each verdict, the earliest of equals.
-    pub(super) examples: [Option<(Rank, Box<Record>)>; VERDICTS.len()],
+    pub(super) examples: [Option<(Rank, Box<Record>)>; Verdict::ALL.len()],
 }
 
 /// What makes a record the better example: severity, certainty, earliness.
@@ -98,7 +85,7 @@ impl Cause {
             severity: Severity::Info,
             first_ns: u64::MAX,
             last_ns: 0,
-            verdicts: [0; VERDICTS.len()],
+            verdicts: [0; Verdict::ALL.len()],
             certainties: [0; 3],
             responders: Top::default(),
             originators: Top::default(),
@@ -123,7 +110,7 @@ impl Cause {
 
     /// Occurrences by verdict, the frequent ones first; none that did not occur.
     pub fn verdicts(&self) -> Vec<(Verdict, u64)> {
-        let all = VERDICTS.into_iter().zip(self.verdicts);
+        let all = Verdict::ALL.iter().copied().zip(self.verdicts);
         let mut rows: Vec<_> = all.filter(|&(_, n)| n > 0).collect();
         rows.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
         rows
@@ -226,7 +213,7 @@ impl Cause {
         // What stands for many lasted as long as all of them together.
         if r.count == 1 && r.src_ip.is_some() {
             self.longest_ns = self.longest_ns.max(lasted);
-            if lasted >= SLOW {
+            if lasted >= HURT_AFTER {
                 self.slow.add(r);
             }
         }

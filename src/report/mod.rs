@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::detect::{Certainty, Kind, Severity, Verdict};
 use crate::record::{FIGURES, Record};
 
-pub use cause::{Cause, Net, VERDICTS};
+pub use cause::{Cause, Net};
 pub use figures::{Figures, Opened, Place};
 pub use line::{Facts, Line};
 pub use reuse::{AGES, Ages};

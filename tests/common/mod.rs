@@ -16,6 +16,13 @@ pub fn syntap() -> Command {
     Command::new(env!("CARGO_BIN_EXE_syntap"))
 }
 
+/// A copy of the program. By a process of its own: a descriptor that writes to it here would be inherited by what another test starts
+/// meanwhile, and the kernel starts no program that somebody may write to.
+pub fn copy_syntap(to: &Path) {
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_syntap")).arg(to).status();
+    assert!(copied.expect("it runs").success());
+}
+
 /// The project's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

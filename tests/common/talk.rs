@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use super::packet::{ACK, FIN, SYN, Tcp, pcap, pcapng, pcapng_by};
+use super::packet::{ACK, FIN, RST, SYN, Tcp, pcap, pcapng, pcapng_by};
 use super::replay;
 
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -50,6 +50,22 @@ impl Capture {
     /// Lets time pass without a packet.
     pub fn pass(&mut self, ms: f64) {
         self.now += (ms * 1e3) as u64;
+    }
+
+    /// Connections from ports `from` on, with two requests each, `pause` milliseconds between one and the next; the server resets one in `every`.
+    pub fn connections(&mut self, from: u16, count: u16, every: u16, pause: f64) {
+        for n in 0..count {
+            let mut t = Talk::new(from + n);
+            t.open(self);
+            t.exchange(self);
+            t.exchange(self);
+            if n % every == 0 {
+                self.after(5.0, t.server(RST | ACK, 0).frame());
+            } else {
+                t.close(self);
+            }
+            self.pass(pause);
+        }
     }
 
     /// Its file.

@@ -41,27 +41,11 @@ fn syns_that_are_answered_and_lead_to_nothing_are_a_flood_beside_connections_tha
     assert_eq!(told[1]["facts"]["lasts_ms"], 11_999);
 }
 
-/// Connections of which some are reset by the server.
-fn connections(c: &mut Capture, from: u16, count: u16, every: u16) {
-    for n in 0..count {
-        let mut t = Talk::new(from + n);
-        t.open(c);
-        t.exchange(c);
-        t.exchange(c);
-        if n % every == 0 {
-            c.after(5.0, t.server(RST | ACK, 0).frame());
-        } else {
-            t.close(c);
-        }
-        c.pass(20.0);
-    }
-}
-
 #[test]
 fn resets_that_become_frequent_are_a_shift() {
     let mut c = Capture::default();
-    connections(&mut c, 10_000, 400, 100);
-    connections(&mut c, 12_000, 400, 4);
+    c.connections(10_000, 400, 100, 20.0);
+    c.connections(12_000, 400, 4, 20.0);
     c.quiet(400_000.0);
     let all = c.records();
     let r = only(&all, "reset_rate_shift");

@@ -17,28 +17,13 @@ fn a_busy_service_that_answers_is_not_flooded() {
     assert!(of_kind(&all, "syn_flood").is_empty(), "{:?}", kinds(&all));
 }
 
-/// Connections with two requests each, of which the server resets one in `every`.
-fn connections(c: &mut Capture, from: u16, count: u16, every: u16) {
-    for n in 0..count {
-        let mut t = Talk::new(from + n);
-        t.open(c);
-        t.exchange(c);
-        t.exchange(c);
-        if n % every == 0 {
-            c.after(5.0, t.server(RST | ACK, 0).frame());
-        } else {
-            t.close(c);
-        }
-    }
-}
-
 #[test]
 fn a_share_of_resets_that_stays_is_no_shift_however_the_load_changes() {
     let mut c = Capture::default();
-    connections(&mut c, 10_000, 300, 10);
+    c.connections(10_000, 300, 10, 0.0);
     c.pass(600_000.0);
     // A burst, in which the resets come long before the first of its connections is forgotten.
-    connections(&mut c, 20_000, 2_000, 10);
+    c.connections(20_000, 2_000, 10, 0.0);
     c.quiet(400_000.0);
     let all = c.records();
     assert!(of_kind(&all, "reset_rate_shift").is_empty(), "{:?}", kinds(&all));

@@ -22,7 +22,7 @@ impl Worker {
     }
 
     /// The flows that are left at `now`, and when the last packet of each came.
-    pub fn left(&self, now: Nanos) -> impl Iterator<Item = (Nanos, FlowId)> {
+    pub(in crate::pipeline) fn left(&self, now: Nanos) -> impl Iterator<Item = (Nanos, FlowId)> {
         let (mut from, now) = (0, now.max(self.now));
         std::iter::from_fn(move || {
             let id = self.table.first(from)?;
@@ -36,22 +36,22 @@ impl Worker {
     }
 
     /// The lane of a flow's events.
-    pub fn lane(&self, id: FlowId) -> u64 {
+    pub(in crate::pipeline) fn lane(&self, id: FlowId) -> u64 {
         self.table.hash_of(id)
     }
 
     /// Has the line of one of them fetched.
-    pub fn fetch(&self, id: FlowId) {
+    pub(in crate::pipeline) fn fetch(&self, id: FlowId) {
         fetch(&self.table, id);
     }
 
     /// Has the buckets of one of them fetched, whose line is there.
-    pub fn fetch_buckets(&self, id: FlowId) {
+    pub(in crate::pipeline) fn fetch_buckets(&self, id: FlowId) {
         self.table.buckets(self.table.hash_of(id)).into_iter().for_each(prefetch);
     }
 
     /// Concludes one of them at `now`, unless it had to make room for another.
-    pub fn conclude(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) {
+    pub(in crate::pipeline) fn conclude(&mut self, id: FlowId, now: Nanos, out: &mut dyn Outlet) {
         if self.table.class(id).is_none() {
             return;
         }
@@ -68,7 +68,7 @@ impl Worker {
     }
 
     /// Begins anew when all is concluded: another recording may follow, with times of its own.
-    pub fn rewind(&mut self) {
+    pub(in crate::pipeline) fn rewind(&mut self) {
         self.counters.live = 0;
         self.now = Nanos(0);
         self.wheel.rewind();

@@ -10,11 +10,10 @@ use std::hash::Hash;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
-    Cause, Ranked, Report, Short, Top, VERDICTS, WORDS, chosen_words, flags, lost_words, many, packet_line,
-    time,
+    Cause, Ranked, Report, Short, Top, WORDS, chosen_words, flags, lost_words, many, packet_line, time,
 };
-use crate::detect::Certainty;
 use crate::detect::explain::explain;
+use crate::detect::{Certainty, Verdict};
 use crate::record::Record;
 
 const STYLE: &str = include_str!("page.css");
@@ -292,7 +291,7 @@ fn severity(c: &Cause) -> Markup {
 fn verdicts(ranked: &[Ranked<'_>]) -> Markup {
     let roots = || ranked.iter().filter(|r| r.follows.is_none());
     let of = |v| roots().flat_map(|r| r.cause.verdicts()).filter(|x| x.0 == v).map(|x| x.1).sum::<u64>();
-    let rows: Vec<_> = VERDICTS.into_iter().map(|v| (v, of(v))).filter(|r| r.1 > 0).collect();
+    let rows: Vec<_> = Verdict::ALL.iter().copied().map(|v| (v, of(v))).filter(|r| r.1 > 0).collect();
     let most = rows.iter().map(|r| r.1).max().unwrap_or(0);
     let by = |c: Certainty| roots().map(|r| r.cause.certainties[c as usize]).sum::<u64>();
     html! {
