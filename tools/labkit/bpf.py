@@ -4,6 +4,7 @@ The layouts are those of `union bpf_attr` in linux/bpf.h.
 """
 
 import ctypes
+import errno
 import os
 import platform
 import re
@@ -82,15 +83,22 @@ def wipe(ns, name, pid):
         os.close(fd)
 
 
+def on_hook(name, hook):
+    """How many programs are on one; none where the kernel has no such hook (before 6.6), which it calls an invalid argument."""
+    ids = (ctypes.c_uint32 * 64)()
+    attr = struct.pack("=IIIIQI", socket.if_nametoindex(name), hook, 0, 0, ctypes.addressof(ids), 64)
+    try:
+        return struct.unpack_from("=I", bpf(PROG_QUERY, attr)[1], 24)[0]
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        return 0
+
+
 def hooks(names):
     """How many programs are on each tcx hook of these interfaces, in this network namespace."""
-    found = {}
-    for name in names:
-        for way, hook in (("ingress", TCX_INGRESS), ("egress", TCX_EGRESS)):
-            ids = (ctypes.c_uint32 * 64)()
-            attr = struct.pack("=IIIIQI", socket.if_nametoindex(name), hook, 0, 0, ctypes.addressof(ids), 64)
-            found[f"{name} {way}"] = struct.unpack_from("=I", bpf(PROG_QUERY, attr)[1], 24)[0]
-    return found
+    both = {"ingress": TCX_INGRESS, "egress": TCX_EGRESS}
+    return {f"{name} {way}": on_hook(name, hook) for name in names for way, hook in both.items()}
 
 
 def programs(names):

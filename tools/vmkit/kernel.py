@@ -16,7 +16,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MODULES = [
     "veth", "bridge", "br_netfilter", "tun", "vxlan", "sch_ingress", "cls_bpf", "cls_matchall", "act_gact", "af_packet",
     "crc32c_generic", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_counter", "nf_conntrack", "nf_conntrack_netlink",
-    "nfnetlink", "virtio_pci", "virtio_net", "e1000e", "vmxnet3",
+    "nfnetlink", "virtio_pci", "virtio_net", "e1000e", "vmxnet3", "igb",
 ]
 
 
