@@ -183,6 +183,7 @@ impl<S: RecordSink> Desk<S> {
     }
 
     /// Takes an event of a worker. It is looked at by [`Desk::advance`].
+    #[inline]
     pub fn event(&mut self, event: Event) -> std::io::Result<()> {
         self.waiting.push(event);
         if self.waiting.len() > WAITING {
@@ -193,6 +194,7 @@ impl<S: RecordSink> Desk<S> {
     }
 
     /// Takes an event that came over a ring of the live run.
+    #[inline]
     pub fn event_of(&mut self, ring: usize, event: Event) -> std::io::Result<()> {
         if let What::Sight(sight) = &event.what
             && let Some(a) = self.rings.sight(ring as u16, sight, event.place.at)

@@ -612,19 +612,10 @@ fn write<S: RecordSink + Ticking>(
             }
         }
         for (n, ring) in events.iter_mut().enumerate() {
-            // A bounded bite of each ring in turn, so that none starves.
-            for _ in 0..1024 {
-                let Ok(event) = ring.pop() else { break };
-                took = true;
-                desk.event_of(n, event)?;
-            }
+            took |= bite(ring, |event| desk.event_of(n, event))?;
         }
         for ring in &mut kernel {
-            for _ in 0..1024 {
-                let Ok(event) = ring.pop() else { break };
-                took = true;
-                desk.event(event)?;
-            }
+            took |= bite(ring, |event| desk.event(event))?;
         }
         let now = clock();
         desk.advance(Nanos(now.0.saturating_sub(IN_ORDER_AFTER)))?;
@@ -639,6 +630,14 @@ fn write<S: RecordSink + Ticking>(
             std::thread::sleep(WRITER_NAP);
         }
     }
+}
+
+/// A bounded bite of a ring, so that none starves; whether there was anything.
+fn bite(ring: &mut Consumer<Event>, mut each: impl FnMut(Event) -> io::Result<()>) -> io::Result<bool> {
+    let some = ring.slots().min(1024);
+    let Ok(chunk) = ring.read_chunk(some) else { return Ok(false) };
+    chunk.into_iter().try_for_each(&mut each)?;
+    Ok(some > 0)
 }
 
 /// The loop behind `--mirror-to`. A file that cannot be written is given up, and what is missing in it counted.

@@ -34,12 +34,15 @@ impl Slice {
     fn sort(&mut self) {
         let Slice { events, order, sorted, .. } = self;
         order.sort_by(|a, b| b.cmp(a));
-        for same in order.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(|same| same.len() > 1) {
+        let at = |n: u64| events[n as u32 as usize].place;
+        // Most of what happened at one moment is what one packet told, and lies in order already.
+        let unsorted = |same: &&mut [u64]| !same.is_sorted_by(|&a, &b| at(a) >= at(b));
+        for same in order.chunk_by_mut(|a, b| a >> 32 == b >> 32).filter(unsorted) {
             if same.len() > MANY && same.len() < 1 << INDEX {
                 sort_many(same, events);
                 continue;
             }
-            let place = |&n: &u64| (events[n as u32 as usize].place, n);
+            let place = |&n: &u64| (at(n), n);
             let mut places: Vec<_> = same.iter().map(place).collect();
             places.sort_unstable_by(|a, b| b.cmp(a));
             same.iter_mut().zip(places).for_each(|(to, (_, n))| *to = n);

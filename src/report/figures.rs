@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::line::{FigureFacts, Line};
 use super::timeline::{Axis, Cell, Timeline};
-use super::words::plus;
+use super::words::{Tried, plus};
 use crate::record::quantile;
 
 /// Tap points and responders counted apart; figures of further ones are left out and counted.
@@ -185,17 +185,19 @@ impl Figures {
         }
     }
 
-    /// Attempts that ended at one of these interfaces after that moment, at the one with the most; `None` if the records go on for too short
-    /// a time to tell: those of figures are of whole stretches.
-    pub fn tried_since<'a>(&self, ns: u64, end_ns: u64, at: impl Iterator<Item = &'a str>) -> Option<u64> {
-        let enough = self.longest_ns > 0 && end_ns.saturating_sub(ns) >= 2 * self.longest_ns;
+    /// Attempts that ended at one of these interfaces after that moment, at the one with the most.
+    pub(super) fn tried_since<'a>(&self, ns: u64, end_ns: u64, at: impl Iterator<Item = &'a str>) -> Tried {
         let tried = |name: &str| {
             let mut sum = 0;
             let cells = self.points.get(name)?.timeline.since(ns);
             cells.for_each(|o| plus(&mut sum, o.attempts));
             Some(sum)
         };
-        at.filter_map(tried).max().filter(|_| enough)
+        match at.filter_map(tried).max() {
+            Some(_) if end_ns.saturating_sub(ns) < 2 * self.longest_ns => Tried::TooSoon,
+            Some(n) if self.longest_ns > 0 => Tried::Times(n),
+            _ => Tried::Unknown,
+        }
     }
 
     /// The interfaces at which connections are counted: where one is inside, not those outside, which see the same ones. One that

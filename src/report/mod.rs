@@ -468,7 +468,8 @@ mod tests {
             report.add(&set.record(&context));
         };
         let said = |report: &Report| report.goes_on(report.ranked()[0].cause);
-        assert_eq!(said(&report), "none in the 119 s after it until the records end", "too short to tell");
+        let soon = "none in the 119 s after it until the records end, too soon to tell whether it is over";
+        assert_eq!(said(&report), soon);
         more(&mut report, 3, 5);
         assert!(
             said(&report).ends_with(" records end, in which 17 connections were tried there"),

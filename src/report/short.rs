@@ -242,8 +242,8 @@ fn two_answers(c: &Cause, all: &[&Cause]) -> (String, String) {
     let device = tunnels.next().filter(|_| tunnels.next().is_none()).copied().unwrap_or("DEVICE");
     let address = if one { address } else { "ADDRESS".into() };
     let cure = format!(
-        "take its entry out of the proxy (`ip neigh del {address} dev {device}`), let the machine send something, from which the bridge \
-         learns its port again, and find what wrote the entry"
+        "take its entry out of the proxy, where it stays until somebody does (`ip neigh del {address} dev {device}` on the tapped host), let \
+         the machine send something, from which the bridge learns its port again, and find what wrote the entry"
     );
     (what, cure)
 }
@@ -348,8 +348,8 @@ mod tests {
             "--random-fully",
             "give the bridge a MAC address of its own",
             "(vB1 and vxlan1) answer ARP for 10.0.0.3: the machine itself, and a proxy in its stead; whenever the proxy answers \
-             last that machine is out of reach, as it was for 1 connection: take its entry out of the proxy (`ip neigh del \
-             10.0.0.3 dev vxlan1`)",
+             last that machine is out of reach, as it was for 1 connection: take its entry out of the proxy, where it stays until \
+             somebody does (`ip neigh del 10.0.0.3 dev vxlan1` on the tapped host)",
         ] {
             assert_eq!(s.sentences.iter().filter(|t| t.text.contains(words)).count(), 1, "{words}: {s:#?}");
         }

@@ -83,22 +83,33 @@ pub fn chosen_words(filters: &BTreeSet<String>) -> Option<String> {
     (!filters.is_empty()).then_some(text)
 }
 
-/// Whether it goes on, as far as records tell that end at `end_ns`. Silence is a cure only where somebody still connects: `tried` so often.
-pub(super) fn quiet_since(last_ns: u64, end_ns: u64, tried: Option<u64>) -> String {
+/// What records tell of connections that were tried after a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tried {
+    /// So many.
+    Times(u64),
+    /// The records end too soon after it: figures are of whole stretches.
+    TooSoon,
+    /// There are no figures.
+    Unknown,
+}
+
+/// Whether it goes on, as far as records tell that end at `end_ns`. Silence is a cure only where somebody still connects.
+pub(super) fn quiet_since(last_ns: u64, end_ns: u64, tried: Tried) -> String {
     let quiet = match end_ns.saturating_sub(last_ns) {
         ns if ns < Nanos::SEC => return "it goes on when the records end".to_owned(),
         ns => format!("none in the {} after it until the records end", span_words(ns / Nanos::SEC)),
     };
-    match tried {
-        None => quiet,
-        Some(0) => {
-            format!("{quiet}, but nobody tried to connect there any more either: it may be there still")
+    let tried = match tried {
+        Tried::Unknown => return quiet,
+        Tried::TooSoon => ", too soon to tell whether it is over".to_owned(),
+        Tried::Times(0) => {
+            ", but nobody tried to connect there any more either: it may be there still".to_owned()
         }
-        Some(n) => format!(
-            "{quiet}, in which {} there",
-            if n == 1 { "1 connection was tried".to_owned() } else { format!("{n} connections were tried") }
-        ),
-    }
+        Tried::Times(1) => ", in which 1 connection was tried there".to_owned(),
+        Tried::Times(n) => format!(", in which {n} connections were tried there"),
+    };
+    quiet + &tried
 }
 
 /// `1 record`, `2 records`.
