@@ -5,7 +5,7 @@
 //!
 //! Layers point one way: `wire <- flow <- track <- detect <- record` are pure (no kernel, no threads, no clock);
 //! `bpf <- capture` know frames and not flows; `pipeline` alone knows threads; `telemetry` reads snapshots; `cli` alone prints;
-//! `guard` stands alone.
+//! `guard` stands alone, and `memory` is below all.
 #![deny(unsafe_code)]
 
 pub mod bpf;
@@ -14,6 +14,7 @@ pub mod cli;
 pub mod detect;
 pub mod flow;
 pub mod guard;
+mod memory;
 pub mod pipeline;
 pub mod record;
 pub mod report;

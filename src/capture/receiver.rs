@@ -26,6 +26,8 @@ use std::ptr::{self, NonNull};
 use libxdp_sys as sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::memory::huge_pages;
+
 /// Of the completion ring, in which nothing will ever be: the least that the kernel takes is one.
 const UNUSED: u32 = 64;
 
@@ -40,26 +42,38 @@ pub(super) struct Desc {
 struct Memory {
     at: NonNull<u8>,
     len: usize,
+    /// All that is mapped: some more, so that it begins where a huge page can.
+    mapped: (NonNull<u8>, usize),
 }
 
 impl Memory {
-    /// All there from the beginning: no packet waits for a page.
+    /// All there from the beginning: no packet waits for a page. Of huge pages, where the kernel has them: a frame is read once in a while, and
+    /// each would miss the TLB.
     fn new(len: usize) -> io::Result<Memory> {
-        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        const HUGE: usize = 2 << 20;
+        let all = len + HUGE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping at a place of the kernel's choice.
-        let at =
-            unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-        if at == libc::MAP_FAILED {
+        let first =
+            unsafe { libc::mmap(ptr::null_mut(), all, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if first == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Memory { at: NonNull::new(at.cast()).expect("no mapping is at 0"), len })
+        let first: NonNull<u8> = NonNull::new(first.cast()).expect("no mapping is at 0");
+        let before = first.as_ptr().align_offset(HUGE);
+        // SAFETY: so far within the mapping, which is longer by a huge page.
+        let memory = Memory { at: unsafe { first.add(before) }, len, mapped: (first, all) };
+        huge_pages((memory.at.as_ptr() as usize, len));
+        // SAFETY: nobody else has its address yet, and it is `len` bytes long.
+        unsafe { ptr::write_bytes(memory.at.as_ptr(), 0, len) };
+        Ok(memory)
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: U1: nobody has its address any more.
-        unsafe { libc::munmap(self.at.as_ptr().cast(), self.len) };
+        unsafe { libc::munmap(self.mapped.0.as_ptr().cast(), self.mapped.1) };
     }
 }
 

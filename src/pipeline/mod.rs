@@ -9,7 +9,6 @@ mod handover;
 mod keeper;
 mod latency;
 mod link;
-mod memory;
 mod onlook;
 mod pulse;
 mod rounds;

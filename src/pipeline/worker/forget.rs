@@ -3,8 +3,8 @@
 use super::{Speaker, Worker, failed, fetch};
 use crate::detect::{View, rules};
 use crate::flow::{FlowId, FlowKey};
+use crate::memory::prefetch;
 use crate::pipeline::event::{LifeOver, Outlet, What};
-use crate::pipeline::memory::prefetch;
 use crate::track::{Ended, Flow, seen};
 use crate::wire::Nanos;
 

@@ -15,7 +15,6 @@ use lines::{LABELS, UNFOLDED};
 
 use super::event::{Event, LifeOver, Outlet, Place, What};
 use super::latency::Interval;
-use super::memory::{huge_pages, prefetch};
 use crate::bpf::Known;
 use crate::capture::{BATCH, Packet, PortSet};
 use crate::detect::{Anomaly, Listener, Sight, View, rules};
@@ -23,6 +22,7 @@ use crate::flow::{
     Class, Digest, Endpoint, FlowId, FlowKey, Narrow, Phase, Recorder, Side, Table, TunnelId, Tunnels, Tuple,
     Wheel,
 };
+use crate::memory::{huge_pages, prefetch};
 use crate::track::{Coverage, Ended, Flow, Outcome, SegClass, State, Step};
 use crate::wire::{self, Body, Brief, Decoded, IcmpError, Nanos, Segment, TcpFlags, Way};
 

@@ -2,8 +2,8 @@
 
 use super::{Worker, fetch, rank};
 use crate::flow::{FlowId, Phase, Wheel};
+use crate::memory::prefetch;
 use crate::pipeline::event::Outlet;
-use crate::pipeline::memory::prefetch;
 use crate::track::fold;
 use crate::wire::Nanos;
 

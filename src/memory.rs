@@ -1,4 +1,4 @@
-//! What a worker tells the processor and the kernel of its memory: what it will read soon, and that large pages are welcome.
+//! What workers and their sources tell the processor and the kernel of their memory: what it will read soon, and that large pages are welcome.
 //!
 //! Unsafe invariants:
 //! - U1: a prefetch reads nothing that a program could see, and never faults; its address lies in what a reference is to.
