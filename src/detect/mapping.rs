@@ -379,7 +379,7 @@ impl Incident {
                 (true, _) => "timed out".to_owned(),
                 // Masquerading does that when a packet of it leaves by another interface (nf_nat_oif_changed).
                 (false, 0) if self.path() == "flood" => {
-                    "was taken away by the kernel's own masquerading, as a packet of it left by another port,"
+                    "was taken away by the kernel's own masquerading, as a packet of it left by another interface,"
                         .to_owned()
                 }
                 (false, 0) => "was taken away by the kernel itself".to_owned(),

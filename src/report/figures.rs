@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::line::{FigureFacts, Line};
 use super::timeline::{Axis, Cell, Timeline};
-use super::words::{Tried, plus};
+use super::words::{Since, plus};
 use crate::record::quantile;
 
 /// Tap points and responders counted apart; figures of further ones are left out and counted.
@@ -28,6 +28,8 @@ pub struct Opened {
     pub failed: u64,
     /// Resets on open flows.
     pub resets: u64,
+    /// For how long it was counted, ns.
+    pub recorded_ns: u64,
     /// The longest time to an answer, microseconds.
     pub max_us: u64,
     /// Times to an answer: upper bounds in microseconds, and how many.
@@ -40,6 +42,7 @@ impl Cell for Opened {
         plus(&mut self.handshakes, o.handshakes);
         plus(&mut self.failed, o.failed);
         plus(&mut self.resets, o.resets);
+        plus(&mut self.recorded_ns, o.recorded_ns);
         self.max_us = self.max_us.max(o.max_us);
         for (&us, &n) in &o.latencies {
             self.took(us, n);
@@ -101,7 +104,8 @@ pub struct Place {
 
 impl Place {
     fn add(&mut self, line: &Line<'_>, facts: FigureFacts) {
-        let opened = Opened::of(&facts);
+        let mut opened = Opened::of(&facts);
+        opened.recorded_ns = line.last_ns.saturating_sub(line.first_ns);
         self.total.merge(&opened);
         self.timeline.at(line.first_ns).merge(&opened);
         self.role = self.role.take().or_else(|| line.role.as_ref().map(|r| r.0.clone().into_owned()));
@@ -185,19 +189,15 @@ impl Figures {
         }
     }
 
-    /// Attempts that ended at one of these interfaces after that moment, at the one with the most.
-    pub(super) fn tried_since<'a>(&self, ns: u64, end_ns: u64, at: impl Iterator<Item = &'a str>) -> Tried {
-        let tried = |name: &str| {
-            let mut sum = 0;
-            let cells = self.points.get(name)?.timeline.since(ns);
-            cells.for_each(|o| plus(&mut sum, o.attempts));
-            Some(sum)
+    /// What is known of the time after that moment at one of these interfaces: where most was tried. `None` if there are no figures.
+    pub(super) fn since<'a>(&self, ns: u64, at: impl Iterator<Item = &'a str>) -> Option<Since<'a>> {
+        let known = |name: &'a str| {
+            let mut sum = Opened::default();
+            self.points.get(name)?.timeline.since(ns).for_each(|o| sum.merge(o));
+            Some((sum.attempts, sum.recorded_ns, name))
         };
-        match at.filter_map(tried).max() {
-            Some(_) if end_ns.saturating_sub(ns) < 2 * self.longest_ns => Tried::TooSoon,
-            Some(n) if self.longest_ns > 0 => Tried::Times(n),
-            _ => Tried::Unknown,
-        }
+        let (tried, recorded_ns, at) = at.filter_map(known).max()?;
+        Some(Since { at, tried, recorded_ns, stretch_ns: self.longest_ns })
     }
 
     /// The interfaces at which connections are counted: where one is inside, not those outside, which see the same ones. One that

@@ -283,14 +283,26 @@ impl Report {
         self.causes().into_iter().filter(|c| c.severity == Severity::Info && !c.is_own()).collect()
     }
 
-    /// Whether a cause, or something that is part of it, goes on, as far as records tell.
+    /// Whether a cause, or something that is part of it, goes on, as far as records tell. Of what is part of another one that one tells: much
+    /// of it is told once a connection.
     pub fn goes_on(&self, c: &Cause) -> String {
         let parts = self.ranked().into_iter().filter(|r| r.follows == Some(c.kind)).map(|r| r.cause.last_ns);
         let last = parts.max().map_or(c.last_ns, |last| last.max(c.last_ns));
         let end = self.span.map_or(last, |s| s.1);
         let seen_at = c.interfaces.names().map(String::as_str);
-        let quiet = words::quiet_since(last, end, self.figures.tried_since(last, end, seen_at));
+        let quiet = words::quiet_since(last, end, self.figures.since(last, seen_at));
         if last > c.last_ns { format!("what is part of it until {}: {quiet}", time(last)) } else { quiet }
+    }
+
+    /// For how long there are figures of a place, where that is less than what the report is over: runs end, and others begin.
+    pub fn recorded_words(&self, place: &Place) -> String {
+        let (ns, whole) =
+            (place.total.recorded_ns, self.span.map_or(0, |(first, last)| last.saturating_sub(first)));
+        let span = |ns: u64| words::span_words(ns / crate::wire::Nanos::SEC);
+        match ns > 0 && ns + 2 * self.figures.longest_ns < whole {
+            true => format!(", recorded for {} of these {}", span(ns), span(whole)),
+            false => String::new(),
+        }
     }
 
     /// What to do about one of these, in the words of the short answer.
@@ -472,7 +484,7 @@ mod tests {
         assert_eq!(said(&report), soon);
         more(&mut report, 3, 5);
         assert!(
-            said(&report).ends_with(" records end, in which 17 connections were tried there"),
+            said(&report).ends_with(" records end, in which 17 connections were tried at in0"),
             "{}",
             said(&report)
         );
@@ -480,6 +492,10 @@ mod tests {
         silent.add(&Record::from_anomaly(&a, &context, None));
         more(&mut silent, 0, 5);
         more(&mut silent, 5, 0);
-        assert!(said(&silent).contains("nobody tried to connect there any more either"), "{}", said(&silent));
+        let unheard = "none in the 4 min after it until the records end, of which 60 s are recorded at in0, too soon to tell whether it is over";
+        assert_eq!(said(&silent), unheard);
+        (2..5).for_each(|n| more(&mut silent, n, 0));
+        let nobody = ", but nobody tried to connect at in0 any more either: it may be there still";
+        assert!(said(&silent).ends_with(nobody), "{}", said(&silent));
     }
 }

@@ -115,7 +115,10 @@ pub(super) fn told(c: &Cause, all: &[&Cause]) -> (String, String) {
             let (who, cure) = if by_gateway {
                 let others = match clients {
                     0 => String::new(),
-                    n => format!(" (in {n} of {} sightings it was the client that did so)", c.count),
+                    n => format!(
+                        " (in {n} of {} sightings the client did so itself: `syntap show --kind tuple_reuse_refused --verdict originator`)",
+                        c.count
+                    ),
                 };
                 (
                     format!("the gateway passes its few source ports on too early{others}"),
@@ -234,7 +237,7 @@ fn two_answers(c: &Cause, all: &[&Cause]) -> (String, String) {
     let mac = c.fact_text("mac").map_or_else(String::new, |mac| format!(" with its MAC address {mac}"));
     let what = format!(
         "Two ports of one bridge{two} answer ARP for {address}{mac}: the machine itself, and a proxy in its stead; whenever the \
-         proxy answers last that machine {silent}"
+         bridge follows the proxy that machine {silent}"
     );
     // A VXLAN device with `proxy` as a rule. What it is called is the only sign of which of them that is.
     let one = c.subjects.len() == 1;
@@ -250,6 +253,13 @@ fn two_answers(c: &Cause, all: &[&Cause]) -> (String, String) {
 
 /// Why a translation was lost, as far as the record or another one says, and what to do about it.
 fn mapping_lost(c: &Cause, all: &[&Cause]) -> (String, String) {
+    let (why, cure) = mapping_lost_by(c, all);
+    // Its responder has given it up.
+    let dead = c.fact_number("gateway_resets") > 0;
+    (why, if dead { cure + "; what is hit does not recover: its client must connect anew" } else { cure })
+}
+
+fn mapping_lost_by(c: &Cause, all: &[&Cause]) -> (String, String) {
     let before = c.fact_text("mac_before");
     let bridge = before.is_some() && before != c.fact_text("mac_after");
     let hop = all.iter().find(|o| o.kind == Kind::NextHopChanged && follows(o, c));
@@ -347,8 +357,8 @@ mod tests {
             "192.0.2.1:80 refused 1 new connection because",
             "--random-fully",
             "give the bridge a MAC address of its own",
-            "(vB1 and vxlan1) answer ARP for 10.0.0.3: the machine itself, and a proxy in its stead; whenever the proxy answers \
-             last that machine is out of reach, as it was for 1 connection: take its entry out of the proxy, where it stays until \
+            "(vB1 and vxlan1) answer ARP for 10.0.0.3: the machine itself, and a proxy in its stead; whenever the bridge follows \
+             the proxy that machine is out of reach, as it was for 1 connection: take its entry out of the proxy, where it stays until \
              somebody does (`ip neigh del 10.0.0.3 dev vxlan1` on the tapped host)",
         ] {
             assert_eq!(s.sentences.iter().filter(|t| t.text.contains(words)).count(), 1, "{words}: {s:#?}");

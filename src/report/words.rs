@@ -83,31 +83,40 @@ pub fn chosen_words(filters: &BTreeSet<String>) -> Option<String> {
     (!filters.is_empty()).then_some(text)
 }
 
-/// What records tell of connections that were tried after a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tried {
-    /// So many.
-    Times(u64),
-    /// The records end too soon after it: figures are of whole stretches.
-    TooSoon,
-    /// There are no figures.
-    Unknown,
+/// What figures tell of the time after a moment at an interface.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Since<'a> {
+    /// The interface.
+    pub at: &'a str,
+    /// Connections that were tried there.
+    pub tried: u64,
+    /// For how long it was recorded, ns: runs may have ended and begun.
+    pub recorded_ns: u64,
+    /// The longest stretch that one record of figures is about, ns.
+    pub stretch_ns: u64,
 }
 
-/// Whether it goes on, as far as records tell that end at `end_ns`. Silence is a cure only where somebody still connects.
-pub(super) fn quiet_since(last_ns: u64, end_ns: u64, tried: Tried) -> String {
-    let quiet = match end_ns.saturating_sub(last_ns) {
-        ns if ns < Nanos::SEC => return "it goes on when the records end".to_owned(),
-        ns => format!("none in the {} after it until the records end", span_words(ns / Nanos::SEC)),
+/// Whether it goes on, as far as records tell that end at `end_ns`. Silence is a cure only where somebody listens and still connects.
+pub(super) fn quiet_since(last_ns: u64, end_ns: u64, since: Option<Since<'_>>) -> String {
+    let silent_ns = end_ns.saturating_sub(last_ns);
+    if silent_ns < Nanos::SEC {
+        return "it goes on when the records end".to_owned();
+    }
+    let span = |ns: u64| span_words(ns / Nanos::SEC);
+    let quiet = format!("none in the {} after it until the records end", span(silent_ns));
+    let Some(Since { at, tried, recorded_ns, stretch_ns }) = since.filter(|s| s.stretch_ns > 0) else {
+        return quiet;
+    };
+    // Figures are of whole stretches.
+    let quiet = match recorded_ns + stretch_ns < silent_ns {
+        true => format!("{quiet}, of which {} are recorded at {at}", span(recorded_ns)),
+        false => quiet,
     };
     let tried = match tried {
-        Tried::Unknown => return quiet,
-        Tried::TooSoon => ", too soon to tell whether it is over".to_owned(),
-        Tried::Times(0) => {
-            ", but nobody tried to connect there any more either: it may be there still".to_owned()
-        }
-        Tried::Times(1) => ", in which 1 connection was tried there".to_owned(),
-        Tried::Times(n) => format!(", in which {n} connections were tried there"),
+        _ if recorded_ns < 2 * stretch_ns => ", too soon to tell whether it is over".to_owned(),
+        0 => format!(", but nobody tried to connect at {at} any more either: it may be there still"),
+        1 => format!(", in which 1 connection was tried at {at}"),
+        n => format!(", in which {n} connections were tried at {at}"),
     };
     quiet + &tried
 }

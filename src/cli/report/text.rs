@@ -10,7 +10,8 @@ use crate::detect::Verdict;
 use crate::detect::explain::explain;
 use crate::record::milliseconds;
 use crate::report::{
-    Ages, Axis, Cause, Opened, Ranked, Report, Short, Top, WORDS, chosen_words, flags, lost_words, time,
+    Ages, Axis, Cause, Opened, Place, Ranked, Report, Short, Top, WORDS, chosen_words, flags, lost_words,
+    time,
 };
 
 /// Columns of the names in front of what is said.
@@ -124,7 +125,11 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
     };
     // What is reset outside the inside may never see: of several places each tells its own.
     let resets = if elsewhere { String::new() } else { resets_words(&all) };
-    row("opened", &format!("{}{resets}{at}", opened_words(&all)), style, to)?;
+    let recorded = match counted[..] {
+        [(_, place)] if !elsewhere => report.recorded_words(place),
+        _ => String::new(),
+    };
+    row("opened", &format!("{}{resets}{recorded}{at}", opened_words(&all)), style, to)?;
     let (before, during) = report.before_and_during();
     row("latency", &latency_words(&all), style, to)?;
     if during.handshakes > 0 && before.handshakes > 0 {
@@ -134,7 +139,9 @@ fn figures(report: &Report, style: &Style, to: &mut dyn Write) -> io::Result<()>
     let several = places.clone().count() > 1;
     for (name, place) in places.filter(|_| several) {
         let role = place.role.as_deref().map_or_else(String::new, |r| format!(" ({r})"));
-        let said = format!("{name}{role}: {}{}", opened_words(&place.total), resets_words(&place.total));
+        let Place { total, .. } = place;
+        let recorded = report.recorded_words(place);
+        let said = format!("{name}{role}: {}{}{recorded}", opened_words(total), resets_words(total));
         row("at", &said, style, to)?;
     }
     for (address, place) in &report.figures.responders {
@@ -318,7 +325,7 @@ fn print_cause(
     top("originators", &c.originators, style, to)?;
     top("seen at", &c.interfaces, style, to)?;
     top("NAT address", &c.nat, style, to)?;
-    when(report, c, axis, style, to)?;
+    when(report, c, r.follows.is_none(), axis, style, to)?;
     row("what to do", &report.advice(r), style, to)?;
     row("more", &format!("syntap explain {}", c.kind.name()), style, to)
 }
@@ -336,10 +343,18 @@ where
 }
 
 /// First and last time, and under them what came when.
-fn when(report: &Report, c: &Cause, axis: Axis, style: &Style, to: &mut dyn Write) -> io::Result<()> {
+fn when(
+    report: &Report,
+    c: &Cause,
+    root: bool,
+    axis: Axis,
+    style: &Style,
+    to: &mut dyn Write,
+) -> io::Result<()> {
     let (first, last) = (time(c.first_ns), time(c.last_ns));
     let span = if first == last { first } else { format!("{first} to {last}") };
-    row("when", &format!("{span}; {}", report.goes_on(c)), style, to)?;
+    let goes_on = if root { format!("; {}", report.goes_on(c)) } else { String::new() };
+    row("when", &(span + &goes_on), style, to)?;
     let cells = c.timeline.on(axis);
     let most = cells.iter().copied().max().unwrap_or(0).max(1);
     if cells.len() > 1 {

@@ -224,7 +224,8 @@ fn connections(report: &Report) -> Markup {
                 thead { tr { th scope="col" { "seen at" } th.n scope="col" { "attempts" } th.n scope="col" { "failed" } th.n.opt scope="col" { "resets" } th scope="col" { "SYN to SYN-ACK" } } }
                 tbody {
                     @for (name, p) in &report.figures.points {
-                        (place(&match &p.role { Some(role) => format!("{name} ({role})"), None => name.clone() }, p))
+                        @let role = p.role.as_ref().map_or_else(String::new, |role| format!(" ({role})"));
+                        (place(&format!("{name}{role}{}", report.recorded_words(p)), p))
                     }
                     @for (address, p) in &report.figures.responders {
                         (place(&format!("to {address}"), p))
@@ -334,7 +335,7 @@ fn cause(report: &Report, r: &Ranked<'_>) -> Markup {
             p.dim { (prose(text.meaning)) }
             dl {
                 dt { "how often" } dd { (number(c.count)) @if r.hurt > 0 { "; hurt " (r.hurt_words()) } }
-                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } "; " (report.goes_on(c)) }
+                dt { "when" } dd { (time(c.first_ns)) @if time(c.first_ns) != time(c.last_ns) { " to " (time(c.last_ns)) } @if r.follows.is_none() { "; " (report.goes_on(c)) } }
                 dt { "whose doing" } dd { (verdicts.join(", ")) }
                 @if let Some(root) = r.follows { dt { "part of" } dd { a href=(format!("#{}", root.name())) { (root.name()) } } }
                 (list("addresses", &c.subjects))
