@@ -63,6 +63,8 @@ def state():
 
 def runs():
     """It is ready, by its own word; the main process."""
+    # `systemctl reload` may return a moment before the unit is told to be active again.
+    until(lambda: (now := state()) != "reloading" and now, 10, "it is still reloading")
     hold(state() == "active", f"the unit is {state()}: {journal()[-600:]}")
     pid = int(unit("MainPID")[0])
     fields = dict(re.findall(r"^(\w+):\s*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M))
