@@ -88,7 +88,7 @@ pub fn whose(e: Fail, guard: &Guard) -> Fail {
 }
 
 /// Gives up what can be, for good.
-pub fn enter(guard: Guard, reach: Reach) -> Result<(), Fail> {
+pub fn enter(guard: &Guard, reach: Reach) -> Result<(), Fail> {
     // Of the status line.
     local();
     let on = guard.is_on();

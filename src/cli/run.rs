@@ -329,8 +329,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     // Everything is set up, and no packet was looked at.
     let sealed = if guard.is_on() { tap.seal().map_err(|e| hinted(&e, e.hint())) } else { Ok(()) };
-    let confined =
-        sealed.and_then(|()| confine::enter(guard, reach(args, &tap))).and_then(|()| output.begin_shard());
+    let entered = sealed.and_then(|()| confine::enter(&guard, reach(args, &tap)));
+    let confined_now = entered.is_ok() && guard.is_on();
+    let confined = entered.and_then(|()| output.begin_shard());
     let begun = confined.map_err(anyhow::Error::from).and_then(|()| {
         let totals = output.totals();
         let (metrics, onlooker) = metrics
@@ -344,7 +345,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (metrics, pipeline) = match begun {
         Ok(begun) => begun,
         Err(e) => {
-            args.mirror_to.as_ref().map(std::fs::remove_file);
+            if let Some(file) = &args.mirror_to {
+                // Once it is confined its directory is out of reach.
+                let gone = !confined_now && guard.as_user(|| std::fs::remove_file(file)).is_ok();
+                if !gone {
+                    note(format!("{} was begun, and stays there empty", file.display()));
+                }
+            }
             return Err(e);
         }
     };

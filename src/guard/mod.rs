@@ -183,7 +183,7 @@ impl Guard {
 
     /// Gives up everything that can be. Nothing of it comes back; threads made from now on have as little. Call it from the only
     /// thread there is.
-    pub fn enter(self, reach: &Reach) -> Result<Confined, GuardError> {
+    pub fn enter(&self, reach: &Reach) -> Result<Confined, GuardError> {
         let user = self.account.name().to_owned();
         if !self.is_on() {
             return Ok(Confined { user, filtered: false, enclosed: false, ungoverned: Vec::new() });

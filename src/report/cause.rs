@@ -52,6 +52,8 @@ pub struct Cause {
     pub responders: Top<SocketAddr>,
     /// By originator network (/24 or /64).
     pub originators: Top<Net>,
+    /// By originator.
+    pub hosts: Top<IpAddr>,
     /// By interface.
     pub interfaces: Top<String>,
     /// By the gateway's address outside, of translated connections.
@@ -89,6 +91,7 @@ impl Cause {
             certainties: [0; 3],
             responders: Top::default(),
             originators: Top::default(),
+            hosts: Top::default(),
             interfaces: Top::default(),
             nat: Top::default(),
             sightings: Sightings::default(),
@@ -114,6 +117,12 @@ impl Cause {
         let mut rows: Vec<_> = all.filter(|&(_, n)| n > 0).collect();
         rows.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
         rows
+    }
+
+    /// The originators, if a few of them are most of it; else their networks say more.
+    pub fn few_hosts(&self) -> Option<&Top<IpAddr>> {
+        let (rows, rest) = self.hosts.rows(4);
+        (rows.iter().map(|r| r.1).sum::<u64>() > rest).then_some(&self.hosts)
     }
 
     /// Whose doing it mostly is.
@@ -204,6 +213,7 @@ impl Cause {
         };
         if let Some(ip) = originator {
             self.originators.add(Net::of(ip), r.count);
+            self.hosts.add(ip, r.count);
         }
         if let Some(address) = nat {
             self.nat.add(address, r.count);
@@ -240,6 +250,7 @@ impl Cause {
         self.certainties.iter_mut().zip(o.certainties).for_each(|(a, b)| plus(a, b));
         self.responders.merge(o.responders);
         self.originators.merge(o.originators);
+        self.hosts.merge(o.hosts);
         self.interfaces.merge(o.interfaces);
         self.nat.merge(o.nat);
         self.sightings.merge(o.sightings);

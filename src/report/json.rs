@@ -106,6 +106,7 @@ fn cause(report: &Report, r: &Ranked<'_>, timeline: &[u64]) -> Value {
         "certainties": { "proven": proven, "likely": likely, "possible": possible },
         "responders": rows(&c.responders),
         "originators": rows(&c.originators),
+        "hosts": rows(&c.hosts),
         "interfaces": rows(&c.interfaces),
         "nat": rows(&c.nat),
         "timeline": timeline,

@@ -364,6 +364,21 @@ mod tests {
     }
 
     #[test]
+    fn originators_are_named_where_a_few_are_most_of_them() {
+        let mut report = Report::default();
+        let of = |n: u8| {
+            let mut r = record(Kind::SynUnanswered, u16::from(n), 0, 1, serde_json::json!({}));
+            r.src_ip = Some([10, 0, 0, n].into());
+            r
+        };
+        (0..4).for_each(|n| report.add(&of(n)));
+        let few = |report: &Report| report.ranked()[0].cause.few_hosts().map(Top::len);
+        assert_eq!(few(&report), Some(4));
+        (4..8).for_each(|n| report.add(&of(n)));
+        assert_eq!(few(&report), None, "four of eight");
+    }
+
+    #[test]
     fn what_hurt_for_a_second_is_told_apart_and_a_root_goes_on_while_its_parts_do() {
         let s = 1_000_000_000;
         let mut report = Report::default();

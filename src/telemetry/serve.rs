@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, fchmod, umask};
 
 use super::http::{self, Audience, HEAD_MAX};
 use super::publish::{Board, Counted};
@@ -311,10 +311,14 @@ fn listen_at(path: &Path) -> io::Result<UnixListener> {
         }
     }
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // Before it has a name: on Linux the file takes the socket's own mode, less the umask's bits, so it is open to others at no moment.
+    // Before it has a name: on Linux the file takes the socket's own mode, less the umask's bits, so it is open to others at no moment, and
+    // nothing is changed by its name, under which somebody may have put another file.
     fchmod(&socket, Mode::from_bits_truncate(0o660))?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    let address = UnixAddr::new(path)?;
+    let before = umask(Mode::from_bits_truncate(0o007));
+    let bound = bind(socket.as_raw_fd(), &address);
+    umask(before);
+    bound?;
     listen(&socket, Backlog::new(CONNECTIONS as i32)?)?;
     Ok(UnixListener::from(socket))
 }
@@ -323,6 +327,7 @@ fn listen_at(path: &Path) -> io::Result<UnixListener> {
 mod tests {
     use super::*;
     use crate::telemetry::{Page, Snapshot};
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
     use std::thread;
 

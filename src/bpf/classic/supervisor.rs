@@ -156,7 +156,8 @@ fn child(keep: [RawFd; 3], handle: u32) -> ! {
     }
 }
 
-/// Gives up all capabilities but the one that filters are removed by, and the right to gain any; false if the kernel refuses.
+/// Gives up all capabilities but the one that filters are removed by, the right to gain any, and being traced by its own user; false if the kernel
+/// refuses.
 fn keep_net_admin() -> bool {
     /// `struct __user_cap_header_struct` and two `__user_cap_data_struct`s of linux/capability.h, version 3.
     const VERSION: u32 = 0x2008_0522;
@@ -171,6 +172,7 @@ fn keep_net_admin() -> bool {
             capability += 1;
         }
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
             && libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) == 0
     }
 }

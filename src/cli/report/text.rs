@@ -323,6 +323,7 @@ fn print_cause(
     row("whose doing", &doing, style, to)?;
     top("responders", &c.responders, style, to)?;
     top("originators", &c.originators, style, to)?;
+    c.few_hosts().map_or(Ok(()), |hosts| top("mostly", hosts, style, to))?;
     top("seen at", &c.interfaces, style, to)?;
     top("NAT address", &c.nat, style, to)?;
     when(report, c, r.follows.is_none(), axis, style, to)?;

@@ -341,6 +341,7 @@ fn cause(report: &Report, r: &Ranked<'_>) -> Markup {
                 (list("addresses", &c.subjects))
                 (list("responders", &c.responders))
                 (list("originators", &c.originators))
+                @if let Some(hosts) = c.few_hosts() { (list("mostly", hosts)) }
                 (list("seen at", &c.interfaces))
                 (list("NAT address", &c.nat))
             }
