@@ -286,16 +286,35 @@ proptest! {
     fn a_stretch_that_is_gone_costs_what_was_in_it_and_each_record_is_named(
         a in 0..large().0.len(), b in 0..large().0.len()
     ) {
-        let bytes = &large().0;
-        let (from, to) = (a.min(b), a.max(b).max(a.min(b) + 1));
-        let (seen, state) = found(&[&bytes[..from], &bytes[to..]].concat());
-        let (expected, ends) = unhurt(|at, end| at < to as u64 && end > from as u64);
-        // Heads begin alike: the one behind may have lost what is the same in the one before.
-        prop_assert!(expected.iter().all(|f| seen.contains(f)) && seen.len() <= expected.len() + 1);
-        let there: u64 = seen.iter().map(|f| u64::from(f.1)).sum();
-        if ends {
-            prop_assert_eq!((there + state.lost_records, state.lost_exact), (6_000, true));
-        }
+        without(a.min(b), a.max(b).max(a.min(b) + 1))?;
+    }
+}
+
+/// What a reader finds where a stretch is gone.
+fn without(from: usize, to: usize) -> Result<(), TestCaseError> {
+    let bytes = &large().0;
+    let (seen, state) = found(&[&bytes[..from], &bytes[to..]].concat());
+    let (expected, ends) = unhurt(|at, end| at < to as u64 && end > from as u64);
+    // Heads begin alike: the one behind may have lost what is the same in the one before.
+    prop_assert!(expected.iter().all(|f| seen.contains(f)) && seen.len() <= expected.len() + 1);
+    let there: u64 = seen.iter().map(|f| u64::from(f.1)).sum();
+    if ends {
+        prop_assert_eq!((there + state.lost_records, state.lost_exact), (6_000, true));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_whole_frame_is_found_also_where_another_ones_length_ends_behind_it() {
+    let frames = &large().1.frames;
+    // Of a frame so much is gone, with others behind it, that what is left of the last of these and a whole frame take its place.
+    let (torn, small) = (&frames[1], &frames[6]);
+    assert!(small.size() < torn.size() / 2);
+    let behind = small.at + small.size();
+    for left in [torn.size() / 4, torn.size() / 3] {
+        let from = torn.at + left;
+        let to = behind - (torn.size() - left);
+        without(from as usize, to as usize).expect("all that is whole");
     }
 }
 

@@ -187,10 +187,13 @@ impl Walk {
         if end > self.len {
             return Ok(Found::Torn(head));
         }
-        // A head's word for its frame's length is as good as the frame: something may have been cut out of it, or put in.
+        // A head's word for its frame's length is as good as the frame: something may have been cut out of it, or put in. So is the next
+        // head's for what came before it: where that is more, what is missing may lie within.
         let mut b = [0; HEAD];
         let got = input.read_at(&mut b[..HEAD.min((self.len - end) as usize)], end)?;
-        let follows = got == 0 || Head::read(&b[..got]).is_some();
+        let upto = head.before.map(|n| n.saturating_add(u64::from(head.records)));
+        let goes_on = |next: Head| upto.zip(next.before).is_none_or(|(upto, before)| before <= upto);
+        let follows = got == 0 || Head::read(&b[..got]).is_some_and(|(next, _)| goes_on(next));
         if follows || head.len == 0 || (FrameAt { at, head, head_len: len as u8 }).is_whole(input)? {
             return Ok(Found::Head(head, len));
         }
