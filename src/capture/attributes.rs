@@ -23,8 +23,12 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// `RTM_NEWLINK` and `RTM_DELLINK`, from linux/rtnetlink.h.
-const LINKS: [u16; 2] = [16, 17];
+/// `RTM_NEWLINK`, `RTM_DELLINK` and all else that the library takes for a link's message, though no kernel sends it: `RTM_GETLINK`,
+/// `RTM_SETLINK`, `RTM_NEWLINKPROP`, `RTM_DELLINKPROP`, from linux/rtnetlink.h.
+const LINKS: [u16; 6] = [16, 17, 18, 19, 108, 109];
+
+/// What a kind of link is called: the kernel's longest is a dozen bytes.
+const NAME: usize = 64;
 
 /// Bytes of `struct nlmsghdr`, and of `struct ifinfomsg` behind it.
 const HEADER: usize = 16;
@@ -53,7 +57,7 @@ pub(super) fn lean(message: &[u8]) -> std::borrow::Cow<'_, [u8]> {
             put(&mut lean, kind, value);
         }
         let name = Attributes(value).find(|(k, _)| kind == LINKINFO && *k == INFO_KIND);
-        if let Some((_, name)) = name {
+        if let Some((_, name)) = name.filter(|(_, name)| name.len() <= NAME) {
             let mut nested = Vec::with_capacity(name.len() + 8);
             put(&mut nested, INFO_KIND, name);
             put(&mut lean, LINKINFO, &nested);
@@ -114,6 +118,15 @@ mod tests {
             read.attributes,
             [LinkAttribute::IfName("udp0".into()), LinkAttribute::Mtu(1_400), bareudp]
         );
+        // Whatever the library takes for a link's message.
+        let whole = message.len();
+        for kind in 0..=u8::MAX {
+            let mut other = message.clone();
+            other[4] = kind;
+            let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&lean(&other));
+            let link = read.is_ok_and(|m| format!("{m:?}").contains("IfName(\"udp0\")"));
+            assert!(!link || lean(&other).len() < whole, "{kind}");
+        }
     }
 
     #[test]
