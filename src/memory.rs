@@ -39,9 +39,11 @@ fn fetch_line(at: *const u8) {
     let _ = at;
 }
 
+/// Bytes of a huge page.
+pub const HUGE: usize = 2 << 20;
+
 /// Asks for huge pages under a range: random reads over gigabytes miss the TLB with every page of 4 KiB. True if the kernel has them.
 pub fn huge_pages((start, len): (usize, usize)) -> bool {
-    const HUGE: usize = 2 << 20;
     let first = start.next_multiple_of(HUGE);
     let Some(len) = (start + len).checked_sub(first).map(|n| n / HUGE * HUGE).filter(|&n| n > 0) else {
         return false;

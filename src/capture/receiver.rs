@@ -26,7 +26,7 @@ use std::ptr::{self, NonNull};
 use libxdp_sys as sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::memory::huge_pages;
+use crate::memory::{HUGE, huge_pages};
 
 /// Of the completion ring, in which nothing will ever be: the least that the kernel takes is one.
 const UNUSED: u32 = 64;
@@ -50,7 +50,6 @@ impl Memory {
     /// All there from the beginning: no packet waits for a page. Of huge pages, where the kernel has them: a frame is read once in a while, and
     /// each would miss the TLB.
     fn new(len: usize) -> io::Result<Memory> {
-        const HUGE: usize = 2 << 20;
         let all = len + HUGE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping at a place of the kernel's choice.

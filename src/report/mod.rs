@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::detect::{Certainty, Kind, Severity, Verdict};
 use crate::record::{FIGURES, Record};
+use crate::wire::Nanos;
 
 pub use cause::{Cause, Net};
 pub use figures::{Figures, Opened, Place};
@@ -298,7 +299,7 @@ impl Report {
     pub fn recorded_words(&self, place: &Place) -> String {
         let (ns, whole) =
             (place.total.recorded_ns, self.span.map_or(0, |(first, last)| last.saturating_sub(first)));
-        let span = |ns: u64| words::span_words(ns / crate::wire::Nanos::SEC);
+        let span = |ns: u64| words::span_words(ns / Nanos::SEC);
         match ns > 0 && ns + 2 * self.figures.longest_ns < whole {
             true => format!(", recorded for {} of these {}", span(ns), span(whole)),
             false => String::new(),
@@ -447,7 +448,6 @@ mod tests {
     fn what_handshakes_took_is_told_apart_before_and_during() {
         use crate::detect::Anomaly;
         use crate::record::{Context, FigureSet, Interface};
-        use crate::wire::Nanos;
         let interface = |name: &str, role: &str| Interface { name: name.into(), role: Some(role.into()) };
         let context = Context {
             interfaces: vec![interface("in0", "inside"), interface("out0", "outside")],
